@@ -1,0 +1,42 @@
+"""Package of usr_tf. Exact versions of everything stand in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="usr-tf",
+    version=re.search(r'__version__ = "(.+)"', (ROOT / "usr_tf/__init__.py").read_text())[1],
+    description="USR: one ranking model for search and recommendation, from raw logs to served scores.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["usr_tf*", "pipelines*", "serving*"]),
+    package_data={"usr_tf": ["configs/*.yaml", "py.typed"], "serving": ["docker/*"]},
+    install_requires=[
+        "absl-py",
+        "apache-beam>=2.77,<2.78",
+        "grpcio",
+        "matplotlib",
+        "numpy",
+        "orjson",
+        "pandas",
+        "pyarrow",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "scikit-learn",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-recommenders==0.7.7",
+        "tensorflow-serving-api==2.19.1",  # what tfx-bsl 1.21 allows
+        "tensorflow-transform>=1.21,<1.22",
+        "tf-keras>=2.21,<2.22",
+        "tfx-bsl>=1.21,<1.22",
+    ],
+    extras_require={"dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"]},
+    entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},
+)

@@ -1,0 +1,31 @@
+"""The one error that means "the user's input is wrong"."""
+
+import re
+from typing import Any
+
+_IN_TRACEBACK = re.compile(r"usr_tf\.errors\.InputError: (?P<message>.*?)(?: \[while running [^\]]*\])?$", re.MULTILINE)
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: the place, what was found and what was expected.
+
+    The console program prints it without a traceback and exits with status 2.
+    """
+
+    def __init__(self, place: Any, found: str, expected: str):
+        super().__init__(f"{place}: found {found}, expected {expected}".replace("\n", " "))
+
+    @classmethod
+    def inside(cls, error: BaseException) -> "InputError | None":
+        """The input error that `error` is, or that a Beam worker reported inside it, else None.
+
+        Beam hands a worker's exception over as the text of its traceback.
+        """
+        if isinstance(error, cls):
+            return error
+        match = _IN_TRACEBACK.search(str(error))
+        if match is None:
+            return None
+        found = cls.__new__(cls)
+        ValueError.__init__(found, match["message"])
+        return found

@@ -1,0 +1,301 @@
+"""The one typed reading of `schema.yaml`: what the logs hold and what the model is to learn from them.
+
+Logs, pipeline, model and serving all take their names from here. Needs no TensorFlow.
+"""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from usr_tf.errors import InputError
+
+Group = Literal["user", "item", "query", "context"]
+Kind = Literal["categorical", "categorical_list", "numeric", "text"]
+
+USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
+ACTION, POSITION, QUERY = "action", "position", "query"
+RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
+RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def _parse_duration(value: Any) -> int:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ValueError("expected a duration above zero, such as 30s, 15m, 1h or 1d")
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def _format_duration(milliseconds: int) -> str:
+    for unit in ("d", "h", "m", "s", "ms"):
+        if milliseconds % _UNIT_MS[unit] == 0:
+            return f"{milliseconds // _UNIT_MS[unit]}{unit}"
+    raise AssertionError("every whole number of milliseconds has a unit")
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("expected letters, digits and underscores, a letter first")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_parse_duration), PlainSerializer(_format_duration)]
+Name = Annotated[str, pydantic.AfterValidator(_check_name)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Task(_Strict):
+    """One step of the chain: its name and the action that fulfils it."""
+
+    name: Name
+    action: str = Field(min_length=1)
+
+
+class Labels(_Strict):
+    """How actions become labels. Both are in milliseconds here, `1h`-like in the file."""
+
+    attribution: Duration = _UNIT_MS["h"]
+    global_window: Duration = _UNIT_MS["d"]
+
+
+class History(_Strict):
+    """Which of the user's earlier actions a row carries, and how many at the most."""
+
+    actions: tuple[str, ...] = ()
+    max_length: int = Field(50, ge=1, le=10_000)
+
+
+class Split(_Strict):
+    """Shares of the impressions, latest last: train, then valid, then test."""
+
+    valid: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "Split":
+        if self.valid + self.test >= 1:
+            raise ValueError("expected valid + test below 1")
+        return self
+
+
+class Feature(_Strict):
+    """One feature. Keys other than `group` and `type` have defaults that suit most shops."""
+
+    group: Group
+    type: Kind
+    in_history: bool = False
+    """Item features only: each action in the history carries this feature of its item."""
+    min_count: int = Field(1, ge=1)
+    """A value seen fewer times than this in the training split is out of vocabulary."""
+    vocabulary_size: int | None = Field(None, ge=1)
+    """Keep only this many values, the most frequent first."""
+    hash_buckets: int | None = Field(None, ge=2)
+    """Hash values into this many buckets instead of keeping a vocabulary."""
+    oov_buckets: int = Field(1, ge=1)
+    embedding_size: int | None = Field(None, ge=1)
+    """Size of the embedding; the model's default when absent."""
+    tokenizer: Literal["whitespace", "character"] | None = None
+    max_length: int | None = Field(None, ge=1)
+    """Values of a list, or tokens of a text, that are kept."""
+    transform: Literal["standard", "log", "none"] | None = None
+    """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|)."""
+
+    @model_validator(mode="after")
+    def _keys_suit_the_type(self) -> "Feature":
+        allowed = {
+            "categorical": {"min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"},
+            "numeric": {"transform"},
+        }
+        allowed["categorical_list"] = allowed["categorical"] | {"max_length"}
+        allowed["text"] = allowed["categorical_list"] | {"tokenizer"}
+        for key in sorted(self.model_fields_set - {"group", "type", "in_history"} - allowed[self.type]):
+            raise ValueError(f"{key}: found on a {self.type} feature, expected one of {sorted(allowed[self.type])}")
+        if self.in_history and (self.group != "item" or self.type not in ("categorical", "categorical_list")):
+            raise ValueError(
+                f"in_history: found on a {self.group} feature of type {self.type}, "
+                "expected an item feature of type categorical or categorical_list"
+            )
+        if self.hash_buckets and self.model_fields_set & {"min_count", "vocabulary_size", "oov_buckets"}:
+            raise ValueError("hash_buckets: found beside a vocabulary key, expected one or the other")
+        return self
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a row holds several values of it."""
+        return self.type in ("categorical_list", "text")
+
+    @property
+    def length(self) -> int:
+        """Values of a list or tokens of a text that are kept; 1 for the other types."""
+        default = {"categorical_list": 8, "text": 16}.get(self.type, 1)
+        return self.max_length or default
+
+
+class Schema(_Strict):
+    """The whole of `schema.yaml`."""
+
+    scenarios: tuple[Name, ...] = Field(min_length=1)
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    labels: Labels = Labels()
+    history: History = History()
+    split: Split = Split()
+    features: dict[Name, Feature]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Schema":
+        _refuse_repeats("scenarios", self.scenarios)
+        _refuse_repeats("tasks", self.task_names)
+        for name, feature in self.features.items():
+            if name in RESERVED or name.startswith(RESERVED_PREFIXES) or name in self.task_names:
+                raise ValueError(
+                    f"features.{name}: found a reserved column, expected a name other than "
+                    f"{', '.join((*RESERVED, *self.task_names))} and not starting with "
+                    f"{', '.join(RESERVED_PREFIXES)}"
+                )
+            owner = {USER: "user", ITEM: "item"}.get(name)
+            if owner and (feature.group != owner or feature.type != "categorical"):
+                raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")
+        if not any(feature.group == "item" for feature in self.features.values()):
+            raise ValueError("features: found no item feature, expected at least one to rank by")
+        if self.history.actions and not self.history_features:
+            raise ValueError("history.actions: found actions but no feature with in_history, expected at least one")
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Label columns of a row: each task's scenario label, then each task's global label."""
+        return (*self.task_names, *(global_label(task) for task in self.task_names))
+
+    @property
+    def history_features(self) -> tuple[str, ...]:
+        """Features that each action of the history carries; none when there is no history."""
+        return tuple(name for name, feature in self.features.items() if feature.in_history and self.history.actions)
+
+    @property
+    def history_columns(self) -> tuple[str, ...]:
+        """Columns of a row that describe the history, each one value an action, newest last."""
+        if not self.history.actions:
+            return ()
+        described = (*self.history_features, "action", "scenario", "age")
+        return tuple(history_column(name) for name in described)
+
+    def features_of(self, *groups: Group) -> dict[str, Feature]:
+        """The features of these groups, in the order of the file."""
+        return {name: feature for name, feature in self.features.items() if feature.group in groups}
+
+    def to_yaml(self) -> str:
+        """The schema as a file that `load_schema` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+
+
+def global_label(task: str) -> str:
+    """Name of a task's global label: `ctr` → `global_ctr`."""
+    return f"global_{task}"
+
+
+def oracle_column(task: str) -> str:
+    """Name of a task's true probability, which only a simulator knows: `ctr` → `oracle_ctr`."""
+    return f"oracle_{task}"
+
+
+def history_column(name: str) -> str:
+    """Name of the history's column for a feature, or for `action`, `scenario` or `age` (ms)."""
+    return f"history_{name}"
+
+
+def load_schema(path: str | Path) -> Schema:
+    """Reads `schema.yaml`.
+
+    Raises:
+      InputError: the file is missing, is not YAML, or anything in it is not as the contract has it.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, f"no readable file ({error.strerror})", "a schema.yaml") from error
+    return parse_schema(text, path)
+
+
+def parse_schema(text: str, place: str | Path = "schema.yaml") -> Schema:
+    """`load_schema` of a text; `place` is what an error names as its file."""
+    try:
+        document = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(place, f"no YAML ({' '.join(str(error).split())})", "a YAML document") from error
+    return parse_model(Schema, document, place)
+
+
+def parse_model(model: type[Model], document: Any, place: str | Path) -> Model:
+    """`model` of a parsed document, its first mistake told as an `InputError` with file and key."""
+    if not isinstance(document, dict):
+        raise InputError(place, f"{type(document).__name__} at the top", "keys and values")
+    try:
+        return model.model_validate(document)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        where = f"{place}: {key}" if key else str(place)
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = sorted(_model_at(model, first["loc"][:-1]).model_fields)
+            raise InputError(where, "an unknown key", f"one of {', '.join(known)}") from error
+        if first["type"] == "missing":
+            raise InputError(where, "nothing", "this required key") from error
+        if first["type"] == "value_error" and ": found " in message:  # names a deeper key and says it all
+            inner, _, rest = message.partition(": found ")
+            found, _, expected = rest.rpartition(", expected ")
+            raise InputError(f"{where}{'.' if key else ': '}{inner}", found, expected) from error
+        found, separator, expected = message.rpartition(", expected ")
+        if separator:
+            raise InputError(where, found.removeprefix("found "), expected) from error
+        expectation = message.removeprefix("Input should be ").removeprefix("expected ")
+        raise InputError(where, repr(first["input"]), expectation) from error
+
+
+def _model_at(model: Any, location: tuple[Any, ...]) -> type[BaseModel]:
+    """The model that stands at `location` inside `model`, for the list of its known keys."""
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation
+        else:  # the parts below a list or a mapping are an index or a name
+            model = next(a for a in model.__args__ if isinstance(a, type) and issubclass(a, BaseModel))
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        model = next(a for a in model.__args__ if isinstance(a, type) and issubclass(a, BaseModel))
+    return model
+
+
+def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{key}: found {name!r} twice, expected each name once")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML leaves unchecked: a mapping has each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
