@@ -13,7 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-if "tensorflow" in sys.modules and sys.modules["tensorflow"].keras.__version__.startswith("3"):
+if getattr(getattr(sys.modules.get("tensorflow"), "keras", None), "__version__", "2").startswith("3"):
     raise ImportError(
         "usr_tf needs Keras 2, but TensorFlow was imported with Keras 3. Restart the runtime and set "
         "os.environ['TF_USE_LEGACY_KERAS'] = '1', or import usr_tf, before importing tensorflow."

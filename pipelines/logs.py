@@ -1,0 +1,345 @@
+"""Reads a log directory (JSON Lines, gzip or not, or Parquet) as checked Arrow tables.
+
+Clean blocks are parsed by Arrow at C++ speed. A block in which anything is off is read again row by row, so
+that each bad row is set aside with its place and reason, and the rest of its block is kept.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from usr_tf.errors import InputError
+from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Feature, Schema, oracle_column
+
+TABLES = ("impressions", "actions", "items", "users")
+OPTIONAL_TABLES = ("users",)
+PLACE = "place"
+"""Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
+
+_LINE_BITS = 40
+_BLOCK_BYTES = 4 << 20
+_PARQUET_ROWS = 32_768
+_PEEK_ROWS = 10_000
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_SHARD = re.compile(r"-(?P<index>\d+)-of-(?P<total>\d+)$")
+_STRING, _INTEGER, _FLOAT, _STRINGS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What a column of the logs holds. A row without a required one is rejected."""
+
+    type: pa.DataType
+    required: bool = False
+
+
+def columns_of(schema: Schema, table: str) -> dict[str, Column]:
+    """The columns of a table that the schema needs, by name; others in the files are left unread."""
+    key = Column(_STRING, required=True)
+    moment = Column(_INTEGER, required=True)
+    if table == "impressions":
+        keys = {REQUEST: key, SCENARIO: key, USER: key, ITEM: key, TIMESTAMP: moment, POSITION: Column(_INTEGER)}
+        keys |= {oracle_column(task): Column(_FLOAT) for task in schema.task_names}
+        features = schema.features_of("query", "context")
+    elif table == "actions":
+        keys = {
+            USER: key,
+            ITEM: key,
+            TIMESTAMP: moment,
+            ACTION: key,
+            REQUEST: Column(_STRING),
+            SCENARIO: Column(_STRING),
+        }
+        features = {}
+    else:
+        keys = {USER if table == "users" else ITEM: key}
+        features = schema.features_of("user" if table == "users" else "item")
+    return {**{name: Column(_arrow_type(feature)) for name, feature in features.items()}, **keys}
+
+
+def table_schema(schema: Schema, table: str) -> pa.Schema:
+    """Arrow schema of the batches that `read_file` yields."""
+    fields = [pa.field(name, column.type) for name, column in columns_of(schema, table).items()]
+    return pa.schema([*fields, pa.field(PLACE, pa.int64())])
+
+
+def find_files(logs: str, table: str) -> list[str]:
+    """The files of a table, in order of their names; empty where an optional table is absent.
+
+    Raises:
+      InputError: a required table has no file, or one of its numbered shards is missing.
+    """
+    patterns = [FileSystems.join(logs, f"{table}{infix}{suffix}") for suffix in _SUFFIXES for infix in ("", "-*")]
+    try:
+        matches = FileSystems.match(patterns)
+    except BeamIOError as error:
+        raise InputError(logs, f"no readable directory ({error})", "a directory of logs") from error
+    paths = sorted({file.path for match in matches for file in match.metadata_list})
+    if not paths and table not in OPTIONAL_TABLES:
+        raise InputError(logs, f"no {table} file", f"{table}.jsonl, .jsonl.gz or .parquet, or shards of it")
+    _refuse_missing_shards(paths)
+    return paths
+
+
+def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
+    """Refuses a table that lacks the column of a feature, judged by the first rows of its first file with rows.
+
+    Raises:
+      InputError: the table or one of its columns is missing.
+    """
+    features = [name for name in columns_of(schema, table) if name in schema.features]
+    if not paths:
+        needed = [name for name in features if name != USER]
+        if needed:
+            raise InputError(f"features.{needed[0]}", f"no {table} file among the logs", "one that holds this column")
+        return
+    for path in paths:
+        found = _peek_columns(path)
+        if not found:
+            continue
+        for name in features:
+            if name not in found:
+                raise InputError(
+                    f"{path}: column {name!r}",
+                    f"only {', '.join(sorted(found))} in its first {_PEEK_ROWS:,} rows",
+                    f"it, for features.{name} of the schema",
+                )
+        return
+    raise InputError(paths[0], "no rows", f"at least one row of {table}")
+
+
+def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tuple[pa.RecordBatch, list[dict]]]:
+    """Blocks of a file: the rows that are sound, and the rejected ones as `{table, place, reason, row}`.
+
+    Args:
+      number: the file's index among the table's files, for `place`.
+
+    Raises:
+      InputError: the file cannot be read to its end.
+    """
+    first_line = 1
+    for block in _blocks(path):
+        rows = block.num_rows if isinstance(block, pa.RecordBatch) else block.count(b"\n")
+        place = (number << _LINE_BITS) + first_line
+        batch = _convert(block, schema, table, place, rows)
+        if batch is None:
+            yield _convert_row_by_row(block, schema, table, place)
+        else:
+            yield batch, []
+        first_line += rows
+
+
+def describe_place(place: int, paths: list[str]) -> str:
+    """`place` as a person reads it: `impressions.jsonl.gz:17`."""
+    return f"{paths[place >> _LINE_BITS].rpartition('/')[2]}:{place & ((1 << _LINE_BITS) - 1)}"
+
+
+def _arrow_type(feature: Feature) -> pa.DataType:
+    return {"numeric": _FLOAT, "categorical_list": _STRINGS}.get(feature.type, _STRING)
+
+
+def _refuse_missing_shards(paths: list[str]) -> None:
+    sets: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        stem = path[: -len(next(suffix for suffix in _SUFFIXES if path.endswith(suffix)))]
+        shard = _SHARD.search(stem)
+        if shard:
+            sets.setdefault((stem[: shard.start()], int(shard["total"])), set()).add(int(shard["index"]))
+    for (stem, total), indices in sets.items():
+        missing = sorted(set(range(total)) - indices)
+        if missing:
+            raise InputError(f"{stem}-*-of-{total:05}", f"no shard {missing[0]:05}", f"all {total} shards")
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
+    try:
+        raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except (OSError, BeamIOError) as error:
+        raise InputError(path, f"no readable file ({error})", "a log file") from error
+    with raw:
+        yield gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
+
+
+def _blocks(path: str) -> Iterator[bytes | pa.RecordBatch]:
+    """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file."""
+    with _open(path) as stream:
+        if path.endswith(".parquet"):
+            try:
+                yield from pq.ParquetFile(stream).iter_batches(_PARQUET_ROWS)
+            except pa.ArrowException as error:
+                raise InputError(path, f"no whole Parquet file ({error})", "a Parquet file") from error
+            return
+        rest, lines = b"", 0
+        while True:
+            try:
+                piece = stream.read(_BLOCK_BYTES)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                whole = lines + rest.count(b"\n")
+                raise InputError(path, f"a broken gzip stream after {whole:,} lines", "a whole gzip file") from error
+            if not piece:
+                break
+            whole, newline, tail = (rest + piece).rpartition(b"\n")
+            rest = tail
+            if newline:
+                lines += whole.count(b"\n") + 1
+                yield whole + newline
+        if rest:
+            yield rest + b"\n"
+
+
+def _peek_columns(path: str) -> set[str]:
+    block = next(_blocks(path), b"")
+    if isinstance(block, pa.RecordBatch):
+        return set(block.schema.names)
+    found: set[str] = set()
+    for line in block.split(b"\n", _PEEK_ROWS)[:_PEEK_ROWS]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found |= row.keys() if isinstance(row, dict) else set()
+    return found
+
+
+def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: int, rows: int) -> pa.RecordBatch | None:
+    """The block as a whole, or None when any of its rows needs a closer look."""
+    columns = columns_of(schema, table)
+    try:
+        if isinstance(block, pa.RecordBatch):
+            present = set(block.schema.names)
+            arrays = [
+                block.column(name).cast(column.type) if name in present else pa.nulls(rows, column.type)
+                for name, column in columns.items()
+            ]
+        else:
+            parsed = pa_json.read_json(
+                pa.BufferReader(block),
+                read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+                parse_options=pa_json.ParseOptions(
+                    explicit_schema=pa.schema({name: column.type for name, column in columns.items()}),
+                    unexpected_field_behavior="ignore",
+                ),
+            )
+            if parsed.num_rows != rows:  # blank lines
+                return None
+            arrays = [parsed.column(name).combine_chunks() for name in columns]
+    except (pa.ArrowException, ValueError):
+        return None
+    batch = pa.RecordBatch.from_arrays(
+        [*arrays, pa.array(range(place, place + rows), pa.int64())], schema=table_schema(schema, table)
+    )
+    return batch if _is_clean(batch, columns, schema) else None
+
+
+def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
+    """Whether every row is one that `_reject_reason` would let pass."""
+    for name, column in columns.items():
+        values = batch.column(name)
+        if column.required and values.null_count:
+            return False
+        if column.required and column.type == _STRING and pc.any(pc.equal(values, "")).as_py():
+            return False
+        if column.type == _FLOAT and pc.any(pc.invert(pc.is_finite(values))).as_py():
+            return False
+        if column.type == _STRINGS and pc.list_flatten(values).null_count:
+            return False
+    for name, allowed in _allowed_values(schema).items():
+        if name in columns and not pc.all(pc.is_in(batch.column(name), pa.array([*allowed, None], _STRING))).as_py():
+            return False
+    if TIMESTAMP in columns and pc.any(pc.less(batch.column(TIMESTAMP), 0)).as_py():
+        return False
+    return not (POSITION in columns and pc.any(pc.less(batch.column(POSITION), 1)).as_py())
+
+
+def _allowed_values(schema: Schema) -> dict[str, tuple[str, ...]]:
+    used = {*schema.history.actions, *(task.action for task in schema.tasks)}
+    return {SCENARIO: schema.scenarios, ACTION: tuple(sorted(used))}
+
+
+def _convert_row_by_row(
+    block: bytes | pa.RecordBatch, schema: Schema, table: str, place: int
+) -> tuple[pa.RecordBatch, list[dict]]:
+    columns, allowed = columns_of(schema, table), _allowed_values(schema)
+    rows: Iterable[Any] = block.to_pylist() if isinstance(block, pa.RecordBatch) else block[:-1].split(b"\n")
+    sound, rejected = [], []
+    for offset, row in enumerate(rows):
+        if isinstance(row, bytes):
+            if not row.strip():
+                continue
+            try:
+                row = json.loads(row)
+            except ValueError:
+                rejected.append(_rejection(table, place + offset, "broken_json", row.decode("utf-8", "replace")[:1000]))
+                continue
+        if not isinstance(row, dict):
+            rejected.append(_rejection(table, place + offset, "not_an_object", row))
+            continue
+        try:
+            values = {name: _coerce(row.get(name), column, name) for name, column in columns.items()}
+            _check_values(values, allowed)
+        except _Reject as reason:
+            rejected.append(_rejection(table, place + offset, str(reason), row))
+            continue
+        sound.append({**values, PLACE: place + offset})
+    return pa.RecordBatch.from_pylist(sound, schema=table_schema(schema, table)), rejected
+
+
+def _rejection(table: str, place: int, reason: str, row: Any) -> dict:
+    return {"table": table, PLACE: place, "reason": reason, "row": row}
+
+
+class _Reject(Exception):
+    """Carries the reason for which a row is rejected."""
+
+
+def _coerce(value: Any, column: Column, name: str) -> Any:
+    """`value` as the column's type. Whole numbers and booleans pass for strings: ids are often numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None
+    if value is None or (column.required and value == ""):
+        if column.required:
+            raise _Reject(f"missing_{name}")
+        return None
+    if column.type == _STRING and isinstance(value, str | int):
+        return str(value)
+    if column.type == _FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if (
+        column.type == _INTEGER
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value == int(value)
+    ):
+        return int(value)
+    if column.type == _STRINGS and isinstance(value, list):
+        kept = [item for item in value if item is not None]
+        if all(isinstance(item, str | int) for item in kept):
+            return [str(item) for item in kept]
+    raise _Reject(f"wrong_type_{name}")
+
+
+def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -> None:
+    scenario = values.get(SCENARIO)
+    if scenario is not None and scenario not in allowed[SCENARIO]:
+        raise _Reject("unknown_scenario")
+    if ACTION in values and values[ACTION] not in allowed[ACTION]:
+        raise _Reject("action_not_in_schema")
+    if values.get(TIMESTAMP, 0) < 0:
+        raise _Reject("negative_timestamp")
+    if values.get(POSITION) is not None and values[POSITION] < 1:
+        raise _Reject("position_below_1")

@@ -1,0 +1,94 @@
+"""A sample of logged requests of the test split, in the form in which a client sends them for scoring.
+
+They warm up a server, load-test it, and prove that served scores equal offline ones.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.rows import RAW_ITEM
+from pipelines.shards import row_hash
+from usr_tf.schema import REQUEST, SCENARIO, Schema, history_column
+
+REQUESTS_PER_SCENARIO = 200
+
+_Key = tuple[int, str]
+"""Hash of a request id, and the id."""
+
+
+class SampleRequests(beam.PTransform):
+    """Writes `DIRECTORY/<scenario>.jsonl`: the requests with the smallest hashes, so a rerun takes the same."""
+
+    def __init__(self, schema: Schema, directory: str):
+        super().__init__()
+        self._schema, self._directory = schema, directory
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        chosen = (
+            batches
+            | "Keys" >> beam.FlatMap(_request_keys)
+            | "DistinctKeys" >> beam.Distinct()
+            | "Smallest" >> beam.combiners.Top.SmallestPerKey(REQUESTS_PER_SCENARIO)
+            | "Ids" >> beam.FlatMapTuple(lambda _, keys: [request for _, request in keys])
+        )
+        return (
+            batches
+            | "RowsOfChosen" >> beam.FlatMap(_rows_of, beam.pvalue.AsList(chosen))
+            | "ByRequest" >> beam.GroupByKey()
+            | "Request" >> beam.Map(_to_request, self._schema)
+            | "ByScenario" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write, self._directory)
+        )
+
+
+def _request_keys(batch: pa.RecordBatch) -> Iterator[tuple[str, _Key]]:
+    scenarios, requests = (batch.column(name).flatten().to_pylist() for name in (SCENARIO, REQUEST))
+    hashes = row_hash(batch, [REQUEST]).view(np.int64).tolist()  # signed, as Beam codes integers
+    yield from set(zip(scenarios, zip(hashes, requests, strict=True), strict=True))
+
+
+def _rows_of(batch: pa.RecordBatch, chosen: list[str]) -> Iterator[tuple[str, dict]]:
+    requests = batch.column(REQUEST).flatten()
+    for row in batch.filter(pc.is_in(requests, pa.array(chosen, pa.string()))).to_pylist():
+        yield row[REQUEST][0], row
+
+
+def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> tuple[str, dict[str, Any]]:
+    """The rows of one request as one document: its user side once, its items a list.
+
+    All share the first row's moment and user side: a request is one moment of one user.
+    """
+    request, rows = element
+    rows = sorted(rows, key=lambda row: (row["timestamp"], row.get("position") or [], row[RAW_ITEM]))
+    first = rows[0]
+    inputs: dict[str, Any] = {}
+    for name, feature in schema.features.items():
+        values = [row[name] if feature.type == "categorical_list" else _one(row[name]) for row in rows]
+        inputs[name] = values if feature.group == "item" else values[0]
+    for name in schema.history_columns:
+        feature = schema.features.get(name.removeprefix(history_column("")))
+        values = first[name]
+        if feature is not None and feature.is_list:
+            width = feature.length
+            values = [values[start : start + width] for start in range(0, len(values), width)]
+        inputs[name] = values
+    document = {"request_id": request, "scenario": first[SCENARIO][0], "items": [row[RAW_ITEM][0] for row in rows]}
+    return first[SCENARIO][0], {**document, "inputs": inputs}
+
+
+def _one(values: list) -> Any:
+    return values[0] if values else None
+
+
+def _write(element: tuple[str, Iterable[dict]], directory: str) -> None:
+    scenario, documents = element
+    lines = sorted(json.dumps(document, ensure_ascii=False) for document in documents)
+    with FileSystems.create(FileSystems.join(directory, f"{scenario}.jsonl"), "application/json") as stream:
+        stream.write("".join(f"{line}\n" for line in lines).encode("utf-8"))

@@ -1,0 +1,100 @@
+"""A joined row: its Arrow columns, how TensorFlow Transform takes them, and what it lets pass untouched."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+
+from pipelines.join import Histories
+from pipelines.transform import raw_feature_spec
+from usr_tf.schema import ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, history_column, oracle_column
+
+BATCH_ROWS = 4096
+RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
+
+
+def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:
+    """Columns that no transform touches and no model reads as a feature: keys, labels, position, truth."""
+    keys = {REQUEST: pa.string(), SCENARIO: pa.string(), RAW_USER: pa.string(), RAW_ITEM: pa.string()}
+    numbers = {TIMESTAMP: pa.int64(), POSITION: pa.int64()} | {name: pa.int64() for name in schema.label_names}
+    return keys | numbers | {oracle_column(task): pa.float32() for task in schema.task_names}
+
+
+def row_schema(schema: Schema) -> pa.Schema:
+    """Arrow schema of the batches that `make_batches` yields: every column a list."""
+    columns: dict[str, pa.DataType] = {}
+    for name, feature in schema.features.items():
+        columns[name] = pa.float32() if feature.type == "numeric" else pa.string()
+    for name in schema.history_columns:
+        columns[name] = pa.int64() if name == history_column("age") else pa.string()
+    columns |= passthrough_columns(schema)
+    return pa.schema({name: pa.list_(kind) for name, kind in columns.items()})
+
+
+def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
+    """How TensorFlow Transform reads the batches: dense strings, or sparse values of any number."""
+    representations = {}
+    for name, spec in raw_feature_spec(schema).items():
+        representation = schema_pb2.TensorRepresentation()
+        if isinstance(spec, tf.io.FixedLenFeature):
+            representation.dense_tensor.column_name = name
+            representation.dense_tensor.shape.SetInParent()
+        else:
+            representation.varlen_sparse_tensor.column_name = name
+        representations[name] = representation
+    return TensorAdapterConfig(row_schema(schema), representations)
+
+
+def make_batches(
+    impressions: pa.Table,
+    labels: dict[str, np.ndarray],
+    histories: Histories | None,
+    schema: Schema,
+    part: slice,
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `BATCH_ROWS` joined rows: those of `part`, in the order of `impressions`.
+
+    Args:
+      impressions: with the features of their items and users.
+      histories: of the same impressions; None when the schema has no history.
+    """
+    layout = row_schema(schema)
+    for start in range(part.start, part.stop, BATCH_ROWS):
+        stop = min(start + BATCH_ROWS, part.stop)
+        rows = impressions.slice(start, stop - start)
+        columns = histories.columns(start, stop) if histories else {}
+        columns |= {name: _single(pa.array(values[start:stop])) for name, values in labels.items()}
+        columns |= {RAW_USER: _single(_column(rows, USER)), RAW_ITEM: _single(_column(rows, ITEM))}
+        for field in layout:
+            if field.name not in columns:
+                columns[field.name] = _raw(_column(rows, field.name), field.type, schema, field.name)
+        yield pa.RecordBatch.from_arrays(
+            [columns[name].cast(layout.field(name).type) for name in layout.names], schema=layout
+        )
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    return rows.column(name).combine_chunks()
+
+
+def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.Array:
+    if pa.types.is_list(values.type):
+        return pc.fill_null(values, pa.scalar([], values.type))
+    if name in schema.features and schema.features[name].type != "numeric":
+        return _single(pc.fill_null(values, ""))
+    return _optional(values.cast(kind.value_type))
+
+
+def _single(values: pa.Array) -> pa.ListArray:
+    """One value a row."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), values)
+
+
+def _optional(values: pa.Array) -> pa.ListArray:
+    """One value a row, none where it is null."""
+    offsets = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null())

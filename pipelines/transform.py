@@ -1,0 +1,129 @@
+"""The transform of a row's raw features into ids and numbers, as TensorFlow Transform traces and keeps it.
+
+The same graph runs in the pipeline and inside the served model, so the two cannot drift apart. Ids: 0 is a
+missing value or padding, then the vocabulary from 1, then the out-of-vocabulary buckets.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from usr_tf.schema import Feature, Schema, history_column
+
+AGE_BUCKETS = 32
+"""Ages of history are kept by their power of two, in seconds: the last bucket starts at 68 years."""
+
+Values = tf.Tensor | tf.SparseTensor
+
+
+def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
+    """How a raw row is parsed: one string for a categorical or a text, lists and numbers of any length.
+
+    A history column holds a value for every action (a list feature its `length` values), newest last.
+    """
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            spec[name] = tf.io.VarLenFeature(tf.float32)
+        elif feature.type == "categorical_list":
+            spec[name] = tf.io.VarLenFeature(tf.string)
+        else:
+            spec[name] = tf.io.FixedLenFeature([], tf.string)
+    for name in schema.history_columns:
+        spec[name] = tf.io.VarLenFeature(tf.int64 if name == history_column("age") else tf.string)
+    return spec
+
+
+def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, Values]]:
+    """The function that TensorFlow Transform analyses on the training split and applies to all.
+
+    Its vocabularies come from the candidates shown in training; a history shares its candidate's vocabulary.
+    """
+
+    def transform(inputs: dict[str, Values]) -> dict[str, Values]:
+        outputs: dict[str, Values] = {}
+        for name, feature in schema.features.items():
+            if feature.type == "numeric":
+                outputs[name] = _numeric(inputs[name], feature)
+                continue
+            values = _tokens(inputs[name], feature) if feature.is_list else inputs[name]
+            lookup = _lookup(name, values, feature)
+            outputs[name] = _map_values(lookup, values)
+            if name in schema.history_features:
+                column = history_column(name)
+                outputs[column] = _map_values(lookup, inputs[column])
+        if schema.history_columns:
+            actions, scenarios, age = (history_column(name) for name in ("action", "scenario", "age"))
+            outputs[actions] = _map_values(_position_in(schema.history.actions), inputs[actions])
+            outputs[scenarios] = _map_values(_position_in(schema.scenarios), inputs[scenarios])
+            outputs[age] = _map_values(_age_bucket, inputs[age])
+        return outputs
+
+    return transform
+
+
+def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
+    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
+
+
+def _tokens(values: Values, feature: Feature) -> tf.SparseTensor:
+    """The first `length` values of a list, or tokens of a text `[B]`; empty ones are left out."""
+    if feature.type == "text":
+        lowered = tf.strings.lower(values, encoding="utf-8")
+        if feature.tokenizer == "character":
+            ragged = tf.strings.unicode_split(lowered, "UTF-8", errors="replace")
+            ragged = tf.ragged.boolean_mask(ragged, tf.not_equal(ragged, " "))
+        else:
+            ragged = tf.strings.split(lowered)
+    else:
+        ragged = tf.RaggedTensor.from_sparse(values)
+        ragged = tf.ragged.boolean_mask(ragged, tf.not_equal(ragged, ""))
+    return ragged[:, : feature.length].to_sparse()
+
+
+def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from strings to ids; 0 for the empty string."""
+    if feature.hash_buckets:
+
+        def ids(strings: tf.Tensor) -> tf.Tensor:
+            return tf.strings.to_hash_bucket_fast(strings, feature.hash_buckets)
+
+    else:
+        vocabulary = tft.vocabulary(
+            values, top_k=feature.vocabulary_size, frequency_threshold=feature.min_count, vocab_filename=name, name=name
+        )
+
+        def ids(strings: tf.Tensor) -> tf.Tensor:
+            return tft.apply_vocabulary(strings, vocabulary, num_oov_buckets=feature.oov_buckets)
+
+    return lambda strings: tf.where(tf.equal(strings, ""), tf.constant(0, tf.int64), ids(strings) + 1)
+
+
+def _position_in(names: tuple[str, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from strings to their place among `names`, from 1; 0 for any other."""
+    places = tf.range(1, len(names) + 1, dtype=tf.int64)
+    return lambda strings: tf.reduce_sum(
+        tf.cast(tf.equal(strings[:, tf.newaxis], tf.constant(names)), tf.int64) * places, axis=1
+    )
+
+
+def _age_bucket(age: tf.Tensor) -> tf.Tensor:
+    seconds = tf.cast(tf.maximum(age, 0), tf.float32) / 1000.0
+    bucket = tf.cast(tf.math.floor(tf.math.log1p(seconds) / tf.math.log(2.0)), tf.int64)
+    return 1 + tf.minimum(bucket, AGE_BUCKETS - 1)
+
+
+def _numeric(values: tf.SparseTensor, feature: Feature) -> tf.Tensor:
+    """`[B]` float32, centred and scaled on the training split; a missing or non-finite number is 0."""
+    numbers = values.values
+    if feature.transform == "log":
+        numbers = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))
+    finite = tf.math.is_finite(numbers)
+    present = tf.sparse.retain(values.with_values(numbers), finite)
+    if feature.transform != "none":
+        scale = tf.sqrt(tft.var(present))
+        present = present.with_values(tf.math.divide_no_nan(present.values - tft.mean(present), scale))
+    dense = tf.sparse.to_dense(tf.sparse.reorder(present), validate_indices=False)
+    rows = values.dense_shape[0]
+    return tf.reshape(tf.concat([dense, tf.zeros([rows, 1])], axis=1)[:, :1], [rows])
