@@ -1,0 +1,23 @@
+"""The networks that USR plugs into, by the name that `backbone` has in the configuration.
+
+A further backbone is a file here with a `Backbone`, a section of its sizes in `usr_tf.config`, whose keys are its
+constructor's, and a line in `BACKBONES`.
+"""
+
+from usr_tf.backbones.base import Backbone, BackboneOutput
+from usr_tf.backbones.mmoe import MMoE
+from usr_tf.backbones.shared_bottom import SharedBottom
+from usr_tf.config import Config
+
+BACKBONES: dict[str, type[Backbone]] = {
+    "shared_bottom": SharedBottom,
+    "mmoe": MMoE,
+}
+
+__all__ = ["BACKBONES", "Backbone", "BackboneOutput", "make_backbone"]
+
+
+def make_backbone(config: Config, scenarios: int, tasks: int) -> Backbone:
+    """The backbone that `config` names, for so many scenarios and tasks."""
+    sizes = getattr(config, config.backbone).model_dump()
+    return BACKBONES[config.backbone](scenarios, tasks, config.usr.glmt, l2=config.train.l2, **sizes)

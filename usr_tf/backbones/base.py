@@ -1,0 +1,128 @@
+"""What every backbone is to the model that plugs into it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tf_keras as keras
+
+from usr_tf.layers.dense import ScenarioDense, StackedDense
+from usr_tf.layers.scenario import Scenario
+
+
+class BackboneOutput(NamedTuple):
+    """Hidden layers for the heads, h wide."""
+
+    scenario: tf.Tensor
+    """`[B, T, h]`, of the example's own scenario."""
+    shared: tf.Tensor | None
+    """`[B, T, h]`, of the shared part, for the global heads; None without it."""
+
+
+class Backbone(keras.layers.Layer):
+    """A multi-scenario, multi-task network up to its heads.
+
+    A subclass adds its own sizes to the constructor and to `get_config`, and writes `call`.
+
+    Args:
+      scenarios: Number of scenarios, K.
+      tasks: Number of tasks, T.
+      use_shared: Whether to compute the shared part, which reads no scenario-specific parameter.
+      l2: Factor of the L2 penalty on every kernel; 0 for none.
+
+    Call arguments:
+      request: `[R, dr]`, what all candidates of a request share. R is B in training; in serving it is 1.
+      candidate: `[B, dc]`.
+      scenario: int32 `[B]`; or a Python int, and then only that scenario's weights are read.
+
+    Returns:
+      `BackboneOutput`.
+    """
+
+    def __init__(self, scenarios: int, tasks: int, use_shared: bool = True, *, l2: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if min(scenarios, tasks) < 1:
+            raise ValueError(f"`scenarios` and `tasks` must be at least 1. Received: {scenarios}, {tasks}")
+        if l2 < 0:
+            raise ValueError(f"`l2` must not be below 0. Received: {l2}")
+        self.scenarios = scenarios
+        self.tasks = tasks
+        self.use_shared = use_shared
+        self.l2 = l2
+
+    def call(self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario) -> BackboneOutput:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "scenarios": self.scenarios,
+            "tasks": self.tasks,
+            "use_shared": self.use_shared,
+            "l2": self.l2,
+        }
+
+    def _kernel_regularizer(self) -> keras.regularizers.Regularizer | None:
+        return keras.regularizers.L2(self.l2) if self.l2 else None
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class Towers(keras.layers.Layer):
+    """A ReLU network for each task, and for each scenario unless `scenarios` is None.
+
+    Args:
+      units: Size of each layer. Empty: the input as it is.
+      tasks: Number of tasks, T.
+      scenarios: Number of scenarios, or None for towers that all scenarios share.
+      kernel_regularizer: As for `keras.layers.Dense`.
+
+    Call arguments:
+      inputs: `[B, h]`, read by every task, or `[B, T, h]`.
+      scenario: As for `Backbone`; None for shared towers.
+
+    Returns:
+      `[B, T, units[-1]]`.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        tasks: int,
+        scenarios: int | None = None,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.units = list(units)
+        self.tasks = tasks
+        self.scenarios = scenarios
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        options = {"activation": "relu", "kernel_regularizer": kernel_regularizer}
+        self._dense = [
+            StackedDense(size, tasks, **options)
+            if scenarios is None
+            else ScenarioDense(size, scenarios, tasks, **options)
+            for size in units
+        ]
+
+    def call(self, inputs: tf.Tensor, scenario: Scenario | None = None) -> tf.Tensor:
+        if (scenario is None) != (self.scenarios is None):
+            raise ValueError(
+                f"`scenario` must be given if and only if the towers differ by scenario. Received: {scenario} "
+                f"with scenarios={self.scenarios}"
+            )
+        hidden = inputs
+        for dense in self._dense:
+            hidden = dense(hidden) if scenario is None else dense(hidden, scenario)
+        if len(hidden.shape) == 2:  # no layer, and so no axis for the tasks yet
+            hidden = tf.repeat(hidden[:, tf.newaxis], self.tasks, axis=1)
+        return hidden
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": list(self.units),
+            "tasks": self.tasks,
+            "scenarios": self.scenarios,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }

@@ -1,0 +1,175 @@
+"""Training data as `tf.data`: reads what `usr-tf preprocess` wrote."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Literal
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from usr_tf.errors import InputError
+from usr_tf.schema import (
+    POSITION,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    Schema,
+    history_column,
+    load_schema,
+    oracle_column,
+)
+
+Split = Literal["train", "valid", "test"]
+Features = dict[str, tf.Tensor]
+Labels = dict[str, tf.Tensor]
+
+SUCCESS = "_SUCCESS"
+RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
+_SHUFFLE_ROWS = 16_384
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A directory of training data."""
+
+    directory: Path
+    schema: Schema
+
+    @functools.cached_property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Ids of each feature that has any, 0 for padding included."""
+        return vocabulary_sizes(self.schema, self.directory / "transform")
+
+    def training(self, batch_size: int, seed: int = 0) -> tf.data.Dataset:
+        """The training split, shuffled anew in every epoch: `(features, labels)` batches for `model.fit`."""
+        return self._batches("train", batch_size, seed=seed).map(split_labels(self.schema), tf.data.AUTOTUNE)
+
+    def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:
+        """A split in the order of its files: `(features, labels)` batches."""
+        return self._batches(split, batch_size).map(split_labels(self.schema), tf.data.AUTOTUNE)
+
+    def evaluation(self, batch_size: int, split: Split = "test") -> tf.data.Dataset:
+        """A split with the keys of its rows: `(features, labels, keys)` batches.
+
+        Keys: `request_id`, `raw_user_id`, `raw_item_id` string, `timestamp` int64 (ms), `position` int64 (0
+        where unknown), and `oracle_<task>` float32 (NaN where unknown), each `[B]`.
+        """
+        missing = float("nan")
+        keys = {name: tf.io.FixedLenFeature([], tf.string) for name in (REQUEST, RAW_USER, RAW_ITEM)}
+        keys |= {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (TIMESTAMP, POSITION)}
+        keys |= {oracle_column(task): tf.io.FixedLenFeature([], tf.float32, missing) for task in self.schema.task_names}
+        divide = split_labels(self.schema)
+
+        def with_keys(row: Features) -> tuple[Features, Labels, Features]:
+            taken = {name: row.pop(name) for name in keys}
+            return *divide(row), taken
+
+        return self._batches(split, batch_size, keys).map(with_keys, tf.data.AUTOTUNE)
+
+    def _batches(
+        self,
+        split: Split,
+        batch_size: int,
+        keys: dict[str, tf.io.FixedLenFeature] | None = None,
+        seed: int | None = None,
+    ) -> tf.data.Dataset:
+        """Parsed batches. Rows are shuffled where there is a seed.
+
+        Batches are formed inside a shard, which spares an interleave of single records. Shards hold rows at
+        random, so a batch of one shard is as mixed as any.
+        """
+        files = sorted(str(path) for path in (self.directory / split).glob("*.tfrecord.gz"))
+        if not files:
+            raise InputError(self.directory / split, "no *.tfrecord.gz", "the split that preprocess wrote")
+        spec = {**_parse_spec(self.schema), **(keys or {})}
+        shards = tf.data.Dataset.from_tensor_slices(files)
+        if seed is not None:
+            shards = shards.shuffle(len(files), seed=seed)
+
+        def batches_of(shard: tf.Tensor) -> tf.data.Dataset:
+            records = tf.data.TFRecordDataset(shard, compression_type="GZIP", buffer_size=1 << 20)
+            if seed is not None:
+                records = records.shuffle(_SHUFFLE_ROWS, seed=seed)
+            return records.batch(batch_size)
+
+        batches = shards.interleave(batches_of, cycle_length=min(4, len(files)), num_parallel_calls=tf.data.AUTOTUNE)
+        parsed = batches.map(functools.partial(_parse, spec=spec, schema=self.schema), tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        return parsed.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def open_data(directory: str | Path) -> Data:
+    """Opens what `usr-tf preprocess --out DIRECTORY` wrote.
+
+    Raises:
+      InputError: the directory is not there, or was not written to its end.
+    """
+    directory = Path(directory)
+    if not (directory / SUCCESS).exists():
+        raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf preprocess` finished")
+    return Data(directory, load_schema(directory / "schema.yaml"))
+
+
+def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
+    """Rows that each feature's embedding table needs: padding, vocabulary and out-of-vocabulary buckets."""
+    output = tft.TFTransformOutput(str(transform))
+    sizes = {}
+    for name, feature in schema.features.items():
+        if feature.hash_buckets:
+            sizes[name] = 1 + feature.hash_buckets
+        elif feature.type != "numeric":
+            sizes[name] = 1 + output.vocabulary_size_by_name(name) + feature.oov_buckets
+    return sizes
+
+
+def split_labels(schema: Schema):
+    """A function from a parsed row batch to `(features, labels)`, labels float32 `[B]`."""
+
+    def divide(row: Features) -> tuple[Features, Labels]:
+        labels = {name: tf.cast(row.pop(name), tf.float32) for name in schema.label_names}
+        return row, labels
+
+    return divide
+
+
+def densify(transformed: Features, schema: Schema) -> Features:
+    """Transformed features as the model takes them: lists dense, 0 where they are shorter.
+
+    `[B]` ids and numbers stay; lists become `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`.
+    The newest `max_length` actions are kept.
+    """
+    dense: Features = {}
+    for name, values in transformed.items():
+        if isinstance(values, tf.SparseTensor):
+            values = tf.sparse.to_dense(values)
+        elif isinstance(values, tf.RaggedTensor):
+            values = values.to_tensor()
+        dense[name] = values
+    for name in schema.history_columns:
+        feature = schema.features.get(name.removeprefix(history_column("")))
+        if feature is not None and feature.is_list:
+            shape = tf.shape(dense[name])
+            dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // feature.length, feature.length])
+    return dense
+
+
+def _parse_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]:
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature] = {SCENARIO: tf.io.FixedLenFeature([], tf.string)}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            spec[name] = tf.io.FixedLenFeature([], tf.float32)
+        elif feature.is_list:
+            spec[name] = tf.io.RaggedFeature(tf.int64)
+        else:
+            spec[name] = tf.io.FixedLenFeature([], tf.int64)
+    spec |= {name: tf.io.RaggedFeature(tf.int64) for name in schema.history_columns}
+    return spec | {name: tf.io.FixedLenFeature([], tf.int64) for name in schema.label_names}
+
+
+def _parse(records: tf.Tensor, spec: dict, schema: Schema) -> Features:
+    row = densify(tf.io.parse_example(records, spec), schema)
+    names = tf.constant(schema.scenarios)
+    row[SCENARIO] = tf.argmax(tf.equal(row[SCENARIO][:, tf.newaxis], names), axis=1, output_type=tf.int32)
+    return row

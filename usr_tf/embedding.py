@@ -1,0 +1,105 @@
+"""From ids and numbers to the vectors that the rest of the model reads."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from usr_tf.data import Features
+from usr_tf.schema import Feature, Schema, history_column
+
+ACTION_AGES = 33
+"""Ids of a history's age: padding, then powers of two in seconds (`pipelines.transform`)."""
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class FeatureEmbedding(keras.layers.Layer):
+    """An embedding table for each feature with a vocabulary; a history shares its candidate's.
+
+    Id 0, a missing value or padding, is the zero vector. Lists and texts are the mean of their values. A
+    numeric feature is itself, one wide.
+
+    Args:
+      schema: Names, groups and types of the features.
+      vocabulary_sizes: Ids of each feature that has any.
+      size: Width of an embedding where the schema gives none.
+    """
+
+    def __init__(self, schema: Schema, vocabulary_sizes: Mapping[str, int], size: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        missing = {name for name, feature in schema.features.items() if feature.type != "numeric"} - set(
+            vocabulary_sizes
+        )
+        if missing:
+            raise ValueError(f"`vocabulary_sizes` must hold every feature with ids. Received none for: {missing}")
+        self.schema, self.vocabulary_sizes, self.size = schema, dict(vocabulary_sizes), size
+        self._tables = {
+            name: keras.layers.Embedding(self.vocabulary_sizes[name], self.width(name), name=name)
+            for name, feature in schema.features.items()
+            if feature.type != "numeric"
+        }
+        self._described = {}
+        if schema.history_columns:
+            rows = {
+                "action": len(schema.history.actions) + 1,
+                "scenario": len(schema.scenarios) + 1,
+                "age": ACTION_AGES,
+            }
+            self._described = {
+                name: keras.layers.Embedding(count, self.item_width, name=history_column(name))
+                for name, count in rows.items()
+            }
+
+    def width(self, name: str) -> int:
+        """Width of a feature's vector."""
+        feature = self.schema.features[name]
+        return 1 if feature.type == "numeric" else feature.embedding_size or self.size
+
+    @property
+    def item_width(self) -> int:
+        """Width of `item` and of an action of `history`, d."""
+        return sum(self.width(name) for name in self.schema.history_features)
+
+    def call(self, features: Features, names: Iterable[str]) -> dict[str, tf.Tensor]:
+        """The vectors `[B, width]` of the features `names`."""
+        return {name: self._embed(features[name], name, self.schema.features[name]) for name in names}
+
+    def item(self, embedded: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """`[B, d]`: the candidate as a history would hold it, from what `call` returns."""
+        return tf.concat([embedded[name] for name in self.schema.history_features], axis=-1)
+
+    def history(self, features: Features) -> tuple[tf.Tensor, tf.Tensor]:
+        """`[B, L, d]` of the user's actions, and bool `[B, L]`: which of them are real.
+
+        An action is its item plus what was done, where and how long before, each a learned vector.
+        """
+        columns = {name: features[history_column(name)] for name in (*self.schema.history_features, *self._described)}
+        items = [self._embed(columns[name], name, self.schema.features[name]) for name in self.schema.history_features]
+        vectors = tf.concat(items, axis=-1)
+        for name, table in self._described.items():
+            vectors += table(columns[name])
+        return vectors, tf.not_equal(columns["age"], 0)
+
+    def _embed(self, values: tf.Tensor, name: str, feature: Feature) -> tf.Tensor:
+        if feature.type == "numeric":
+            return values[..., tf.newaxis]
+        real = tf.cast(tf.not_equal(values, 0), tf.float32)[..., tf.newaxis]
+        vectors = self._tables[name](values) * real
+        if feature.is_list:
+            return tf.math.divide_no_nan(tf.reduce_sum(vectors, axis=-2), tf.reduce_sum(real, axis=-2))
+        return vectors
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "schema": self.schema.to_yaml(),
+            "vocabulary_sizes": self.vocabulary_sizes,
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FeatureEmbedding":
+        from usr_tf.schema import parse_schema
+
+        return cls(**{**config, "schema": parse_schema(config["schema"])})

@@ -1,0 +1,270 @@
+"""Dense layers that split over request and candidate, and stacks of dense layers with weights of their own."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from usr_tf.layers.scenario import Scenario, apply_own_scenario
+
+Split = tuple[tf.Tensor, ...]
+"""An input in parts: `(request [R, dr], candidate [B, dc])`; R is B in training, and 1 in serving with B items."""
+
+
+class _Dense(keras.layers.Layer):
+    """What the layers below share: an affine map with leading axes `stack`, and an activation."""
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        stack: Sequence[int] = (),
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if min((units, *stack)) < 1:
+            raise ValueError(f"`units` and the number of layers must be at least 1. Received: {units}, {tuple(stack)}")
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self._stack = tuple(stack)
+
+    def build(self, input_shape: Any) -> None:
+        width = sum(shape[-1] for shape in tf.nest.flatten(input_shape))
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*self._stack, width, self.units),
+            initializer=glorot_uniform(width, self.units),
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(*self._stack, self.units), initializer="zeros")
+        super().build(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+    @property
+    def _parameters(self) -> list[tf.Variable]:
+        return [self.kernel, self.bias] if self.use_bias else [self.kernel]
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class SplitDense(_Dense):
+    """`activation(W [x_1; x_2; …] + b)` of parts that are never put side by side.
+
+    `W [r; c] = W_r r + W_c c`, so in serving the one request is multiplied once and not once a candidate. The result
+    and the distribution of the initial weights are those of a `Dense` on the concatenation.
+
+    Args:
+      units: Size of the output.
+      activation, use_bias, kernel_regularizer: As for `keras.layers.Dense`.
+
+    Call arguments:
+      inputs: Tuple of parts `[..., d_i]` of one rank whose leading axes broadcast: `(request [R, dr], candidate
+        [B, dc])` with R = B or R = 1.
+
+    Returns:
+      `[..., units]`: for those parts `[B, units]`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units, activation=activation, use_bias=use_bias, kernel_regularizer=kernel_regularizer, **kwargs
+        )
+
+    def call(self, inputs: Split) -> tf.Tensor:
+        return self.activation(_affine(inputs, *self._parameters))
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class StackedDense(_Dense):
+    """`layers` dense layers side by side, each with weights of its own, in one product.
+
+    Args:
+      units: Size of each layer's output.
+      layers: How many layers, S below.
+      activation, use_bias, kernel_regularizer: As for `keras.layers.Dense`.
+
+    Call arguments:
+      inputs: `[B, S, in]`, each layer reading its own slice; or `[B, in]`, read by all; or a tuple of parts of either
+        form, as for `SplitDense`.
+
+    Returns:
+      `[B, S, units]`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        layers: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            stack=(layers,),
+            activation=activation,
+            use_bias=use_bias,
+            kernel_regularizer=kernel_regularizer,
+            **kwargs,
+        )
+        self.layers = layers
+
+    def call(self, inputs: tf.Tensor | Split) -> tf.Tensor:
+        return self.activation(_affine(inputs, *self._parameters))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layers": self.layers}
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class ScenarioDense(_Dense):
+    """A dense layer with weights of its own for each scenario, and if asked for each task.
+
+    A mixed batch is multiplied with every scenario's kernel at once and each row keeps its own scenario's result:
+    K times the products of a `Dense`, which is little for towers and gates, and no row has a kernel to itself.
+
+    Args:
+      units: Size of the output.
+      scenarios: Number of scenarios, K.
+      tasks: Number of tasks, T, each with its own weights. None: no such axis.
+      activation, use_bias, kernel_regularizer: As for `keras.layers.Dense`.
+
+    Call arguments:
+      inputs: `[B, in]`; with tasks also `[B, T, in]`, each task reading its own slice; or a tuple of parts of either
+        form, as for `SplitDense`.
+      scenario: int32 `[B]`; or a Python int, and then only that scenario's weights are read.
+
+    Returns:
+      `[B, units]`, with tasks `[B, T, units]`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        scenarios: int,
+        tasks: int | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            stack=(scenarios,) if tasks is None else (scenarios, tasks),
+            activation=activation,
+            use_bias=use_bias,
+            kernel_regularizer=kernel_regularizer,
+            **kwargs,
+        )
+        self.scenarios = scenarios
+        self.tasks = tasks
+
+    def call(self, inputs: tf.Tensor | Split, scenario: Scenario) -> tf.Tensor:
+        own = apply_own_scenario(lambda *parameters: _affine(inputs, *parameters), self._parameters, scenario)
+        return self.activation(own)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scenarios": self.scenarios, "tasks": self.tasks}
+
+
+@keras.saving.register_keras_serializable(package="usr_tf")
+class ExpertStack(keras.layers.Layer):
+    """ReLU networks that read the same input, each with weights of its own.
+
+    Args:
+      experts: Number of experts, E.
+      units: Size of each layer of an expert, first layer first.
+      kernel_regularizer: As for `keras.layers.Dense`.
+
+    Call arguments:
+      inputs: `(request [R, dr], candidate [B, dc])`; the first layer is one product for all experts.
+
+    Returns:
+      `[B, E, units[-1]]`.
+    """
+
+    def __init__(self, experts: int, units: Sequence[int], kernel_regularizer: Any = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not units:
+            raise ValueError(f"`units` must hold at least one layer. Received: {units}")
+        self.experts = experts
+        self.units = list(units)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self._dense = [
+            StackedDense(size, experts, activation="relu", kernel_regularizer=kernel_regularizer) for size in units
+        ]
+
+    def call(self, inputs: Split) -> tf.Tensor:
+        hidden = inputs
+        for dense in self._dense:
+            hidden = dense(hidden)
+        return hidden
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "experts": self.experts,
+            "units": list(self.units),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
+    """Glorot's uniform rule with the fans given.
+
+    Keras would count the leading axes of a stack of kernels as a convolution's window. Every entry of the stack is
+    drawn on its own, so no two layers of it are born alike.
+    """
+    limit = math.sqrt(6 / max(1, fan_in + fan_out))
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+def _affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+    """The kernel's product with the concatenation of `inputs`, part by part, and the bias."""
+    parts = tf.nest.flatten(inputs)
+    kernels = tf.split(kernel, [part.shape[-1] for part in parts], axis=-2) if len(parts) > 1 else [kernel]
+    result = _product(parts[0], kernels[0])
+    for part, own in zip(parts[1:], kernels[1:], strict=True):
+        result += _product(part, own)
+    return result if bias is None else result + bias
+
+
+def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x` times a kernel `[in, u]`, or times stacked kernels `[T, in, u]` or `[K, T, in, u]`.
+
+    `x` is `[..., in]` for one kernel; for stacked ones it is `[B, in]` or, a slice for each of T, `[B, T, in]`. The
+    kernel's leading axes come after the result's first.
+    """
+    stacked = len(kernel.shape) - 2
+    if stacked == 0:
+        return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, axes=1)
+    if len(x.shape) == 2:  # one product of two matrices
+        leading = "kt"[:stacked]
+        return tf.einsum(f"bi,{leading}iu->b{leading}u", x, kernel)
+    # The transpositions are written out because `tf.einsum` moves more data here: it took half as long again.
+    product = tf.matmul(tf.transpose(x, [1, 0, 2]), kernel)
+    return tf.transpose(product, [stacked, *range(stacked), stacked + 1])

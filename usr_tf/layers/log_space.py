@@ -1,0 +1,35 @@
+"""Probabilities as their logarithms, where a product of many is a sum and none rounds to 0 or 1."""
+
+import math
+
+import tensorflow as tf
+
+_LARGEST = -1e-37
+"""Stands for every log probability closer to 0: of those, float32 tells `1 - p` from 0 no more."""
+
+
+def log1mexp(x: tf.Tensor) -> tf.Tensor:
+    """`log(1 - exp(x))` of `x ≤ 0`: from the log of a probability, the log of its complement.
+
+    Two forms, each exact where the other loses its digits (Mächler, "Accurately computing log(1 - exp(-|a|))",
+    2012). Values and gradients are finite for every `x ≤ 0`; above -1e-37 the value stays at log(1e-37) = -85.2.
+    """
+    x = tf.minimum(x, tf.constant(_LARGEST, x.dtype))
+    edge = tf.constant(-math.log(2.0), x.dtype)
+    near = x > edge
+    # Each form sees only arguments at which it and its gradient are finite: 0 · inf would be NaN.
+    return tf.where(
+        near,
+        tf.math.log(-tf.math.expm1(tf.where(near, x, edge))),
+        tf.math.log1p(-tf.exp(tf.where(near, edge, x))),
+    )
+
+
+def binary_cross_entropy(log_p: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    """`-y log p - (1 - y) log(1 - p)`, elementwise.
+
+    Args:
+      log_p: Logs of probabilities, float32 of any shape.
+      label: Labels from 0 to 1, of the same shape and type.
+    """
+    return -(label * log_p + (1.0 - label) * log1mexp(log_p))

@@ -1,0 +1,299 @@
+"""USR: the model (DESIGN §4, our reading of arXiv 2405.10835)."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+from usr_tf.backbones import make_backbone
+from usr_tf.config import Config
+from usr_tf.data import Data, Features, Labels
+from usr_tf.embedding import FeatureEmbedding
+from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
+from usr_tf.layers.feature_generator import FeatureGenerator
+from usr_tf.layers.global_label import GlobalLabelHeads, LogProbabilities
+from usr_tf.layers.interest_extractor import InterestExtractor
+from usr_tf.layers.log_space import binary_cross_entropy
+from usr_tf.layers.scenario import Scenario
+from usr_tf.schema import SCENARIO, Schema
+from usr_tf.streaming_metrics import ScenarioAUC
+
+
+class Views(NamedTuple):
+    """What USR generates once for each scenario view: V is K in training, 1 (the row's own) elsewhere."""
+
+    request: tf.Tensor
+    """`[R, V, dr]`, rescaled user and context features; `[B, V, dr]` when the gate reads the candidate too."""
+    candidate: tf.Tensor
+    """`[B, V, dc]`, rescaled item features."""
+    interest: tf.Tensor | None
+    """`[B, V, d]`; None without the interest extractor."""
+
+
+class USRModel(tfrs.Model):
+    """Ranks the items of K scenarios for a chain of T tasks.
+
+    ::
+
+        trigger t_v = [e_scenario(v) ; q]                   one for each view v
+        interest i_v = IE(item, history, t_v)               what of the history bears on the item
+        features f_v = FG(user ⊕ context ⊕ item, t_v)       rescaled
+        p = heads(backbone([f_v ; i_v ; q]))                v the row's own scenario
+
+    Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history
+    instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT.
+
+    Args:
+      schema: What the rows hold.
+      vocabulary_sizes: Ids of each feature that has any (`Data.vocabulary_sizes`).
+      config: The configuration; the default one when absent.
+
+    Call arguments:
+      features: as `Data.training` yields them: ids int64 `[B]` or `[B, n]`, numbers float32 `[B]`, histories
+        `[B, L]` or `[B, L, n]`, and `scenario` int32 `[B]`.
+
+    Returns:
+      `{label: [B] probability}`: each task's, and each `global_<task>`'s with GLMT.
+    """
+
+    def __init__(self, schema: Schema, vocabulary_sizes: Mapping[str, int], config: Config | None = None):
+        super().__init__(name="usr")
+        self.schema, self.config = schema, config or Config()
+        usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
+        self._label_names = schema.label_names if usr.glmt else schema.task_names
+        self._request_features = (*schema.features_of("user"), *schema.features_of("context"))
+        self._candidate_features = tuple(schema.features_of("item"))
+        self._query_features = tuple(schema.features_of("query"))
+        self._query_ids = tuple(name for name in self._query_features if schema.features[name].type != "numeric")
+        self._has_history = bool(schema.history_columns)
+        # Replicas add up their gradients, and each of them has the whole penalty.
+        self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        share = self.config.train.model_copy(update={"l2": self.config.train.l2 / self._replicas})
+
+        size = self.config.embedding_size
+        self.embedding = FeatureEmbedding(schema, vocabulary_sizes, size, name="embedding")
+        self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
+        self._no_query = None
+        if self._query_ids:
+            width = sum(self.embedding.width(name) for name in self._query_features)
+            self._no_query = self.add_weight(name="no_query", shape=[width], initializer="uniform")
+        self.interest_extractor = self.feature_generator = None
+        if usr.ie and self._has_history:
+            self.interest_extractor = InterestExtractor(usr.rank, usr.trigger_hidden, name="interest_extractor")
+        if usr.fg:
+            self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
+        self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
+        self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, name="heads")
+        self._contrastive = self._make_contrastive_losses()
+
+        terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
+        self._terms = {name: keras.metrics.Mean(name) for name in ("nll", *terms)}
+        self._auc = {task: ScenarioAUC(schema.scenarios, task) for task in schema.task_names}
+
+    @classmethod
+    def from_data(cls, data: Data, config: Config | None = None) -> "USRModel":
+        """A model for the rows of `data`."""
+        return cls(data.schema, data.vocabulary_sizes, config)
+
+    @property
+    def table_variables(self) -> list[tf.Variable]:
+        """The embedding tables of the features, for the sparse optimizer."""
+        return self.embedding.trainable_variables
+
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """Everything else that is trained."""
+        tables = {variable.ref() for variable in self.table_variables}
+        return [variable for variable in self.trainable_variables if variable.ref() not in tables]
+
+    def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
+        scenario, inputs = features[SCENARIO], self._read(features)
+        views = self._generate(inputs, self._trigger(inputs.query, scenario[:, tf.newaxis]))
+        log_p = self._rank(inputs, views, scenario)
+        return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+
+    def serve(self, features: Features, scenario: int) -> dict[str, tf.Tensor]:
+        """Scores of one request's candidates: what depends on the request alone is computed once.
+
+        Args:
+          features: of users, queries, contexts and histories one row; of items `[N]` or `[N, n]`.
+          scenario: The index of the request's scenario; only its weights are read.
+
+        Returns:
+          `{task: [N] probability}`.
+        """
+        inputs = self._read(features)
+        views = self._generate(inputs, self._trigger(inputs.query, tf.constant([[scenario]])), one_request=True)
+        log_p = self._rank(inputs, views, scenario)
+        return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p.scenario), axis=1), strict=True))
+
+    def compute_loss(self, inputs: tuple[Features, Labels], training: bool = False) -> tf.Tensor:
+        """This replica's share of the batch's loss; the shares of equal parts add up to the mean.
+
+        `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`.
+        """
+        (features, labels), scenario = inputs, inputs[0][SCENARIO]
+        read = self._read(features)
+        contrast = training and bool(self._contrastive)
+        if contrast:
+            shown = tf.broadcast_to(tf.range(self._scenarios), [tf.shape(scenario)[0], self._scenarios])
+        else:
+            shown = scenario[:, tf.newaxis]
+        trigger = self._trigger(read.query, shown)
+        views = self._generate(read, trigger)
+        log_p = self._rank(read, Views(*(_own_view(part, scenario) for part in views)) if contrast else views, scenario)
+        loss = self._task_losses(log_p, labels)
+        if contrast:
+            loss += self._contrastive_losses(read, trigger, views)
+        for task, (name, auc) in enumerate(self._auc.items()):
+            auc.update_state(labels[name], tf.exp(log_p.scenario[:, task]), scenario)
+        return loss / self._replicas
+
+    def _make_contrastive_losses(self) -> dict[str, ContrastiveLoss]:
+        """A loss for each part that makes views and is asked to keep them apart."""
+        usr, options = self.config.usr, self.config.usr.contrastive_loss
+        if not usr.contrastive or (options.variant == "same_view" and self._scenarios == 1):
+            return {}
+        weights = {"interest": options.ie_weight, "features": options.fg_weight}
+        made = {"interest": self.interest_extractor, "features": self.feature_generator}
+        chosen = options.model_dump(exclude={"ie_weight", "fg_weight", "feature_dropout"})
+        return {
+            name: ContrastiveLoss(**chosen, name=f"{name}_contrastive") for name in made if made[name] and weights[name]
+        }
+
+    def _read(self, features: Features) -> "_Inputs":
+        """Looks everything up, once."""
+        embedded = self.embedding(features, (*self._request_features, *self._candidate_features, *self._query_features))
+        candidate = _concat([embedded[name] for name in self._candidate_features])
+        history = self.embedding.history(features) if self._has_history else (None, None)
+        return _Inputs(
+            request=_concat([embedded[name] for name in self._request_features], like=candidate),
+            candidate=candidate,
+            query=self._query(features, embedded),
+            item=self.embedding.item(embedded) if self._has_history else None,
+            history=history[0],
+            mask=history[1],
+        )
+
+    def _query(self, features: Features, embedded: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+        """`[R, dq]`: the query's vectors, or the learned "no query" vector where a row has none."""
+        if not self._query_features:
+            return None
+        query = _concat([embedded[name] for name in self._query_features])
+        if self._no_query is None:
+            return query
+        ids = [features[name] for name in self._query_ids]
+        present = [tf.reduce_any(value != 0, axis=-1) if len(value.shape) == 2 else value != 0 for value in ids]
+        return tf.where(tf.reduce_any(present, axis=0)[:, tf.newaxis], query, self._no_query)
+
+    def _trigger(self, query: tf.Tensor | None, views: tf.Tensor) -> tf.Tensor:
+        """`[R, V, t]`: the triggers of the scenarios `views [R, V]`."""
+        scenario = self.scenario_embedding(views)
+        if query is None:
+            return scenario
+        return tf.concat([scenario, tf.repeat(query[:, tf.newaxis], tf.shape(views)[1], axis=1)], axis=-1)
+
+    def _generate(self, inputs: "_Inputs", trigger: tf.Tensor, one_request: bool = False) -> "Views":
+        if self.feature_generator:
+            request, candidate = self.feature_generator((inputs.request, inputs.candidate), trigger)
+        else:  # the same in every view
+            request, candidate = inputs.request[:, tf.newaxis], inputs.candidate[:, tf.newaxis]
+        interest = None
+        if self.interest_extractor:
+            extract = self.interest_extractor.serve if one_request else self.interest_extractor
+            interest = extract(inputs.item, inputs.history, inputs.mask, trigger)
+            interest = interest[:, tf.newaxis] if one_request else interest
+        return Views(request, candidate, interest)
+
+    def _rank(self, inputs: "_Inputs", views: "Views", scenario: Scenario) -> LogProbabilities:
+        """Log probabilities `[B, T]` from one view a row."""
+        request, candidate = [], [views.candidate[:, 0]]
+        per_candidate = self.feature_generator and self.feature_generator.condition == "trigger_and_features"
+        (candidate if per_candidate else request).append(views.request[:, 0])
+        if inputs.query is not None:
+            request.append(inputs.query)
+        if views.interest is not None:
+            candidate.append(views.interest[:, 0])
+        elif self._has_history:
+            real = tf.cast(inputs.mask, tf.float32)[..., tf.newaxis]
+            pooled = tf.reduce_sum(inputs.history * real, axis=1)
+            request.append(tf.math.divide_no_nan(pooled, tf.reduce_sum(real, axis=1)))
+        together = _concat(candidate)
+        hidden = self.backbone(_concat(request, like=together), together, scenario)
+        return self.heads(hidden.scenario, hidden.shared, scenario)
+
+    def _task_losses(self, log_p: LogProbabilities, labels: Labels) -> tf.Tensor:
+        losses = binary_cross_entropy(
+            _side_by_side(log_p), tf.stack([labels[name] for name in self._label_names], axis=1)
+        )
+        rows = tf.shape(losses)[0]
+        for name, values in zip(self._label_names, tf.unstack(losses, axis=1), strict=True):
+            self._terms[f"{name}_loss"].update_state(values)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(losses, axis=0), tf.cast(rows, tf.float32))
+        tasks = len(self.schema.tasks)
+        self._terms["nll"].update_state(tf.reduce_sum(losses[:, :tasks], axis=1))
+        return tf.reduce_sum(mean[:tasks]) + self.config.usr.global_weight * tf.reduce_sum(mean[tasks:])
+
+    def _contrastive_losses(self, inputs: "_Inputs", trigger: tf.Tensor, views: "Views") -> tf.Tensor:
+        options = self.config.usr.contrastive_loss
+        augmented = None
+        if options.variant == "augmented":
+            values = {name: getattr(inputs, name) for name in ("request", "candidate", "item", "history")}
+            dropped = {
+                name: tf.nn.dropout(value, options.feature_dropout)
+                for name, value in values.items()
+                if value is not None
+            }
+            augmented = self._generate(inputs._replace(**dropped), trigger)
+        total = 0.0
+        for name, weight in (("interest", options.ie_weight), ("features", options.fg_weight)):
+            if name not in self._contrastive:
+                continue
+            z, positive = (part and _vectors(part, name) for part in (views, augmented))
+            with_history = tf.reduce_any(inputs.mask, axis=1) if name == "interest" else None
+            summed: SummedLoss = self._contrastive[name](z, positive, with_history)
+            mean = tf.math.divide_no_nan(summed.total, summed.count)
+            self._terms[f"{name}_contrastive"].update_state(mean, summed.count)
+            total += weight * mean
+        return total
+
+
+class _Inputs(NamedTuple):
+    """A batch after its look-ups. R is B in training and 1 in serving."""
+
+    request: tf.Tensor
+    """`[R, dr]`, user and context features."""
+    candidate: tf.Tensor
+    """`[B, dc]`, item features."""
+    query: tf.Tensor | None
+    """`[R, dq]`."""
+    item: tf.Tensor | None
+    """`[B, d]`, the candidate as a history would hold it."""
+    history: tf.Tensor | None
+    """`[R, L, d]`."""
+    mask: tf.Tensor | None
+    """bool `[R, L]`."""
+
+
+def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor | None = None) -> tf.Tensor:
+    """The parts side by side; no columns, and the rows of `like`, where there is no part."""
+    return tf.concat(parts, axis=-1) if parts else like[:, :0]
+
+
+def _own_view(part: tf.Tensor | None, scenario: tf.Tensor) -> tf.Tensor | None:
+    """`[B, 1, d]`: of `[B, V, d]` each row's own view; a part with one view serves all."""
+    if part is None or part.shape[1] == 1:
+        return part
+    return tf.gather(part, scenario[:, tf.newaxis], axis=1, batch_dims=1)
+
+
+def _vectors(views: Views, name: str) -> tf.Tensor:
+    """What the contrastive loss compares, `[B, V, d]`."""
+    return views.interest if name == "interest" else tf.concat([views.request, views.candidate], axis=-1)
+
+
+def _side_by_side(log_p: LogProbabilities) -> tf.Tensor:
+    """`[B, labels]`, in the order of the model's label names."""
+    return log_p.scenario if log_p.shared is None else tf.concat(log_p, axis=1)

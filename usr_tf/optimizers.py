@@ -1,0 +1,19 @@
+"""Optimizers that suit ranking models: sparse Adagrad for the tables, Adam for the rest.
+
+Adam moves every row of a table in every step, O(vocabulary); Adagrad touches the rows of the batch alone.
+"""
+
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+from usr_tf.config import Train
+from usr_tf.model import USRModel
+
+
+def make_optimizer(model: USRModel, config: Train) -> keras.optimizers.legacy.Optimizer:
+    """The optimizer of `config` for `model.compile`. Make it under the strategy that the model was made under."""
+    adagrad = keras.optimizers.legacy.Adagrad(config.embedding_learning_rate)
+    adam = keras.optimizers.legacy.Adam(config.learning_rate)
+    return tfrs.experimental.optimizers.CompositeOptimizer(
+        [(adagrad, lambda: model.table_variables), (adam, lambda: model.dense_variables)]
+    )
