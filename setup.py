@@ -30,6 +30,7 @@ setup(
         "pyyaml",
         "rich",
         "scikit-learn",
+        "tensorboard",
         "tensorflow>=2.21,<2.22",
         "tensorflow-recommenders==0.7.7",
         "tensorflow-serving-api==2.19.1",  # what tfx-bsl 1.21 allows

@@ -111,14 +111,12 @@ class Histories:
     def __init__(self, actions: pa.Table, shown_at: np.ndarray, begin: np.ndarray, end: np.ndarray, schema: Schema):
         self._shown_at, self._begin, self._end = shown_at, begin, end
         self._done_at = actions.column(TIMESTAMP).to_numpy()
-        self._columns: dict[str, tuple[pa.Array, int]] = {}
+        self._columns: dict[str, tuple[pa.Array, int | None]] = {}
         for name in (*schema.history_features, ACTION, SCENARIO):
             values = actions.column(name).combine_chunks()
-            width = 1
-            if name in schema.features and schema.features[name].is_list:
-                width = schema.features[name].length
-                values = _fixed_width(values, width)
-            self._columns[history_column(name)] = (pc.fill_null(values, "") if width == 1 else values, width)
+            width = schema.history_width(history_column(name))
+            values = _fixed_width(values, width) if width else pc.fill_null(values, "")
+            self._columns[history_column(name)] = (values, width)
 
     def columns(self, start: int, stop: int) -> dict[str, pa.Array]:
         """History columns of impressions `[start, stop)`: list arrays, `age` in ms as int64.
@@ -131,8 +129,8 @@ class Histories:
         result: dict[str, pa.Array] = {}
         for name, (values, width) in self._columns.items():
             taken = values.take(pa.array(index))
-            flat = taken.flatten() if width > 1 else taken
-            result[name] = pa.ListArray.from_arrays(pa.array(offsets * width, pa.int32()), flat)
+            flat, places = (taken.flatten(), offsets * width) if width else (taken, offsets)
+            result[name] = pa.ListArray.from_arrays(pa.array(places, pa.int32()), flat)
         age = np.repeat(self._shown_at[start:stop], counts) - self._done_at[index]
         result[history_column("age")] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(age))
         return result

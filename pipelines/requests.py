@@ -15,7 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.rows import RAW_ITEM
 from pipelines.shards import row_hash
-from usr_tf.schema import REQUEST, SCENARIO, Schema, history_column
+from usr_tf.schema import POSITION, REQUEST, SCENARIO, TIMESTAMP, Schema
 
 REQUESTS_PER_SCENARIO = 200
 
@@ -66,21 +66,19 @@ def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> tuple[st
     All share the first row's moment and user side: a request is one moment of one user.
     """
     request, rows = element
-    rows = sorted(rows, key=lambda row: (row["timestamp"], row.get("position") or [], row[RAW_ITEM]))
+    rows = sorted(rows, key=lambda row: (row[TIMESTAMP], row[POSITION], row[RAW_ITEM]))
     first = rows[0]
     inputs: dict[str, Any] = {}
     for name, feature in schema.features.items():
         values = [row[name] if feature.type == "categorical_list" else _one(row[name]) for row in rows]
         inputs[name] = values if feature.group == "item" else values[0]
     for name in schema.history_columns:
-        feature = schema.features.get(name.removeprefix(history_column("")))
-        values = first[name]
-        if feature is not None and feature.is_list:
-            width = feature.length
+        values, width = first[name], schema.history_width(name)
+        if width:
             values = [values[start : start + width] for start in range(0, len(values), width)]
         inputs[name] = values
-    document = {"request_id": request, "scenario": first[SCENARIO][0], "items": [row[RAW_ITEM][0] for row in rows]}
-    return first[SCENARIO][0], {**document, "inputs": inputs}
+    scenario = first[SCENARIO][0]
+    return scenario, {"request_id": request, "scenario": scenario, "inputs": inputs}
 
 
 def _one(values: list) -> Any:

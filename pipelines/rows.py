@@ -18,7 +18,10 @@ RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 
 
 def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:
-    """Columns that no transform touches and no model reads as a feature: keys, labels, position, truth."""
+    """Columns that no transform touches and no model reads as a feature: keys, labels, position, truth.
+
+    A position is 0 and a true probability NaN where the logs do not have it.
+    """
     keys = {REQUEST: pa.string(), SCENARIO: pa.string(), RAW_USER: pa.string(), RAW_ITEM: pa.string()}
     numbers = {TIMESTAMP: pa.int64(), POSITION: pa.int64()} | {name: pa.int64() for name in schema.label_names}
     return keys | numbers | {oracle_column(task): pa.float32() for task in schema.task_names}
@@ -84,7 +87,10 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
 def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.Array:
     if pa.types.is_list(values.type):
         return pc.fill_null(values, pa.scalar([], values.type))
-    if name in schema.features and schema.features[name].type != "numeric":
+    if name not in schema.features:
+        unknown = {POSITION: 0, **{oracle_column(task): float("nan") for task in schema.task_names}}
+        return _single(pc.fill_null(values, unknown[name]) if name in unknown else values)
+    if schema.features[name].type != "numeric":
         return _single(pc.fill_null(values, ""))
     return _optional(values.cast(kind.value_type))
 

@@ -91,7 +91,11 @@ def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor]
 
     else:
         vocabulary = tft.vocabulary(
-            values, top_k=feature.vocabulary_size, frequency_threshold=feature.min_count, vocab_filename=name, name=name
+            values,
+            top_k=feature.vocabulary_size,
+            frequency_threshold=feature.min_count if feature.min_count > 1 else None,
+            vocab_filename=name,
+            name=name,
         )
 
         def ids(strings: tf.Tensor) -> tf.Tensor:

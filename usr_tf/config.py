@@ -78,6 +78,8 @@ class Config(_Strict):
     """The whole of `config.yaml`."""
 
     seed: int = 0
+    data: str | None = None
+    """The data that the run was trained on; `train` fills it in."""
     backbone: Literal["shared_bottom", "mmoe"] = "shared_bottom"
     embedding_size: int = Field(16, ge=1)
     usr: Usr = Usr()

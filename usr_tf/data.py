@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +17,6 @@ from usr_tf.schema import (
     SCENARIO,
     TIMESTAMP,
     Schema,
-    history_column,
     load_schema,
     oracle_column,
 )
@@ -55,10 +56,9 @@ class Data:
         Keys: `request_id`, `raw_user_id`, `raw_item_id` string, `timestamp` int64 (ms), `position` int64 (0
         where unknown), and `oracle_<task>` float32 (NaN where unknown), each `[B]`.
         """
-        missing = float("nan")
         keys = {name: tf.io.FixedLenFeature([], tf.string) for name in (REQUEST, RAW_USER, RAW_ITEM)}
-        keys |= {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (TIMESTAMP, POSITION)}
-        keys |= {oracle_column(task): tf.io.FixedLenFeature([], tf.float32, missing) for task in self.schema.task_names}
+        keys |= {name: tf.io.FixedLenFeature([], tf.int64) for name in (TIMESTAMP, POSITION)}
+        keys |= {oracle_column(task): tf.io.FixedLenFeature([], tf.float32) for task in self.schema.task_names}
         divide = split_labels(self.schema)
 
         def with_keys(row: Features) -> tuple[Features, Labels, Features]:
@@ -66,6 +66,29 @@ class Data:
             return *divide(row), taken
 
         return self._batches(split, batch_size, keys).map(with_keys, tf.data.AUTOTUNE)
+
+    def rows(self, split: Split) -> int:
+        """Rows of a split, as `stats.json` counts them."""
+        stats = json.loads((self.directory / "stats.json").read_text(encoding="utf-8"))
+        return sum(scenario["impressions"] for scenario in stats["splits"][split].values())
+
+    def item_clicks(self, split: Split = "train") -> dict[bytes, tuple[int, int]]:
+        """Each item's first-task positives and its impressions in a split, by its raw id."""
+        task = self.schema.task_names[0]
+        spec = {RAW_ITEM: tf.io.FixedLenFeature([], tf.string), task: tf.io.FixedLenFeature([], tf.int64)}
+        records = tf.data.TFRecordDataset(self._files(split), "GZIP", buffer_size=1 << 20).batch(_SHUFFLE_ROWS)
+        counts = Counter(), Counter()
+        for row in records.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE).as_numpy_iterator():
+            for count, items in zip(counts, (row[RAW_ITEM][row[task] > 0], row[RAW_ITEM]), strict=True):
+                count.update(items.tolist())
+        clicks, impressions = counts
+        return {item: (clicks[item], shown) for item, shown in impressions.items()}
+
+    def _files(self, split: Split) -> list[str]:
+        files = sorted(str(path) for path in (self.directory / split).glob("*.tfrecord.gz"))
+        if not files:
+            raise InputError(self.directory / split, "no *.tfrecord.gz", "the split that preprocess wrote")
+        return files
 
     def _batches(
         self,
@@ -79,9 +102,7 @@ class Data:
         Batches are formed inside a shard, which spares an interleave of single records. Shards hold rows at
         random, so a batch of one shard is as mixed as any.
         """
-        files = sorted(str(path) for path in (self.directory / split).glob("*.tfrecord.gz"))
-        if not files:
-            raise InputError(self.directory / split, "no *.tfrecord.gz", "the split that preprocess wrote")
+        files = self._files(split)
         spec = {**_parse_spec(self.schema), **(keys or {})}
         shards = tf.data.Dataset.from_tensor_slices(files)
         if seed is not None:
@@ -148,10 +169,10 @@ def densify(transformed: Features, schema: Schema) -> Features:
             values = values.to_tensor()
         dense[name] = values
     for name in schema.history_columns:
-        feature = schema.features.get(name.removeprefix(history_column("")))
-        if feature is not None and feature.is_list:
+        width = schema.history_width(name)
+        if width:
             shape = tf.shape(dense[name])
-            dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // feature.length, feature.length])
+            dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // width, width])
     return dense
 
 

@@ -97,6 +97,19 @@ class USRModel(tfrs.Model):
         """A model for the rows of `data`."""
         return cls(data.schema, data.vocabulary_sizes, config)
 
+    def make_variables(self) -> None:
+        """Makes every variable now, which Keras would do at the first batch. Call it before weights are restored."""
+        blank: Features = {SCENARIO: tf.zeros([1], tf.int32)}
+        for name, feature in self.schema.features.items():
+            blank[name] = tf.zeros(
+                [1, 1] if feature.is_list else [1], tf.float32 if feature.type == "numeric" else tf.int64
+            )
+        for name in self.schema.history_columns:
+            blank[name] = tf.zeros([1, 1, 1] if self.schema.history_width(name) else [1, 1], tf.int64)
+        labels = {name: tf.zeros([1]) for name in self.schema.label_names}
+        self.compute_loss((blank, labels), training=True)
+        self.reset_metrics()
+
     @property
     def table_variables(self) -> list[tf.Variable]:
         """The embedding tables of the features, for the sparse optimizer."""
@@ -114,18 +127,20 @@ class USRModel(tfrs.Model):
         log_p = self._rank(inputs, views, scenario)
         return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
 
-    def serve(self, features: Features, scenario: int) -> dict[str, tf.Tensor]:
-        """Scores of one request's candidates: what depends on the request alone is computed once.
+    def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
+        """Scores of candidates of one scenario, of which only that scenario's weights are read.
 
         Args:
-          features: of users, queries, contexts and histories one row; of items `[N]` or `[N, n]`.
-          scenario: The index of the request's scenario; only its weights are read.
+          features: `[N]` or `[N, n]`. With `one_request`, those of users, queries, contexts and histories are
+            one row, and what depends on them alone is computed once.
+          scenario: Index of the scenario.
 
         Returns:
           `{task: [N] probability}`.
         """
         inputs = self._read(features)
-        views = self._generate(inputs, self._trigger(inputs.query, tf.constant([[scenario]])), one_request=True)
+        requests = 1 if one_request else tf.shape(inputs.candidate)[0]
+        views = self._generate(inputs, self._trigger(inputs.query, tf.fill([requests, 1], scenario)), one_request)
         log_p = self._rank(inputs, views, scenario)
         return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p.scenario), axis=1), strict=True))
 

@@ -79,9 +79,13 @@ def write_report(
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(out_dir, f"no folder ({error.strerror})", "a folder to write the report to") from error
-    _replace(out_dir / "report.html", _page(document, details, predictions, schema, title))
-    _replace(out_dir / "details.json", _json(details))
-    _replace(out_dir / "metrics.json", _json(document))
+    texts = {
+        "report.html": _page(document, details, predictions, schema, title),
+        "details.json": _json(details),
+        "metrics.json": _json(document),
+    }
+    for name, text in texts.items():
+        _replace(out_dir / name, text)
 
 
 def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Table:

@@ -196,6 +196,11 @@ class Schema(_Strict):
         described = (*self.history_features, "action", "scenario", "age")
         return tuple(history_column(name) for name in described)
 
+    def history_width(self, column: str) -> int | None:
+        """Places that each action takes in a history column: the `length` of a list feature; None for one value."""
+        feature = self.features.get(column.removeprefix(history_column("")))
+        return feature.length if feature is not None and feature.is_list else None
+
     def features_of(self, *groups: Group) -> dict[str, Feature]:
         """The features of these groups, in the order of the file."""
         return {name: feature for name, feature in self.features.items() if feature.group in groups}
@@ -237,7 +242,7 @@ def load_schema(path: str | Path) -> Schema:
 def parse_schema(text: str, place: str | Path = "schema.yaml") -> Schema:
     """`load_schema` of a text; `place` is what an error names as its file."""
     try:
-        document = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+        document = yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(place, f"no YAML ({' '.join(str(error).split())})", "a YAML document") from error
     return parse_model(Schema, document, place)

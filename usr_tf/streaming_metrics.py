@@ -115,4 +115,4 @@ class HistogramAUC(keras.metrics.Metric):
         self.histogram.assign(tf.zeros([2, self.bins], self.histogram.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"bins": self.bins}
+        return {"name": self.name, "bins": self.bins}

@@ -34,6 +34,10 @@ class ContrastiveLoss(keras.layers.Layer):
     under feature dropout; negatives are, of that pass, the example's other views and every view of up to `negatives`
     other examples. The other examples are the next rows of the batch, the first following its last.
 
+    Prefer `augmented`. `same_view` rewards a point per view whoever the user is: trained on it alone for 60 steps on
+    48 random rows, the mean distance between rows of one view, in the projected space, fell from 1.32 to 0.26, while
+    under `augmented` it was 1.22 (`tests/usr_tf/layers/test_contrastive.py`).
+
     Cost is `O(B · V · V · (negatives + 1) · projection)`.
 
     Args:

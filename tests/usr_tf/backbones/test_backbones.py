@@ -1,0 +1,257 @@
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tests.usr_tf.saved import check_config, check_everywhere
+from usr_tf.backbones import BACKBONES, Backbone, make_backbone
+from usr_tf.backbones.base import Towers
+from usr_tf.backbones.mmoe import MMoE
+from usr_tf.backbones.shared_bottom import SharedBottom
+from usr_tf.config import Config
+
+BATCH, REQUEST, CANDIDATE = 6, 3, 4
+SIZES = {
+    "shared_bottom": {"bottom": (7, 5), "tower": (4, 3)},
+    "mmoe": {"experts": 3, "expert": (7, 5), "tower": (4, 3)},
+}
+
+
+def normal(*shape: int, seed: int = 0) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
+
+
+REQUESTS, CANDIDATES = normal(BATCH, REQUEST), normal(BATCH, CANDIDATE, seed=1)
+
+
+def scenarios_of(number: int) -> tf.Tensor:
+    return tf.constant([2, 0, 1, 1, 0, 2]) % number
+
+
+def built(name: str, scenarios: int = 3, tasks: int = 2, use_shared: bool = True, **options) -> Backbone:
+    backbone = BACKBONES[name](scenarios, tasks, use_shared, **{**SIZES[name], **options})
+    backbone(REQUESTS, CANDIDATES, 0)
+    for seed, weight in enumerate(backbone.weights):  # no bias at zero, where one gone astray would not show
+        weight.assign(normal(*weight.shape, seed=seed + 10) * 0.6)
+    return backbone
+
+
+def assert_same(one, other, rtol=1e-5, atol=1e-5):
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
+
+
+# The oracles: NumPy, row by row and task by task.
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def softmax(x):
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+def arrays(layer) -> list[np.ndarray]:
+    return [weight.numpy().astype(float) for weight in layer.weights]
+
+
+def tower(weights: list[np.ndarray], index: tuple[int, ...], x: np.ndarray) -> np.ndarray:
+    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
+        x = relu(x @ kernel[index] + bias[index])
+    return x
+
+
+def shared_bottom_oracle(backbone: SharedBottom, x: np.ndarray, scenarios: np.ndarray):
+    bottom = arrays(backbone._first) + [array for dense in backbone._rest for array in arrays(dense)]
+    own, shared = arrays(backbone._scenario_towers), arrays(backbone._shared_towers)
+    hidden = [tower(bottom, (), row) for row in x]
+    tasks = range(backbone.tasks)
+    return (
+        np.array([[tower(own, (p, t), row) for t in tasks] for row, p in zip(hidden, scenarios, strict=True)]),
+        np.array([[tower(shared, (t,), row) for t in tasks] for row in hidden]),
+    )
+
+
+def mmoe_oracle(backbone: MMoE, x: np.ndarray, scenarios: np.ndarray):
+    experts = arrays(backbone._experts)
+    gates, gate_bias = arrays(backbone._scenario_gates)
+    shared_gates, shared_gate_bias = arrays(backbone._shared_gates)
+    own_towers, shared_towers = arrays(backbone._scenario_towers), arrays(backbone._shared_towers)
+    own, shared = [], []
+    for row, p in zip(x, scenarios, strict=True):
+        outputs = np.array([tower(experts, (e,), row) for e in range(backbone.experts)])
+        own.append([]), shared.append([])
+        for t in range(backbone.tasks):
+            own[-1].append(tower(own_towers, (p, t), softmax(row @ gates[p, t] + gate_bias[p, t]) @ outputs))
+            shared[-1].append(
+                tower(shared_towers, (t,), softmax(row @ shared_gates[t] + shared_gate_bias[t]) @ outputs)
+            )
+    return np.array(own), np.array(shared)
+
+
+ORACLES = {"shared_bottom": shared_bottom_oracle, "mmoe": mmoe_oracle}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(("scenarios", "tasks"), [(3, 2), (1, 1), (2, 3)])
+def test_equals_the_oracle(name, scenarios, tasks):
+    backbone = built(name, scenarios, tasks)
+    result = backbone(REQUESTS, CANDIDATES, scenarios_of(scenarios))
+    x = np.concatenate([REQUESTS, CANDIDATES], 1).astype(float)
+    expected = ORACLES[name](backbone, x, scenarios_of(scenarios).numpy())
+    assert min(np.abs(part).max() for part in expected) > 0.1  # something to compare
+    assert_same(result, expected)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_static_scenario_equals_a_batch_of_it(name):
+    backbone = built(name)
+    for scenario in range(3):
+        static = backbone(REQUESTS, CANDIDATES, scenario)
+        assert_same(static, backbone(REQUESTS, CANDIDATES, tf.fill([BATCH], scenario)))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("scenario", [1, scenarios_of(3)], ids=["static", "mixed"])
+def test_one_request_equals_its_copies(name, scenario):
+    backbone = built(name)
+    copies = tf.repeat(REQUESTS[:1], BATCH, 0)
+    assert_same(backbone(REQUESTS[:1], CANDIDATES, scenario), backbone(copies, CANDIDATES, scenario))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_rows_do_not_see_each_other(name):
+    backbone = built(name)
+    whole = [part.numpy() for part in backbone(REQUESTS, CANDIDATES, scenarios_of(3))]
+    order = [4, 2, 0, 5, 1, 3]
+    permuted = backbone(*(tf.gather(value, order) for value in (REQUESTS, CANDIDATES, scenarios_of(3))))
+    assert_same(permuted, [part[order] for part in whole])
+    for row in range(BATCH):
+        only = slice(row, row + 1)
+        alone = backbone(REQUESTS[only], CANDIDATES[only], scenarios_of(3)[only])
+        assert alone.scenario.shape == (1, 2, 3)
+        assert_same(alone, [part[only] for part in whole])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_an_absent_scenario_and_an_empty_batch(name):
+    backbone = built(name)
+    with tf.GradientTape() as tape:
+        result = backbone(REQUESTS, CANDIDATES, tf.fill([BATCH], 1))
+        total = tf.reduce_sum(result.scenario) + tf.reduce_sum(result.shared)
+    assert all(np.isfinite(gradient).all() for gradient in tape.gradient(total, backbone.trainable_weights))
+    empty = backbone(REQUESTS[:0], CANDIDATES[:0], tf.zeros([0], tf.int32))
+    assert [part.shape for part in empty] == [(0, 2, 3), (0, 2, 3)]
+
+
+def scenario_weights(backbone: Backbone) -> list[tf.Variable]:
+    """The weights with an axis for the scenarios, of which 5 exist and nothing else counts 5."""
+    found = [weight for weight in backbone.weights if weight.shape[0] == 5]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_static_scenario_depends_on_no_other_scenarios_weights(name):
+    sizes = {"bottom": (7, 6)} if name == "shared_bottom" else {"expert": (7, 6)}
+    backbone = built(name, scenarios=5, **sizes)
+    run = tf.function(lambda: tuple(backbone(REQUESTS, CANDIDATES, 3)))
+    before = [part.numpy() for part in run()]
+    own = scenario_weights(backbone)
+    with tf.GradientTape() as tape:
+        total = tf.add_n([tf.reduce_sum(part) for part in run()])
+    for gradient in tape.gradient(total, own):
+        gradient = tf.convert_to_tensor(gradient).numpy()
+        np.testing.assert_array_equal(np.delete(gradient, 3, 0), 0)
+    assert any(np.abs(tf.convert_to_tensor(weight)[3]).max() > 0 for weight in own)
+    for weight in own:
+        kept = weight[3]
+        weight.assign(tf.fill(weight.shape, np.nan))
+        weight[3].assign(kept)
+    assert_same(run(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_shared_part_has_no_scenario_in_it(name):
+    backbone = built(name)
+    mixed, static = backbone(REQUESTS, CANDIDATES, scenarios_of(3)), backbone(REQUESTS, CANDIDATES, 0)
+    assert_same([mixed.shared], [static.shared], rtol=0, atol=0)
+    assert np.abs(mixed.scenario - static.scenario).max() > 0.1
+    without = built(name, use_shared=False)
+    assert without(REQUESTS, CANDIDATES, 0).shared is None
+    assert len(without.weights) < len(backbone.weights)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_tasks_and_scenarios_are_born_different_and_by_the_seed(name):
+    def outputs(seed):
+        keras.utils.set_random_seed(seed)
+        backbone = BACKBONES[name](3, 2, **{**SIZES[name], "tower": (16,)})
+        return [backbone(REQUESTS, CANDIDATES, scenario).scenario.numpy() for scenario in range(3)]
+
+    first, again, other = outputs(1), outputs(1), outputs(2)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first[0] - other[0]).max() > 0.01
+    towers = [part[:, task] for part in first for task in range(2)]
+    assert all(np.abs(towers[a] - towers[b]).max() > 0.01 for a in range(6) for b in range(a))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_l2_reaches_every_kernel_and_nothing_else(name):
+    backbone = built(name, l2=0.5)
+    kernels = [weight for weight in backbone.weights if "kernel" in weight.name]
+    assert len(kernels) * 2 == len(backbone.weights)
+    np.testing.assert_allclose(
+        sum(backbone.losses), 0.5 * sum(np.sum(np.square(kernel)) for kernel in kernels), rtol=1e-5
+    )
+    assert built(name).losses == []
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_empty_towers_pass_the_hidden_layer_on(name):
+    result = built(name, tower=())(REQUESTS, CANDIDATES, scenarios_of(3))
+    assert [part.shape for part in result] == [(BATCH, 2, 5), (BATCH, 2, 5)]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("use_shared", [True, False])
+def test_everywhere(name, use_shared, tmp_path):
+    backbone = built(name, use_shared=use_shared, l2=0.1)
+    check_everywhere(backbone, (REQUESTS[:1], CANDIDATES, scenarios_of(3)), tmp_path / "mixed")
+    if use_shared:
+        check_everywhere(backbone, (REQUESTS[:1], CANDIDATES, 1), tmp_path / "static")
+    check_config(backbone)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_made_as_the_configuration_says(name):
+    sizes = SIZES[name]
+    config = Config(backbone=name, train={"l2": 0.25}, usr={"glmt": False}, **{name: sizes})
+    backbone = make_backbone(config, scenarios=3, tasks=2)
+    assert type(backbone) is BACKBONES[name]
+    found = backbone.get_config()
+    assert {"scenarios": 3, "tasks": 2, "use_shared": False, "l2": 0.25}.items() <= found.items()
+    assert {key: found[key] for key in sizes} == {
+        key: list(size) if isinstance(size, tuple) else size for key, size in sizes.items()
+    }
+
+
+def test_every_backbone_of_the_configuration_is_there():
+    assert set(BACKBONES) == set(Config.model_fields["backbone"].annotation.__args__)
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match=r"at least 1\. Received: 0, 2"):
+        SharedBottom(0, 2, bottom=(4,), tower=(4,))
+    with pytest.raises(ValueError, match=r"not be below 0. Received: -1"):
+        SharedBottom(2, 2, bottom=(4,), tower=(4,), l2=-1)
+    with pytest.raises(ValueError, match=r"at least one layer. Received"):
+        SharedBottom(2, 2, bottom=(), tower=(4,))
+    with pytest.raises(ValueError, match=r"Received: None with scenarios=2"):
+        Towers((4,), 2, scenarios=2)(REQUESTS)
+    with pytest.raises(ValueError, match=r"Received: 0 with scenarios=None"):
+        Towers((4,), 2)(REQUESTS, 0)

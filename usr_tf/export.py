@@ -1,0 +1,158 @@
+"""Export: a SavedModel that takes raw features, for a stock `tensorflow/serving` (DESIGN §5).
+
+For each scenario there is a signature of its name, which takes one request: the user side once, the items as
+lists. `<scenario>_examples` takes serialized `tf.Example`s, a row each. The transform's own graph is inside.
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from usr_tf.data import Features, densify
+from usr_tf.errors import InputError
+from usr_tf.layers.folding import folding
+from usr_tf.model import USRModel
+from usr_tf.run import Run
+from usr_tf.schema import Schema, history_column
+
+EXAMPLES_SUFFIX = "_examples"
+
+Raw = dict[str, tf.Tensor | tf.SparseTensor]
+
+
+def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] | None = None) -> Path:
+    """Writes the run's best model as `OUT/<version>/`, aside and then renamed, and returns that folder.
+
+    Args:
+      out: the folder of a model's versions. A server that watches it finds the new one complete.
+      before_publish: called with the finished folder before it gets its name; writes warm-up records, say.
+
+    Raises:
+      InputError: `out` cannot be written.
+    """
+    out = Path(out)
+    module = ServingModule(run.load_model(), run.transform)
+    aside = out / f".{uuid.uuid4().hex}"
+    try:
+        aside.mkdir(parents=True)
+        tf.saved_model.save(module, str(aside), signatures=module.signatures())
+        if before_publish:
+            before_publish(aside)
+        version = out / str(_next_version(out))
+        os.rename(aside, version)
+    except OSError as error:
+        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return version
+
+
+class ServingModule(tf.Module):
+    """A model with the transform of its features, as functions of raw features.
+
+    It holds the variables and tables that the functions read, and nothing else of the Keras model: what is not
+    held is not saved, and a table that is not saved is "not initialized" in serving.
+    """
+
+    def __init__(self, model: USRModel, transform: Path):
+        super().__init__(name="usr")
+        output = tft.TFTransformOutput(str(transform))
+        self._model = _Untracked(model)
+        self._schema = model.schema
+        self._raw_spec = output.raw_feature_spec()
+        self._weights = model.variables
+        self._transform = output.transform_features_layer()
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The signatures of every scenario, and `serving_default`: the first one's examples."""
+        signatures = {}
+        for number, scenario in enumerate(self._schema.scenarios):
+            with folding():
+                request = tf.function(lambda inputs, number=number: self._score_request(inputs, number))
+                signatures[scenario] = request.get_concrete_function(request_spec(self._schema))
+            rows = tf.function(lambda examples, number=number: self._score_examples(examples, number))
+            spec = tf.TensorSpec([None], tf.string, name="examples")
+            signatures[scenario + EXAMPLES_SUFFIX] = rows.get_concrete_function(spec)
+        default = signatures[self._schema.scenarios[0] + EXAMPLES_SUFFIX]
+        return {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: default, **signatures}
+
+    def _score_request(self, inputs: dict[str, tf.Tensor], scenario: int) -> dict[str, tf.Tensor]:
+        items = set(self._schema.features_of("item"))
+        raw = {name: self._as_raw(name, values) for name, values in inputs.items()}
+        features: Features = {}
+        for side in (raw.keys() - items, raw.keys() & items):  # one row, then N: the transform runs on each alone
+            features |= self._transform({name: raw[name] for name in side})
+        return self._model.value.serve(densify(features, self._schema), scenario, one_request=True)
+
+    def _score_examples(self, examples: tf.Tensor, scenario: int) -> dict[str, tf.Tensor]:
+        spec = {
+            name: tf.io.FixedLenFeature([], feature.dtype, "")
+            if isinstance(feature, tf.io.FixedLenFeature)
+            else feature
+            for name, feature in self._raw_spec.items()
+        }
+        raw = tf.io.parse_example(examples, spec)
+        for name in self._schema.history_columns:
+            newest = tf.RaggedTensor.from_sparse(raw[name])[:, -self._history_places(name) :]
+            raw[name] = newest.to_sparse()
+        features = densify(self._transform(raw), self._schema)
+        return self._model.value.serve(features, scenario, one_request=False)
+
+    def _as_raw(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
+        """A request's dense input as the transform takes it."""
+        if name in self._schema.features:
+            kind = self._schema.features[name].type
+            if kind == "categorical_list":
+                return tf.ragged.boolean_mask(values, tf.not_equal(values, "")).to_sparse()
+            return _all_places(values[:, tf.newaxis]) if kind == "numeric" else values
+        values = values[:, -self._schema.history.max_length :]
+        width = self._schema.history_width(name)
+        if width:  # a history of lists: each list in as many places as the pipeline gives it
+            values = tf.pad(values[:, :, :width], [[0, 0], [0, 0], [0, tf.maximum(width - tf.shape(values)[2], 0)]])
+            values = tf.reshape(values, [1, tf.shape(values)[1] * width])
+        return _all_places(values)
+
+    def _history_places(self, name: str) -> int:
+        """Values that a history column holds at the most."""
+        return self._schema.history.max_length * (self._schema.history_width(name) or 1)
+
+
+def request_spec(schema: Schema) -> dict[str, tf.TensorSpec]:
+    """Inputs of a scenario's signature: user, query and context `[1]`, items `[N]`, histories `[1, L]`.
+
+    A list feature has one more axis; "" pads it. An unknown number is NaN. `history_age` is in ms.
+    """
+    spec = {}
+    for name, feature in schema.features.items():
+        shape = [None] if feature.group == "item" else [1]
+        shape += [None] if feature.type == "categorical_list" else []
+        spec[name] = tf.TensorSpec(shape, tf.float32 if feature.type == "numeric" else tf.string, name=name)
+    for name in schema.history_columns:
+        shape = [1, None, None] if schema.history_width(name) else [1, None]
+        spec[name] = tf.TensorSpec(shape, tf.int64 if name == history_column("age") else tf.string, name=name)
+    return spec
+
+
+class _Untracked:
+    """Holds the Keras model out of TensorFlow's sight, which would save all of it and trace its every layer."""
+
+    def __init__(self, value: USRModel):
+        self.value = value
+
+
+def _all_places(values: tf.Tensor) -> tf.SparseTensor:
+    """`[B, n]` as a sparse tensor that keeps every place, empty strings too."""
+    shape = tf.shape(values, tf.int64)
+    return tf.SparseTensor(tf.where(tf.ones_like(values, tf.bool)), tf.reshape(values, [-1]), shape)
+
+
+def _next_version(out: Path) -> int:
+    """Seconds since 1970, or one more than the newest version where that is later."""
+    versions = [int(path.name) for path in out.iterdir() if path.name.isdigit()]
+    return max([int(time.time()), *(version + 1 for version in versions)])

@@ -1,0 +1,31 @@
+"""Computes at export what depends on weights alone, so that no request pays for it."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import tensorflow as tf
+
+Tensors = TypeVar("Tensors")
+
+_FOLDING = contextvars.ContextVar("folding", default=False)
+
+
+@contextlib.contextmanager
+def folding() -> Iterator[None]:
+    """Within it, a trace embeds the results of `fold` as constants: the weights as they are at that moment."""
+    token = _FOLDING.set(True)
+    try:
+        yield
+    finally:
+        _FOLDING.reset(token)
+
+
+def fold(compute: Callable[[], Tensors]) -> Tensors:
+    """`compute()`, which must depend on weights alone: a constant while folding, else computed where it stands."""
+    if not _FOLDING.get() or tf.executing_eagerly():
+        return compute()
+    with tf.init_scope():
+        values = tf.nest.map_structure(lambda tensor: tf.convert_to_tensor(tensor).numpy(), compute())
+    return tf.nest.map_structure(tf.constant, values)

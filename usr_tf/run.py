@@ -1,0 +1,118 @@
+"""A training run on disk: what `train` leaves and `evaluate` and `export` open."""
+
+import dataclasses
+import shutil
+import uuid
+from pathlib import Path
+
+import tensorflow as tf
+
+from usr_tf.config import Config, load_config
+from usr_tf.data import SUCCESS, Data, open_data, vocabulary_sizes
+from usr_tf.errors import InputError
+from usr_tf.model import USRModel
+from usr_tf.schema import Schema, load_schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's directory. It has its own copy of schema, transform and sample requests, so it can be moved alone."""
+
+    directory: Path
+    config: Config
+    schema: Schema
+
+    @property
+    def transform(self) -> Path:
+        return self.directory / "transform"
+
+    @property
+    def requests(self) -> Path:
+        return self.directory / "requests"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the best epoch's checkpoint."""
+        return self.directory / "checkpoints" / "best"
+
+    @property
+    def latest(self) -> Path:
+        """Folder of the newest epoch's checkpoint, from which an interrupted run goes on."""
+        return self.directory / "checkpoints" / "latest"
+
+    def make_model(self) -> USRModel:
+        """The run's model, untrained."""
+        return USRModel(self.schema, vocabulary_sizes(self.schema, self.transform), self.config)
+
+    def load_model(self) -> USRModel:
+        """The run's model with its best weights.
+
+        Raises:
+          InputError: there is no checkpoint.
+        """
+        path = tf.train.latest_checkpoint(str(self.best))
+        if path is None:
+            raise InputError(self.best, "no checkpoint", "the one that training left")
+        model = self.make_model()
+        model.make_variables()
+        tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched()
+        return model
+
+
+def create_run(directory: Path, data: Data, config: Config) -> Run:
+    """Makes or reopens the directory of an unfinished run of `config` on `data`.
+
+    Raises:
+      InputError: the directory holds a finished run, another configuration, or cannot be written.
+    """
+    if (directory / SUCCESS).exists():
+        raise InputError(directory, "a finished run", "a new directory or an unfinished run")
+    run = Run(directory, config, data.schema)
+    settings = directory / "config.yaml"
+    if settings.exists():
+        if load_config(settings) != config:
+            raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
+        return run
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(data.directory / "transform", run.transform, dirs_exist_ok=True)
+        shutil.copytree(data.directory / "requests", run.requests, dirs_exist_ok=True)
+        replace_text(directory / "schema.yaml", data.schema.to_yaml())
+        replace_text(settings, config.to_yaml())
+    except OSError as error:
+        raise InputError(directory, f"no writable directory ({error.strerror})", "one that can be written") from error
+    return run
+
+
+def open_run(directory: str | Path) -> Run:
+    """Opens what `usr-tf train --out DIRECTORY` finished.
+
+    Raises:
+      InputError: the directory is not there, or training did not come to its end.
+    """
+    directory = Path(directory)
+    if not (directory / SUCCESS).exists():
+        raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf train` finished")
+    return Run(directory, load_config(directory / "config.yaml"), load_schema(directory / "schema.yaml"))
+
+
+def open_run_data(run: Run, directory: str | Path | None) -> Data:
+    """The data in `directory`, or by default the data that the run was trained on.
+
+    Raises:
+      InputError: there is no such data, or it has another schema than the run.
+    """
+    directory = directory or run.config.data
+    if directory is None:
+        raise InputError("--data", "nothing", "the directory of the data, which the run does not name")
+    data = open_data(directory)
+    if data.schema != run.schema:
+        raise InputError(directory, "another schema than the run's", f"that of {run.directory / 'schema.yaml'}")
+    return data
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file aside and renames it, so that nobody reads half of it."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
