@@ -94,6 +94,19 @@ def preprocess(
     return stats
 
 
+def describe(stats: dict) -> str:
+    """`stats.json` in a few lines."""
+    lines = []
+    for table, rows in stats["rows"].items():
+        rejected = ", ".join(f"{count:,} {reason}" for reason, count in rows["rejected"].items()) or "none"
+        lines.append(f"{table}: {rows['read']:,} read, {rows['written']:,} written, rejected: {rejected}")
+    for split, scenarios in stats["splits"].items():
+        for scenario, counts in scenarios.items():
+            shown, *labels = (f"{count:,} {name}" for name, count in counts.items())
+            lines.append(f"{split} {scenario}: {shown}; {', '.join(labels)}")
+    return "\n".join(lines)
+
+
 def build(
     pipeline: beam.Pipeline, schema: Schema, files: dict[str, list[str]], out: str, temp: str, partitions: int
 ) -> None:

@@ -3,13 +3,17 @@
 TF Serving's own form: a TFRecord file of `PredictionLog`, `assets.extra/tf_serving_warmup_requests`.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.client import EXAMPLES_SUFFIX, HISTORY_PREFIX, TensorSpec, request_inputs
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
@@ -73,3 +77,76 @@ def read_prediction_logs(version_dir: str | Path) -> list[prediction_log_pb2.Pre
         message = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
         raise tf.errors.InvalidArgumentError(None, None, message)
     return logs
+
+
+def write_logged_requests(version_dir: str | Path, requests_dir: str | Path, per_scenario: int = 20) -> int:
+    """Writes warm-up records for every signature of a SavedModel from logged requests, and returns their number.
+
+    A scenario without a logged request gets one with a single blank item, so that its graphs are warm all the same.
+
+    Args:
+      version_dir: the SavedModel's folder.
+      requests_dir: holds `<scenario>.jsonl`, a request document a line (see `client.load_request`).
+    """
+    signatures = _signature_inputs(version_dir)
+    records: list[tuple[str, Mapping[str, np.ndarray]]] = []
+    for name, specs in signatures.items():
+        scenario = name.removesuffix(EXAMPLES_SUFFIX)
+        if scenario not in signatures:  # serving_default: the same graph under another name
+            continue
+        path = Path(requests_dir, f"{scenario}.jsonl")
+        lines = path.read_text(encoding="utf-8").splitlines()[:per_scenario] if path.exists() else []
+        requests = [request_inputs(json.loads(line)["inputs"], signatures[scenario], path) for line in lines]
+        for request in requests or [_blank(signatures[scenario])]:
+            if name != scenario:
+                request = {next(iter(specs)): np.array(to_examples(request), dtype=object)}
+            records.append((name, request))
+    write_warmup_records(version_dir, records)
+    return len(records)
+
+
+def to_examples(request: Mapping[str, np.ndarray]) -> list[bytes]:
+    """A request as `<scenario>_examples` takes it: a serialized `tf.Example` an item, the user side in each.
+
+    Args:
+      request: arrays by `client.request_inputs`. Histories of lists as wide as the schema's `max_length`.
+    """
+    items = max(array.shape[0] for array in request.values())
+    examples = []
+    for row in range(items):
+        example = tf.train.Example()
+        for name, array in request.items():
+            values = array[row if array.shape[0] == items else 0]
+            _set_feature(example.features.feature[name], name, np.atleast_1d(values).ravel())
+        examples.append(example.SerializeToString())
+    return examples
+
+
+def _set_feature(feature: tf.train.Feature, name: str, values: np.ndarray) -> None:
+    if values.dtype.kind == "f":
+        feature.float_list.value.extend(values[~np.isnan(values)])
+    elif values.dtype.kind in "iu":
+        feature.int64_list.value.extend(values)
+    else:
+        kept = values if name.startswith(HISTORY_PREFIX) or len(values) == 1 else [value for value in values if value]
+        feature.bytes_list.value.extend(kept)
+
+
+def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+    """One item and one user of whom nothing is known."""
+    nothing = {(1,): None, (-1,): [None], (1, -1): [], (-1, -1): [[]]}
+    values = {name: nothing[spec.shape] for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
+    return request_inputs(values, specs)
+
+
+def _signature_inputs(version_dir: str | Path) -> dict[str, dict[str, TensorSpec]]:
+    """Signature → input → dtype and shape, from the SavedModel's own description."""
+    meta = saved_model_pb2.SavedModel.FromString(Path(version_dir, "saved_model.pb").read_bytes()).meta_graphs[0]
+    return {
+        name: {
+            alias: TensorSpec(tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
+            for alias, info in sorted(signature.inputs.items())
+        }
+        for name, signature in sorted(meta.signature_def.items())
+        if signature.inputs
+    }

@@ -89,8 +89,8 @@ class USRModel(tfrs.Model):
         self._contrastive = self._make_contrastive_losses()
 
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
-        self._terms = {name: keras.metrics.Mean(name) for name in ("nll", *terms)}
-        self._auc = {task: ScenarioAUC(schema.scenarios, task) for task in schema.task_names}
+        self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
+        self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
 
     @classmethod
     def from_data(cls, data: Data, config: Config | None = None) -> "USRModel":
@@ -162,9 +162,24 @@ class USRModel(tfrs.Model):
         loss = self._task_losses(log_p, labels)
         if contrast:
             loss += self._contrastive_losses(read, trigger, views)
-        for task, (name, auc) in enumerate(self._auc.items()):
-            auc.update_state(labels[name], tf.exp(log_p.scenario[:, task]), scenario)
+        for task, auc in enumerate(self._auc):
+            auc.update_state(labels[auc.task], tf.exp(log_p.scenario[:, task]), scenario)
+        self._terms["loss"].update_state(loss)
         return loss / self._replicas
+
+    def train_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
+        return self._logs(super().train_step(inputs))
+
+    def test_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
+        logs = self._logs(super().test_step(inputs))
+        return {name: value for name, value in logs.items() if not name.endswith("_contrastive")}  # not computed there
+
+    def _logs(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The epoch's mean loss in place of TFRS's, which is the last batch's on one replica."""
+        del logs["total_loss"]
+        if not self.config.train.l2:
+            del logs["regularization_loss"]
+        return logs | {"loss": self._terms["loss"].result()}
 
     def _make_contrastive_losses(self) -> dict[str, ContrastiveLoss]:
         """A loss for each part that makes views and is asked to keep them apart."""
