@@ -14,6 +14,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["usr_tf*", "pipelines*", "serving*"]),
     package_data={"usr_tf": ["configs/*.yaml", "py.typed"], "serving": ["docker/*"]},

@@ -22,7 +22,7 @@ class Verb:
     """A command: its flags, and what it does with them.
 
     `more` names the flag that arguments without a flag belong to: `--set a=1 b=2`. `beam` lets options
-    after `--` through to Beam.
+    after `--` through to Beam; `tensorflow` tells whether it takes TensorFlow's time to start.
     """
 
     summary: str
@@ -31,6 +31,7 @@ class Verb:
     required: tuple[str, ...] = ()
     more: str | None = None
     beam: bool = False
+    tensorflow: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         values, beam_options = _parse(name, verb, rest)
-        _quiet()
+        if verb.tensorflow:
+            _quiet()
         verb.run(values, beam_options)
     except InputError as error:
         return _refuse(str(error))
@@ -88,11 +90,22 @@ def _refuse(line: str) -> int:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' chatter out of the way; `TF_CPP_MIN_LOG_LEVEL=0` brings TensorFlow's back."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Keeps the libraries' chatter out of the way; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stays."""
     logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)  # TensorFlow says that there is no GPU before it reads its log level
+        import tensorflow as tf
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    tf.get_logger().setLevel("ERROR")
 
 
 def _usage() -> str:
@@ -265,8 +278,15 @@ def _short(value: object) -> str:
 
 VERBS = {
     "demo": Verb("Everything once, on a simulated shop: logs to served scores", _demo_flags, _demo, ("out",)),
-    "simulate": Verb("Make the logs of a simulated shop", _simulate_flags, _simulate, ("out",)),
-    "import": Verb("Turn someone else's logs into ours", _import_flags, _import, ("source", "input", "out"), "input"),
+    "simulate": Verb("Make the logs of a simulated shop", _simulate_flags, _simulate, ("out",), tensorflow=False),
+    "import": Verb(
+        "Turn someone else's logs into ours",
+        _import_flags,
+        _import,
+        ("source", "input", "out"),
+        "input",
+        tensorflow=False,
+    ),
     "preprocess": Verb(
         "Join, label, split and transform logs", _preprocess_flags, _preprocess, ("logs", "out"), beam=True
     ),

@@ -110,6 +110,20 @@ class USRModel(tfrs.Model):
         self.compute_loss((blank, labels), training=True)
         self.reset_metrics()
 
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """The weights alone, each part under its name: a metric more or less leaves old checkpoints readable."""
+        parts = {
+            "embedding": self.embedding,
+            "scenario_embedding": self.scenario_embedding,
+            "no_query": self._no_query,
+            "interest_extractor": self.interest_extractor,
+            "feature_generator": self.feature_generator,
+            "backbone": self.backbone,
+            "heads": self.heads,
+            **{f"{name}_contrastive": layer for name, layer in self._contrastive.items()},
+        }
+        return tf.train.Checkpoint(**{name: part for name, part in parts.items() if part is not None})
+
     @property
     def table_variables(self) -> list[tf.Variable]:
         """The embedding tables of the features, for the sparse optimizer."""

@@ -55,7 +55,7 @@ class Run:
             raise InputError(self.best, "no checkpoint", "the one that training left")
         model = self.make_model()
         model.make_variables()
-        tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched()
+        model.checkpoint().restore(path).assert_existing_objects_matched()
         return model
 
 

@@ -87,9 +87,9 @@ class Checkpoints(keras.callbacks.Callback):
         self._sign = 1.0 if config.monitor.endswith("auc") else -1.0
         self._patience = config.patience
         self._state = tf.train.Checkpoint(epochs=tf.Variable(0), best=tf.Variable(float("-inf")), stale=tf.Variable(0))
-        whole = tf.train.Checkpoint(model=model, optimizer=optimizer, state=self._state)
+        whole = tf.train.Checkpoint(model=model.checkpoint(), optimizer=optimizer, state=self._state)
         self._latest = tf.train.CheckpointManager(whole, str(run.latest), max_to_keep=1)
-        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(model=model), str(run.best), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1)
 
     def restore(self) -> int:
         """Epochs that an earlier try has finished; the model goes on from there."""

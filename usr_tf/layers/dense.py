@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario, apply_own_scenario
 
 Split = tuple[tf.Tensor, ...]
@@ -266,7 +267,8 @@ def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
 def _affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
     """The kernel's product with the concatenation of `inputs`, part by part, and the bias."""
     parts = tf.nest.flatten(inputs)
-    kernels = tf.split(kernel, [part.shape[-1] for part in parts], axis=-2) if len(parts) > 1 else [kernel]
+    widths = [part.shape[-1] for part in parts]
+    kernels = fold(lambda: tf.split(kernel, widths, axis=-2), kernel) if len(parts) > 1 else [kernel]
     result = _product(parts[0], kernels[0])
     for part, own in zip(parts[1:], kernels[1:], strict=True):
         result += _product(part, own)

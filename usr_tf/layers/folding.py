@@ -22,9 +22,14 @@ def folding() -> Iterator[None]:
         _FOLDING.reset(token)
 
 
-def fold(compute: Callable[[], Tensors]) -> Tensors:
-    """`compute()`, which must depend on weights alone: a constant while folding, else computed where it stands."""
-    if not _FOLDING.get() or tf.executing_eagerly():
+def fold(compute: Callable[[], Tensors], *weights: tf.Variable | tf.Tensor) -> Tensors:
+    """`compute()`: a constant while folding, else computed where it stands.
+
+    Args:
+      weights: all that it depends on. Where one of them is already a constant of the graph, TensorFlow's own
+        constant folding does the rest.
+    """
+    if not _FOLDING.get() or not all(isinstance(weight, tf.Variable) for weight in weights):
         return compute()
     with tf.init_scope():
         values = tf.nest.map_structure(lambda tensor: tf.convert_to_tensor(tensor).numpy(), compute())

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
+from usr_tf.layers.folding import fold
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -99,7 +100,7 @@ class InterestExtractor(keras.layers.Layer):
     @property
     def _query_key(self) -> tf.Tensor:
         """`V_q V_kᵀ`, `[r, r]`: of weights alone."""
-        return tf.matmul(self.query_up, self.key_up, transpose_b=True)
+        return fold(lambda: tf.matmul(self.query_up, self.key_up, transpose_b=True), self.query_up, self.key_up)
 
     def _generate(self, trigger: tf.Tensor) -> list[tf.Tensor]:
         """`S_q`, `S_k` and `S_v`, each `[B, V, r, r]`."""

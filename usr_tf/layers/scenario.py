@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from usr_tf.layers.folding import fold
+
 Scenario = tf.Tensor | int
 """Each row's scenario, int32 `[B]`; or one scenario that is known when the graph is traced."""
 
@@ -31,5 +33,5 @@ def apply_own_scenario(
         scenarios = weights[0].shape[0]
         if not 0 <= scenario < scenarios:
             raise ValueError(f"`scenario` must be from 0 to {scenarios - 1}. Received: {scenario}")
-        return function(*(weight[scenario] for weight in weights))
+        return function(*fold(lambda: [weight[scenario] for weight in weights], *weights))
     return tf.gather(function(*(tf.convert_to_tensor(weight) for weight in weights)), scenario, axis=1, batch_dims=1)
