@@ -4,6 +4,8 @@ Plain functions on whole columns, no Beam here: the job calls them on one partit
 Times are milliseconds. DESIGN §2 defines every label and what a history holds.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,10 +14,12 @@ import pyarrow.compute as pc
 from pipelines.logs import PLACE
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, global_label, history_column
 
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
+
 _NO_ROW = -1
 
 
-def attach(rows: pa.RecordBatch, table: pa.Table, key: str) -> tuple[pa.RecordBatch, np.ndarray]:
+def attach(rows: Rows, table: pa.Table, key: str) -> tuple[Rows, np.ndarray]:
     """`rows` with the columns of `table` looked up by `key`, null where the key is unknown.
 
     Args:
@@ -91,13 +95,13 @@ def histories(impressions: pa.Table, actions: pa.Table, credited: np.ndarray, sc
     codes = pd.factorize(users, sort=True)[0]
     shown_at, done_at = impressions.column(TIMESTAMP).to_numpy(), actions.column(TIMESTAMP).to_numpy()
     moments = np.concatenate([shown_at, done_at])
-    start = moments.min(initial=0)
-    span = moments.max(initial=0) - start + 2
-    if codes.max(initial=0) + 1 > np.iinfo(np.int64).max // span:
-        raise OverflowError("a partition's users times its span in ms exceed 63 bits: use more partitions")
-    shown_user = codes[: len(shown_at)] * span
-    done_key = codes[len(shown_at) :] * span + (done_at - start)
-    end = np.searchsorted(done_key, shown_user + (shown_at - start), side="left")
+    moments = moments - moments.min(initial=np.iinfo(np.int64).max)
+    if codes.max(initial=0) + 1 > np.iinfo(np.int64).max // (moments.max(initial=0) + 1):
+        moments = np.unique(moments, return_inverse=True)[1]  # their order is all that counts
+    span = moments.max(initial=0) + 1
+    shown_user, shown_moment = codes[: len(shown_at)] * span, moments[: len(shown_at)]
+    done_key = codes[len(shown_at) :] * span + moments[len(shown_at) :]
+    end = np.searchsorted(done_key, shown_user + shown_moment, side="left")
     begin = np.maximum(np.searchsorted(done_key, shown_user, side="left"), end - schema.history.max_length)
     return Histories(actions, shown_at, begin, end, schema)
 

@@ -6,6 +6,7 @@ that each bad row is set aside with its place and reason, and the rest of its bl
 
 import contextlib
 import dataclasses
+import decimal
 import gzip
 import json
 import math
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
@@ -26,13 +28,14 @@ from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, 
 
 TABLES = ("impressions", "actions", "items", "users")
 OPTIONAL_TABLES = ("users",)
-PLACE = "place"
+PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
 
 _LINE_BITS = 40
 _BLOCK_BYTES = 4 << 20
 _PARQUET_ROWS = 32_768
 _PEEK_ROWS = 10_000
+_LAST_MOMENT = 253_402_300_799_999  # the end of the year 9999: times in µs or ns lie beyond it
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _SHARD = re.compile(r"-(?P<index>\d+)-of-(?P<total>\d+)$")
 _STRING, _INTEGER, _FLOAT, _STRINGS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
@@ -82,16 +85,23 @@ def find_files(logs: str, table: str) -> list[str]:
     Raises:
       InputError: a required table has no file, or one of its numbered shards is missing.
     """
-    patterns = [FileSystems.join(logs, f"{table}{infix}{suffix}") for suffix in _SUFFIXES for infix in ("", "-*")]
+    patterns = [f"{table}{infix}{suffix}" for suffix in _SUFFIXES for infix in ("", "-*")]
     try:
-        matches = FileSystems.match(patterns)
+        paths = sorted(set(match_in(logs, patterns)))
     except BeamIOError as error:
         raise InputError(logs, f"no readable directory ({error})", "a directory of logs") from error
-    paths = sorted({file.path for match in matches for file in match.metadata_list})
     if not paths and table not in OPTIONAL_TABLES:
         raise InputError(logs, f"no {table} file", f"{table}.jsonl, .jsonl.gz or .parquet, or shards of it")
     _refuse_missing_shards(paths)
     return paths
+
+
+def match_in(directory: str, patterns: list[str]) -> list[str]:
+    """The files that match in a directory, whose own name may hold a pattern's signs."""
+    literal = re.sub(r"[*?\[]", "?", directory)
+    matches = FileSystems.match([FileSystems.join(literal, pattern) for pattern in patterns])
+    paths = [file.path for match in matches for file in match.metadata_list]
+    return [path for path in paths if path.startswith(FileSystems.join(directory, ""))]
 
 
 def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
@@ -131,14 +141,17 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
       InputError: the file cannot be read to its end.
     """
     first_line = 1
-    for block in _blocks(path):
+    for block in _blocks(path, list(columns_of(schema, table))):
         rows = block.num_rows if isinstance(block, pa.RecordBatch) else block.count(b"\n")
         place = (number << _LINE_BITS) + first_line
         batch = _convert(block, schema, table, place, rows)
-        if batch is None:
-            yield _convert_row_by_row(block, schema, table, place)
-        else:
+        if batch is not None:
             yield batch, []
+        else:
+            try:
+                yield _convert_row_by_row(block, schema, table, place)
+            except UnicodeDecodeError as error:  # of a Parquet file: a broken line of JSON is a rejected row
+                raise InputError(path, f"text that is not UTF-8 ({error})", "UTF-8 in columns of strings") from error
         first_line += rows
 
 
@@ -175,31 +188,41 @@ def _open(path: str) -> Iterator[BinaryIO]:
         yield gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
 
 
-def _blocks(path: str) -> Iterator[bytes | pa.RecordBatch]:
-    """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file."""
+def _blocks(path: str, columns: list[str] | None = None) -> Iterator[bytes | pa.RecordBatch]:
+    """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file's `columns`."""
     with _open(path) as stream:
         if path.endswith(".parquet"):
             try:
-                yield from pq.ParquetFile(stream).iter_batches(_PARQUET_ROWS)
-            except pa.ArrowException as error:
+                yield from pq.ParquetFile(stream).iter_batches(_PARQUET_ROWS, columns=columns)
+            except (pa.ArrowException, OSError) as error:
                 raise InputError(path, f"no whole Parquet file ({error})", "a Parquet file") from error
             return
-        rest, lines = b"", 0
+        rest = b""
         while True:
             try:
                 piece = stream.read(_BLOCK_BYTES)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                whole = lines + rest.count(b"\n")
-                raise InputError(path, f"a broken gzip stream after {whole:,} lines", "a whole gzip file") from error
+                found = f"a broken gzip stream after {_readable_lines(path):,} whole lines"
+                raise InputError(path, found, "a whole gzip file") from error
             if not piece:
                 break
             whole, newline, tail = (rest + piece).rpartition(b"\n")
             rest = tail
             if newline:
-                lines += whole.count(b"\n") + 1
                 yield whole + newline
+        if path.endswith(".gz") and stream.mtime is None:  # no header was ever read
+            raise InputError(path, "an empty file", "a whole gzip file")
         if rest:
             yield rest + b"\n"
+
+
+def _readable_lines(path: str) -> int:
+    """Whole lines before the place where a gzip stream breaks."""
+    lines = 0
+    with _open(path) as stream, contextlib.suppress(EOFError, gzip.BadGzipFile, zlib.error):
+        while piece := stream.read1(1 << 16):
+            lines += piece.count(b"\n")
+    return lines
 
 
 def _peek_columns(path: str) -> set[str]:
@@ -210,7 +233,7 @@ def _peek_columns(path: str) -> set[str]:
     for line in block.split(b"\n", _PEEK_ROWS)[:_PEEK_ROWS]:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         found |= row.keys() if isinstance(row, dict) else set()
     return found
@@ -221,12 +244,16 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
     columns = columns_of(schema, table)
     try:
         if isinstance(block, pa.RecordBatch):
-            present = set(block.schema.names)
+            present = {field.name: field.type for field in block.schema}
+            if not all(_casts_exactly(present[name], columns[name].type) for name in present):
+                return None
             arrays = [
                 block.column(name).cast(column.type) if name in present else pa.nulls(rows, column.type)
                 for name, column in columns.items()
             ]
         else:
+            if block.startswith(b"{") + block.count(b"\n{") != rows:  # blank lines, or two objects on one line
+                return None
             parsed = pa_json.read_json(
                 pa.BufferReader(block),
                 read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
@@ -235,15 +262,39 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
                     unexpected_field_behavior="ignore",
                 ),
             )
-            if parsed.num_rows != rows:  # blank lines
+            if parsed.num_rows != rows:
                 return None
             arrays = [parsed.column(name).combine_chunks() for name in columns]
+        arrays = [
+            pc.if_else(pc.equal(values, ""), None, values) if _is_optional_key(name, column) else values
+            for values, (name, column) in zip(arrays, columns.items(), strict=True)
+        ]
+        places = pa.array(np.arange(place, place + rows))
+        batch = pa.RecordBatch.from_arrays([*arrays, places], schema=table_schema(schema, table))
+        batch.validate(full=True)  # that strings are UTF-8, which Arrow's JSON reader does not look at
     except (pa.ArrowException, ValueError):
         return None
-    batch = pa.RecordBatch.from_arrays(
-        [*arrays, pa.array(range(place, place + rows), pa.int64())], schema=table_schema(schema, table)
-    )
     return batch if _is_clean(batch, columns, schema) else None
+
+
+def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether Arrow casts a Parquet column of type `found` to the values that `_coerce` gives."""
+    kinds = pa.types
+    if kinds.is_dictionary(found):
+        found = found.value_type
+    if kinds.is_null(found):
+        return True
+    if wanted == _STRINGS:
+        return (kinds.is_list(found) or kinds.is_large_list(found)) and _casts_exactly(found.value_type, _STRING)
+    if wanted == _STRING:
+        is_string = kinds.is_string(found) or kinds.is_large_string(found)
+        return is_string or kinds.is_integer(found) or kinds.is_boolean(found)
+    return kinds.is_integer(found) or kinds.is_floating(found) or (wanted == _FLOAT and kinds.is_decimal(found))
+
+
+def _is_optional_key(name: str, column: Column) -> bool:
+    """Whether an empty string in this column says that there is none."""
+    return name in (REQUEST, SCENARIO) and not column.required
 
 
 def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
@@ -261,8 +312,10 @@ def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema)
     for name, allowed in _allowed_values(schema).items():
         if name in columns and not pc.all(pc.is_in(batch.column(name), pa.array([*allowed, None], _STRING))).as_py():
             return False
-    if TIMESTAMP in columns and pc.any(pc.less(batch.column(TIMESTAMP), 0)).as_py():
-        return False
+    if TIMESTAMP in columns:
+        moments = batch.column(TIMESTAMP)
+        if pc.any(pc.or_(pc.less(moments, 0), pc.greater(moments, _LAST_MOMENT))).as_py():
+            return False
     return not (POSITION in columns and pc.any(pc.less(batch.column(POSITION), 1)).as_py())
 
 
@@ -283,7 +336,7 @@ def _convert_row_by_row(
                 continue
             try:
                 row = json.loads(row)
-            except ValueError:
+            except (ValueError, RecursionError):
                 rejected.append(_rejection(table, place + offset, "broken_json", row.decode("utf-8", "replace")[:1000]))
                 continue
         if not isinstance(row, dict):
@@ -300,7 +353,7 @@ def _convert_row_by_row(
 
 
 def _rejection(table: str, place: int, reason: str, row: Any) -> dict:
-    return {"table": table, PLACE: place, "reason": reason, "row": row}
+    return {"table": table, "place": place, "reason": reason, "row": row}
 
 
 class _Reject(Exception):
@@ -309,28 +362,36 @@ class _Reject(Exception):
 
 def _coerce(value: Any, column: Column, name: str) -> Any:
     """`value` as the column's type. Whole numbers and booleans pass for strings: ids are often numbers."""
+    if isinstance(value, decimal.Decimal):
+        value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         value = None
-    if value is None or (column.required and value == ""):
+    if value is None or (value == "" and (column.required or _is_optional_key(name, column))):
         if column.required:
             raise _Reject(f"missing_{name}")
         return None
     if column.type == _STRING and isinstance(value, str | int):
-        return str(value)
-    if column.type == _FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if (
-        column.type == _INTEGER
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and value == int(value)
-    ):
+        return _text(value, name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if column.type == _FLOAT and is_number:
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    if column.type == _INTEGER and is_number and value == int(value) and -(2**63) <= value < 2**63:
         return int(value)
     if column.type == _STRINGS and isinstance(value, list):
         kept = [item for item in value if item is not None]
         if all(isinstance(item, str | int) for item in kept):
-            return [str(item) for item in kept]
+            return [_text(item, name) for item in kept]
     raise _Reject(f"wrong_type_{name}")
+
+
+def _text(value: str | int, name: str) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON's \u can spell
+        raise _Reject(f"broken_text_{name}") from error
+    return text
 
 
 def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -> None:
@@ -341,5 +402,7 @@ def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -
         raise _Reject("action_not_in_schema")
     if values.get(TIMESTAMP, 0) < 0:
         raise _Reject("negative_timestamp")
+    if values.get(TIMESTAMP, 0) > _LAST_MOMENT:
+        raise _Reject("timestamp_beyond_year_9999")
     if values.get(POSITION) is not None and values[POSITION] < 1:
         raise _Reject("position_below_1")

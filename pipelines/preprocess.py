@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NoReturn
 
 import apache_beam as beam
 import numpy as np
@@ -42,8 +43,10 @@ SUCCESS = "_SUCCESS"
 _COUNTS, _REJECTED = "counts", "rejected"
 _ATTACH_ROWS = 100_000
 _BYTES_PER_PARTITION = {".gz": 6 << 20, ".parquet": 12 << 20, ".jsonl": 48 << 20}
-_WRITTEN = (*SPLITS, "transform", "requests", "rejected", "schema.yaml", "stats.json")
+_WRITTEN = (*SPLITS, "transform", "requests", "rejected", "stats.json", ".temp", "schema.yaml")  # the schema goes last
 _LOCAL_RUNNER = "FnApiRunner"
+_ASK_THEIR_SERVER = ("portable", "flink", "spark")
+"""Runners whose job server knows options of its own."""
 
 
 def preprocess(
@@ -71,22 +74,25 @@ def preprocess(
     Raises:
       InputError: anything wrong with the logs, the schema or the output directory.
     """
+    out = out.rstrip("/") or out
     schema_path = schema_path or FileSystems.join(logs_dir, "schema.yaml")
     schema = _load_schema(schema_path)
     files = {table: logs.find_files(logs_dir, table) for table in logs.TABLES}
     for table, paths in files.items():
         logs.check_columns(schema, table, paths)
+    pipeline = _pipeline(beam_args)
     _prepare(out, schema)
     partitions = partitions or _default_partitions(files)
-    options = _pipeline_options(beam_args)
     with _display(progress, f"preprocess {logs_dir}"), tempfile.TemporaryDirectory() as local_temp:
         temp = FileSystems.join(out, ".temp") if "://" in out else local_temp
-        pipeline = beam.Pipeline(options=options)
         build(pipeline, schema, files, out, temp, partitions)
         try:
             pipeline.run().wait_until_finish()
         except Exception as error:
-            raise InputError.inside(error) or error from error
+            found = InputError.inside(error)
+            if found is None:
+                raise
+            raise found from error
     stats = _read_json(FileSystems.join(out, "stats.json"))
     _check(stats, logs_dir)
     with FileSystems.create(FileSystems.join(out, SUCCESS)) as marker:
@@ -196,7 +202,7 @@ class _ReadFile(beam.DoFn):
         read = 0
         for batch, rejected in logs.read_file(path, number, self._schema, self._table):
             read += batch.num_rows + len(rejected)
-            yield from (TaggedOutput(_REJECTED, row) for row in rejected)
+            yield from map(_as_rejected, rejected)
             if batch.num_rows:
                 yield batch
         yield TaggedOutput(_COUNTS, {("rows", self._table, "read"): read})
@@ -252,8 +258,7 @@ class _JoinUsers(beam.DoFn):
             return
         labels, credited = label(impressions, tables["actions"], schema)
         past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
-        batch = impressions.combine_chunks().to_batches()[0]
-        impressions = pa.Table.from_batches([attach(batch, tables["users"], USER)[0]])
+        impressions, _ = attach(impressions, tables["users"], USER)
         stops = [*np.searchsorted(impressions.column(TIMESTAMP).to_numpy(), bounds), impressions.num_rows]
         start = 0
         for split, stop in zip(SPLITS, stops, strict=True):
@@ -278,11 +283,13 @@ def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
 def _gather(packed: Iterable[bytes], size: int) -> Iterator[pa.RecordBatch]:
     """Blocks put together to about `size` rows."""
     batches: list[pa.RecordBatch] = []
+    rows = 0
     for item in packed:
         batches.append(unpack(item))
-        if sum(batch.num_rows for batch in batches) >= size:
+        rows += batches[-1].num_rows
+        if rows >= size:
             yield pa.concat_batches(batches)
-            batches = []
+            batches, rows = [], 0
     if batches:
         yield pa.concat_batches(batches)
 
@@ -292,7 +299,13 @@ def _set_aside(table: pa.Table, name: str, reasons: dict[str, np.ndarray]) -> It
     for reason, mask in reasons.items():
         for row in table.filter(pa.array(mask)).to_pylist():
             place = row.pop(PLACE)
-            yield TaggedOutput(_REJECTED, {"table": name, PLACE: place, "reason": reason, "row": row})
+            yield _as_rejected({"table": name, "place": place, "reason": reason, "row": row})
+
+
+def _as_rejected(rejected: dict) -> TaggedOutput:
+    """A rejected row on its way out, itself as JSON: it may hold what Beam cannot encode, such as half a surrogate."""
+    text = json.dumps(rejected["row"], ensure_ascii=False, default=str)
+    return TaggedOutput(_REJECTED, {**rejected, "row": text.encode("utf-8", "backslashreplace").decode("utf-8")})
 
 
 def _label_counts(
@@ -337,9 +350,11 @@ def _stats(counts: dict, schema: Schema) -> dict:
     return {"rows": rows, "splits": splits}
 
 
-def _describe_rejected(row: dict, files: dict[str, list[str]]) -> str:
-    row = {**row, PLACE: logs.describe_place(row[PLACE], files[row["table"]])}
-    return json.dumps(row, ensure_ascii=False, default=str)
+def _describe_rejected(rejected: dict, files: dict[str, list[str]]) -> str:
+    """The line of `rejected/*.jsonl`."""
+    place = logs.describe_place(rejected["place"], files[rejected["table"]])
+    told = {"table": rejected["table"], "place": place, "reason": rejected["reason"]}
+    return f'{json.dumps(told, ensure_ascii=False)[:-1]}, "row": {rejected["row"]}}}'
 
 
 def _check(stats: dict, logs_dir: str) -> None:
@@ -352,6 +367,10 @@ def _check(stats: dict, logs_dir: str) -> None:
         raise InputError(
             logs_dir, f"no sound impression (rejected: {impressions['rejected']})", "at least one; see rejected/"
         )
+    if not any(counts["impressions"] for counts in stats["splits"]["train"].values()):
+        raise InputError(
+            logs_dir, f"no sound impression to train on (rejected: {impressions['rejected']})", "one; see rejected/"
+        )
 
 
 def _load_schema(path: str) -> Schema:
@@ -362,19 +381,27 @@ def _load_schema(path: str) -> Schema:
 
 
 def _prepare(out: str, schema: Schema) -> None:
-    """Makes `out` an empty directory with the schema in it, clearing away an unfinished try of ours."""
+    """Makes `out` a directory with the schema in it alone, clearing away an unfinished try of ours.
+
+    Such a try is told by its schema and by holding nothing else than we write: no other file is ever deleted.
+    """
     if FileSystems.exists(FileSystems.join(out, SUCCESS)):
         raise InputError(out, "finished data", "a new or an unfinished directory")
     try:
+        paths = logs.match_in(out, ["**"])
+        found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
+        foreign = [name for name in found if name not in _WRITTEN or "schema.yaml" not in found]
+        if foreign:
+            raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
         if FileSystems.exists(out):
             ours = [FileSystems.join(out, name) for name in _WRITTEN]
             FileSystems.delete([path for path in ours if FileSystems.exists(path)])
         else:
             FileSystems.mkdirs(out)
-        for split in SPLITS:
-            FileSystems.mkdirs(FileSystems.join(out, split))
         with FileSystems.create(FileSystems.join(out, "schema.yaml"), "text/plain") as stream:
             stream.write(schema.to_yaml().encode("utf-8"))
+        for split in SPLITS:
+            FileSystems.mkdirs(FileSystems.join(out, split))
     except (OSError, BeamIOError) as error:
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 
@@ -382,20 +409,35 @@ def _prepare(out: str, schema: Schema) -> None:
 def _default_partitions(files: dict[str, list[str]]) -> int:
     size = 0.0
     for paths in files.values():
-        for metadata in FileSystems.match(paths):
-            for file in metadata.metadata_list:
-                per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if file.path.endswith(suffix))
-                size += file.size_in_bytes / per_partition
+        for path in paths:
+            per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if path.endswith(suffix))
+            size += FileSystems.get_filesystem(path).size(path) / per_partition
     return min(4096, max(4, math.ceil(size)))
 
 
-def _pipeline_options(beam_args: Sequence[str]) -> PipelineOptions:
+def _pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
+    """An empty pipeline. Beam itself drops options that it does not know; a misspelt one is refused here."""
     options = PipelineOptions(list(beam_args))
+    options.get_all_options(add_extra_args_fn=lambda parser: _refuse_unknown(parser, beam_args))
     standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):  # whose first choice is a runner that it downloads
+    if (standard.runner or "direct").lower().removesuffix("runner") == "direct":  # tries a runner that it downloads
         standard.runner = _LOCAL_RUNNER
     options.view_as(SetupOptions).save_main_session = False
-    return options
+    try:
+        return beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError) as error:  # no such runner, or an option that it lacks
+        raise InputError("Beam options", " ".join(str(error).split()), "options that suit the runner") from error
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, beam_args: Sequence[str]) -> None:
+    def refuse(message: str) -> NoReturn:
+        raise InputError("Beam options", message, "options that Beam's documentation lists")
+
+    parser.error = refuse
+    known, unknown = parser.parse_known_args(beam_args)
+    runner = (known.runner or "").lower().removesuffix("runner")
+    if unknown and runner not in _ASK_THEIR_SERVER:
+        refuse(f"the unknown {unknown[0]!r}")
 
 
 @contextlib.contextmanager
@@ -423,7 +465,9 @@ def _write_json(document: dict, path: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Raw logs to training data; every other option goes to Beam.")
+    parser = argparse.ArgumentParser(
+        description="Raw logs to training data; every other option goes to Beam.", allow_abbrev=False
+    )
     parser.add_argument("--logs", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--schema")

@@ -14,6 +14,7 @@ from pipelines.transform import raw_feature_spec
 from usr_tf.schema import ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, history_column, oracle_column
 
 BATCH_ROWS = 4096
+_BATCH_VALUES = 4 << 20
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 
 
@@ -52,6 +53,13 @@ def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
     return TensorAdapterConfig(row_schema(schema), representations)
 
 
+def batch_rows(schema: Schema) -> int:
+    """Rows of a batch: fewer than `BATCH_ROWS` where a history's column could hold over 4M values."""
+    widths = [schema.history_width(column) or 1 for column in schema.history_columns]
+    values = schema.history.max_length * max(widths, default=1)
+    return max(1, min(BATCH_ROWS, _BATCH_VALUES // values))
+
+
 def make_batches(
     impressions: pa.Table,
     labels: dict[str, np.ndarray],
@@ -59,15 +67,15 @@ def make_batches(
     schema: Schema,
     part: slice,
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `BATCH_ROWS` joined rows: those of `part`, in the order of `impressions`.
+    """Batches of at most `batch_rows(schema)` joined rows: those of `part`, in the order of `impressions`.
 
     Args:
       impressions: with the features of their items and users.
       histories: of the same impressions; None when the schema has no history.
     """
-    layout = row_schema(schema)
-    for start in range(part.start, part.stop, BATCH_ROWS):
-        stop = min(start + BATCH_ROWS, part.stop)
+    layout, size = row_schema(schema), batch_rows(schema)
+    for start in range(part.start, part.stop, size):
+        stop = min(start + size, part.stop)
         rows = impressions.slice(start, stop - start)
         columns = histories.columns(start, stop) if histories else {}
         columns |= {name: _single(pa.array(values[start:stop])) for name, values in labels.items()}

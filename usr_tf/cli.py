@@ -128,7 +128,7 @@ def _help(name: str, verb: Verb) -> str:
 
 def _demo_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", "demo_out", "Directory to make", flag_values=values)
-    flags.DEFINE_integer("impressions", 120_000, "Impressions to simulate", flag_values=values)
+    flags.DEFINE_integer("impressions", 200_000, "Impressions to simulate", flag_values=values)
 
 
 def _demo(values: flags.FlagValues, _: Sequence[str]) -> None:

@@ -3,17 +3,19 @@
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from usr_tf.errors import InputError
-from usr_tf.schema import parse_model
+from usr_tf.schema import parse_model, parse_yaml, read_yaml
+
+Units = Annotated[int, Field(ge=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Contrastive(_Strict):
@@ -50,21 +52,21 @@ class Usr(_Strict):
 
 
 class SharedBottom(_Strict):
-    bottom: tuple[int, ...] = (256, 128)
-    tower: tuple[int, ...] = (64,)
+    bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
+    tower: tuple[Units, ...] = (64,)
 
 
 class MMoE(_Strict):
     experts: int = Field(4, ge=1)
-    expert: tuple[int, ...] = (256, 128)
-    tower: tuple[int, ...] = (64,)
+    expert: tuple[Units, ...] = Field((256, 128), min_length=1)
+    tower: tuple[Units, ...] = (64,)
 
 
 class Train(_Strict):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1)
     """Rows of one step, over all replicas together."""
-    embedding_learning_rate: float = Field(0.05, gt=0)
+    embedding_learning_rate: float = Field(0.1, gt=0)
     """Adagrad, for the embedding tables: costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam, for everything else."""
@@ -77,7 +79,7 @@ class Train(_Strict):
 class Config(_Strict):
     """The whole of `config.yaml`."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     data: str | None = None
     """The data that the run was trained on; `train` fills it in."""
     backbone: Literal["shared_bottom", "mmoe"] = "shared_bottom"
@@ -104,16 +106,13 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     else:
         source = Path(path)
         place = str(path)
-    try:
-        document = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(place, f"no readable file ({error.strerror})", "a configuration") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(place, f"no YAML ({' '.join(str(error).split())})", "a YAML document") from error
-    for override in overrides:
-        _apply(override, document := document or {})
-        place = f"{place.split(' with ')[0]} with --set"
-    return parse_model(Config, document or {}, place)
+    document = read_yaml(source, place, "a configuration") or {}
+    overrides = list(overrides)
+    if overrides and isinstance(document, dict):
+        place = f"{place} with --set"
+        for override in overrides:
+            _apply(override, document)
+    return parse_model(Config, document, place)
 
 
 def _apply(override: str, document: dict[str, Any]) -> None:
@@ -125,4 +124,4 @@ def _apply(override: str, document: dict[str, Any]) -> None:
         document = document.setdefault(parent, {})
         if not isinstance(document, dict):
             raise InputError("--set", f"{key}, though {parent} holds a value", "a key of the configuration")
-    document[leaf] = yaml.safe_load(value)
+    document[leaf] = parse_yaml(value, f"--set {key}", "a YAML value")

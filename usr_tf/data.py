@@ -107,14 +107,20 @@ class Data:
         shards = tf.data.Dataset.from_tensor_slices(files)
         if seed is not None:
             shards = shards.shuffle(len(files), seed=seed)
+        # `Dataset.shuffle` inside an interleave would start from its seed in every epoch: the same order each time.
+        seeds = tf.data.Dataset.random(seed or 0, rerandomize_each_iteration=True)
 
-        def batches_of(shard: tf.Tensor) -> tf.data.Dataset:
+        def batches_of(shard: tf.Tensor, shard_seed: tf.Tensor) -> tf.data.Dataset:
             records = tf.data.TFRecordDataset(shard, compression_type="GZIP", buffer_size=1 << 20)
-            if seed is not None:
-                records = records.shuffle(_SHUFFLE_ROWS, seed=seed)
-            return records.batch(batch_size)
+            if seed is None:
+                return records.batch(batch_size)
+            blocks = records.batch(_SHUFFLE_ROWS)
+            mixed = blocks.map(lambda block: tf.random.experimental.stateless_shuffle(block, [shard_seed, 0]))
+            return mixed.rebatch(batch_size)
 
-        batches = shards.interleave(batches_of, cycle_length=min(4, len(files)), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = tf.data.Dataset.zip((shards, seeds)).interleave(
+            batches_of, cycle_length=min(4, len(files)), num_parallel_calls=tf.data.AUTOTUNE
+        )
         parsed = batches.map(functools.partial(_parse, spec=spec, schema=self.schema), tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-_IN_TRACEBACK = re.compile(r"usr_tf\.errors\.InputError: (?P<message>.*?)(?: \[while running [^\]]*\])?$", re.MULTILINE)
+_IN_TRACEBACK = re.compile(
+    r"usr_tf\.errors\.InputError: (?P<message>.*?)(?: \[while running '[^']*'\])?$", re.MULTILINE
+)
 
 
 class InputError(ValueError):

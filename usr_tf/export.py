@@ -114,8 +114,8 @@ class ServingModule(tf.Module):
         values = values[:, -self._schema.history.max_length :]
         width = self._schema.history_width(name)
         if width:  # a history of lists: each list in as many places as the pipeline gives it
-            values = tf.pad(values[:, :, :width], [[0, 0], [0, 0], [0, tf.maximum(width - tf.shape(values)[2], 0)]])
-            values = tf.reshape(values, [1, tf.shape(values)[1] * width])
+            lists = tf.ragged.boolean_mask(values[0], tf.not_equal(values[0], ""))
+            values = tf.reshape(lists.to_tensor("", shape=[None, width]), [1, -1])
         return _all_places(values)
 
     def _history_places(self, name: str) -> int:

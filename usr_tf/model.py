@@ -74,16 +74,17 @@ class USRModel(tfrs.Model):
 
         size = self.config.embedding_size
         self.embedding = FeatureEmbedding(schema, vocabulary_sizes, size, name="embedding")
-        self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self._no_query = None
         if self._query_ids:
             width = sum(self.embedding.width(name) for name in self._query_features)
             self._no_query = self.add_weight(name="no_query", shape=[width], initializer="uniform")
-        self.interest_extractor = self.feature_generator = None
+        self.interest_extractor = self.feature_generator = self.scenario_embedding = None
         if usr.ie and self._has_history:
             self.interest_extractor = InterestExtractor(usr.rank, usr.trigger_hidden, name="interest_extractor")
         if usr.fg:
             self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
+        if self.interest_extractor or self.feature_generator:
+            self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
         self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, name="heads")
         self._contrastive = self._make_contrastive_losses()
@@ -107,7 +108,8 @@ class USRModel(tfrs.Model):
         for name in self.schema.history_columns:
             blank[name] = tf.zeros([1, 1, 1] if self.schema.history_width(name) else [1, 1], tf.int64)
         labels = {name: tf.zeros([1]) for name in self.schema.label_names}
-        self.compute_loss((blank, labels), training=True)
+        # Through the strategy: metrics under several replicas can be updated within a replica alone.
+        tf.distribute.get_strategy().run(self.compute_loss, args=((blank, labels), True))
         self.reset_metrics()
 
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -232,8 +234,10 @@ class USRModel(tfrs.Model):
         present = [tf.reduce_any(value != 0, axis=-1) if len(value.shape) == 2 else value != 0 for value in ids]
         return tf.where(tf.reduce_any(present, axis=0)[:, tf.newaxis], query, self._no_query)
 
-    def _trigger(self, query: tf.Tensor | None, views: tf.Tensor) -> tf.Tensor:
-        """`[R, V, t]`: the triggers of the scenarios `views [R, V]`."""
+    def _trigger(self, query: tf.Tensor | None, views: tf.Tensor) -> tf.Tensor | None:
+        """`[R, V, t]`: the triggers of the scenarios `views [R, V]`; None where no part reads them."""
+        if self.scenario_embedding is None:
+            return None
         scenario = self.scenario_embedding(views)
         if query is None:
             return scenario
@@ -322,7 +326,11 @@ class _Inputs(NamedTuple):
 
 
 def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor | None = None) -> tf.Tensor:
-    """The parts side by side; no columns, and the rows of `like`, where there is no part."""
+    """The parts side by side; no columns, and the rows of `like`, where there is no part.
+
+    A part without columns is left out: its number of rows need not be the others'.
+    """
+    parts = [part for part in parts if part.shape[-1]]
     return tf.concat(parts, axis=-1) if parts else like[:, :0]
 
 

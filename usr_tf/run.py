@@ -63,7 +63,7 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     """Makes or reopens the directory of an unfinished run of `config` on `data`.
 
     Raises:
-      InputError: the directory holds a finished run, another configuration, or cannot be written.
+      InputError: the directory holds a finished run, another configuration or schema, or cannot be written.
     """
     if (directory / SUCCESS).exists():
         raise InputError(directory, "a finished run", "a new directory or an unfinished run")
@@ -72,11 +72,14 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     if settings.exists():
         if load_config(settings) != config:
             raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
+        if load_schema(directory / "schema.yaml") != data.schema:
+            raise InputError(directory / "schema.yaml", "another schema than the data's", "the same, to go on")
         return run
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copytree(data.directory / "transform", run.transform, dirs_exist_ok=True)
-        shutil.copytree(data.directory / "requests", run.requests, dirs_exist_ok=True)
+        if (data.directory / "requests").exists():  # there are none without a test split
+            shutil.copytree(data.directory / "requests", run.requests, dirs_exist_ok=True)
         replace_text(directory / "schema.yaml", data.schema.to_yaml())
         replace_text(settings, config.to_yaml())
     except OSError as error:

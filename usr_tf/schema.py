@@ -5,6 +5,7 @@ Logs, pipeline, model and serving all take their names from here. Needs no Tenso
 
 import re
 from collections.abc import Hashable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -231,21 +232,35 @@ def load_schema(path: str | Path) -> Schema:
     Raises:
       InputError: the file is missing, is not YAML, or anything in it is not as the contract has it.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(path, f"no readable file ({error.strerror})", "a schema.yaml") from error
-    return parse_schema(text, path)
+    return parse_model(Schema, read_yaml(Path(path), path, "a schema.yaml"), path)
 
 
 def parse_schema(text: str, place: str | Path = "schema.yaml") -> Schema:
     """`load_schema` of a text; `place` is what an error names as its file."""
+    return parse_model(Schema, parse_yaml(text, place), place)
+
+
+def read_yaml(source: Path | Traversable, place: str | Path, expected: str) -> Any:
+    """The document of a YAML file, which has each key once.
+
+    Raises:
+      InputError: an unreadable file, or one that is not YAML; `place` and `expected` are what it names.
+    """
     try:
-        document = yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(place, f"no YAML ({' '.join(str(error).split())})", "a YAML document") from error
-    return parse_model(Schema, document, place)
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(place, f"no readable file ({error.strerror})", expected) from error
+    except UnicodeDecodeError as error:
+        raise InputError(place, f"no UTF-8 ({error})", expected) from error
+    return parse_yaml(text, place)
+
+
+def parse_yaml(text: str, place: str | Path, expected: str = "a YAML document") -> Any:
+    """`read_yaml` of a text."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise InputError(place, f"no YAML ({' '.join(str(error).split())})", expected) from error
 
 
 def parse_model(model: type[Model], document: Any, place: str | Path) -> Model:
@@ -297,9 +312,13 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML's own rule, which PyYAML leaves unchecked: a mapping has each key once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
+        seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys give way to the mapping's own
+                continue
             key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, Hashable):
+                break  # which the method of PyYAML refuses
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)

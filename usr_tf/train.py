@@ -85,38 +85,36 @@ class Checkpoints(keras.callbacks.Callback):
         self._run = run
         self._monitor = config.monitor if validated else config.monitor.removeprefix("val_")
         self._sign = 1.0 if config.monitor.endswith("auc") else -1.0
-        self._patience = config.patience
+        self._patience, self._epochs = config.patience, config.epochs
         self._state = tf.train.Checkpoint(epochs=tf.Variable(0), best=tf.Variable(float("-inf")), stale=tf.Variable(0))
         whole = tf.train.Checkpoint(model=model.checkpoint(), optimizer=optimizer, state=self._state)
         self._latest = tf.train.CheckpointManager(whole, str(run.latest), max_to_keep=1)
         self._best = tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1)
 
     def restore(self) -> int:
-        """Epochs that an earlier try has finished; the model goes on from there."""
+        """Epochs that an earlier try has finished, all where it had stopped early; the model goes on from there."""
         self._latest.restore_or_initialize()
-        return int(self._state.epochs)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._stop_if_stale()
+        return self._epochs if self._stale else int(self._state.epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._monitor not in (logs or {}):
             raise InputError("train.monitor", repr(self._monitor), f"one of {', '.join(sorted(logs or {}))}")
         value = self._sign * float(logs[self._monitor])
-        if value > float(self._state.best) or not self._best.checkpoints:
+        improved = value > float(self._state.best)  # never, where it is NaN
+        if improved:
             self._state.best.assign(value)
-            self._state.stale.assign(0)
+        if improved or not self._best.checkpoints:
             self._best.save(epoch + 1)
-        else:
-            self._state.stale.assign_add(1)
+        self._state.stale.assign(0 if improved else self._state.stale + 1)
         self._state.epochs.assign(epoch + 1)
         self._latest.save(epoch + 1)
         self._record(epoch + 1, logs)
-        self._stop_if_stale()
-
-    def _stop_if_stale(self) -> None:
-        if int(self._state.stale) > self._patience:
+        if self._stale:
             self.model.stop_training = True
+
+    @property
+    def _stale(self) -> bool:
+        return int(self._state.stale) > self._patience
 
     def _record(self, epoch: int, logs: dict[str, Any]) -> None:
         """Adds a line to `history.jsonl`, replacing what a lost try wrote of this epoch."""

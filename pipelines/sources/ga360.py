@@ -45,6 +45,8 @@ within 1 s; 50 follow after 10 to 15 s, and fewer still later. Dropping the repe
 peak at once after another, and may be one more piece: they are kept.
 """
 
+# One session shows some 30 products. A visitor gets an embedding after several of them: with one for everybody, the
+# model learns the visitors of the training split by heart, of whom few come back.
 SCHEMA = """\
 scenarios: [{scenarios}]
 tasks:
@@ -54,7 +56,7 @@ labels: {{attribution: 1h, global_window: 1d}}
 history: {{actions: [click, cart, purchase], max_length: 20}}
 split: {{valid: 0.1, test: 0.1}}
 features:
-  user_id:  {{group: user, type: categorical, min_count: 2}}
+  user_id:  {{group: user, type: categorical, min_count: 200}}
   item_id:  {{group: item, type: categorical, in_history: true}}
   category: {{group: item, type: categorical, in_history: true}}
   name:     {{group: item, type: text, min_count: 2}}

@@ -1,0 +1,211 @@
+import usr_tf  # picks Keras 2, before TensorFlow comes
+
+# isort: split
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import usr_tf.train
+from usr_tf import cli
+from usr_tf.cli import VERBS, main
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line that a command leaves on stderr, after its status was seen to be 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert "Traceback" not in lines[0]
+    assert "found" in lines[0]
+    assert "expected" in lines[0]
+    return lines[0]
+
+
+def test_verbs_are_those_of_the_contract():
+    assert set(VERBS) >= {
+        "demo", "simulate", "import", "preprocess", "train", "evaluate", "export", "serve", "score"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_the_verbs(capsys, arguments):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: usr-tf VERB [--flags]")
+    for name, verb in VERBS.items():
+        assert f"  {name}" in out
+        assert verb.summary in out
+
+
+def test_no_verb_shows_the_help_and_is_wrong(capsys):
+    assert main([]) == 2
+    assert "usage: usr-tf VERB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_lists_its_flags(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: usr-tf {verb} [--flags]")
+    assert ("[-- BEAM OPTIONS]" in out) == (verb == "preprocess")
+    for flag in VERBS[verb].required:
+        told = re.split(r"^  --", out, flags=re.MULTILINE)
+        assert next(text for text in told if text.startswith(f"{flag}: ")).rstrip().endswith("(required)")
+
+
+def test_an_unknown_verb(capsys):
+    line = refused(capsys, "predict")
+    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, preprocess, train")
+
+
+@pytest.mark.parametrize(("verb", "flag"), [(name, flag) for name, verb in VERBS.items() for flag in verb.required])
+def test_a_missing_flag(capsys, verb, flag):
+    arguments = [f"--{other}=x" for other in VERBS[verb].required if other != flag]
+    if verb == "demo":  # whose directory has a default
+        arguments = ["--out="]
+    assert refused(capsys, verb, *arguments) == f"usr-tf {verb}: --{flag}: found nothing, expected this required flag"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_flag(capsys, verb):
+    line = refused(capsys, verb, "--colour=red")
+    assert line.startswith(f"usr-tf {verb}: found Unknown command line flag 'colour'")
+    assert line.endswith(f"expected flags that usr-tf {verb} --help lists")
+
+
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if verb.more is None])
+def test_an_argument_without_a_flag(capsys, verb):
+    assert refused(capsys, verb, "here") == f"usr-tf {verb}: found the argument 'here', expected flags alone"
+
+
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if not verb.beam])
+def test_beam_options_are_for_preprocess_alone(capsys, verb):
+    line = refused(capsys, verb, "--", "--runner=DataflowRunner")
+    assert line == f"usr-tf {verb}: found options after -- (--runner=DataflowRunner), expected none"
+
+
+def test_preprocess_hands_on_beam_options(monkeypatch):
+    import pipelines.preprocess
+
+    seen = {}
+
+    def preprocess(logs_dir, out, schema_path=None, beam_args=(), *_, **__):
+        seen.update(logs=logs_dir, out=out, schema=schema_path, beam_args=list(beam_args))
+        return {"rows": {}, "splits": {}}
+
+    monkeypatch.setattr(pipelines.preprocess, "preprocess", preprocess)
+    assert main(["preprocess", "--logs=L", "--out=O", "--", "--runner=DataflowRunner", "--region=x"]) == 0
+    assert seen == {"logs": "L", "out": "O", "schema": None, "beam_args": ["--runner=DataflowRunner", "--region=x"]}
+
+
+def test_set_takes_several_values(monkeypatch, toy_data):
+    seen = {}
+    monkeypatch.setattr(usr_tf.train, "train", lambda data, out, config, **options: seen.update(out=out, config=config))
+    arguments = ["train", f"--data={toy_data.directory}", "--set", "backbone=mmoe", "usr.ie=false", "--out=RUN"]
+    assert main([*arguments, "--set=train.epochs=3"]) == 0
+    assert (seen["out"], seen["config"].backbone, seen["config"].usr.ie) == ("RUN", "mmoe", False)
+    assert seen["config"].train.epochs == 3
+
+
+def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
+    """Commands with something wrong, and what the line has to say."""
+    empty, taken = folder / "empty", folder / "taken"
+    empty.mkdir()
+    taken.mkdir()
+    (taken / "file").write_text("x")
+    config = folder / "config.yaml"
+    config.write_text("backbone: dnn\n")
+    bad_json = folder / "bad.json"
+    bad_json.write_text("{")
+    good_json = folder / "good.json"
+    good_json.write_text(json.dumps({"inputs": {}}))
+    return {
+        "demo: directory with files": (["demo", f"--out={taken}"], "found files, expected a new or an empty directory"),
+        "simulate: no number": (["simulate", "--out=x", "--impressions=many"], "flag --impressions=many"),
+        "simulate: none": (["simulate", f"--out={folder / 'a'}", "--impressions=0"], "--impressions: found 0"),
+        "simulate: share": (["simulate", f"--out={folder / 'a'}", "--similarity=2"], "--similarity: found 2.0"),
+        "simulate: seed": (["simulate", f"--out={folder / 'a'}", "--seed=-1"], "--seed: found -1"),
+        "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
+        "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),
+        "preprocess: logs": (
+            ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
+            "schema.yaml: found no readable",
+        ),
+        "train: data": (["train", f"--data={empty}", f"--out={folder / 'd'}"], "found no _SUCCESS"),
+        "train: config": (["train", f"--data={empty}", "--out=x", f"--config={config}"], "backbone: found 'dnn'"),
+        "train: no config": (
+            ["train", f"--data={empty}", "--out=x", "--config=none.yaml"],
+            "none.yaml: found no readable",
+        ),
+        "train: set": (["train", f"--data={empty}", "--out=x", "--set", "usr.ei=1"], "usr.ei: found an unknown key"),
+        "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
+        "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
+        "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "serve: model": (["serve", f"--model={empty}"], "found no"),
+        "serve: port": (["serve", f"--model={empty}", "--port=99999"], "flag --port=99999"),
+        "score: no file": (
+            ["score", "--scenario=search", f"--request={folder / 'no.json'}"],
+            "no.json: found no readable",
+        ),
+        "score: no JSON": (["score", "--scenario=search", f"--request={bad_json}"], "bad.json: found no JSON"),
+        "score: no server": (
+            ["score", "--address=127.0.0.1:1", "--scenario=search", f"--request={good_json}"],
+            "127.0.0.1:1: found no server",
+        ),
+    }
+
+
+def test_bad_input_of_each_verb(capsys, tmp_path):
+    commands = bad_inputs(tmp_path)
+    assert {command.split(":")[0] for command in commands} >= set(VERBS) - {"experiment"}
+    for name, (arguments, expected) in commands.items():
+        line = refused(capsys, *arguments)
+        assert expected in line, name
+
+
+def test_bad_input_leaves_no_output_behind(tmp_path, capsys):
+    for arguments, _ in bad_inputs(tmp_path).values():
+        main(arguments)
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "taken", "config.yaml", "bad.json", "good.json"}
+
+
+def test_an_interruption_is_neither_done_nor_wrong_input(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "export", cli.Verb("", cli._export_flags, interrupted))
+    assert main(["export"]) == 1
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("ours")
+
+    monkeypatch.setitem(cli.VERBS, "export", cli.Verb("", cli._export_flags, broken))
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["export"])
+
+
+def test_the_program_itself(tmp_path):
+    command = [sys.executable, "-m", "usr_tf.cli", "simulate", f"--out={tmp_path / 'logs'}", "--impressions=0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "--impressions: found 0, expected a whole number from 1\n"
+
+
+def test_train_evaluate_and_export_print_where_things_are(toy_run, toy_data, tmp_path, capsys):
+    assert main(["evaluate", f"--run={toy_run.directory}", f"--out={tmp_path / 'report'}", "--split=valid"]) == 0
+    out = capsys.readouterr().out
+    assert "search" in out
+    assert f"{tmp_path / 'report'}: metrics.json" in out
+    assert yaml.safe_load((tmp_path / "report" / "metrics.json").read_text())["overall"]["ctr"]["n"] == toy_data.rows(
+        "valid"
+    )

@@ -1,0 +1,170 @@
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.usr_tf.fixtures import ITEMS, toy_schema
+from usr_tf.data import Data, densify, open_data
+from usr_tf.errors import InputError
+
+
+def keys_of(data: Data, split: str) -> list[tuple]:
+    return [
+        (request, item)
+        for _, _, keys in data.evaluation(64, split).as_numpy_iterator()
+        for request, item in zip(keys["request_id"], keys["raw_item_id"], strict=True)
+    ]
+
+
+def test_a_batch_has_the_shapes_and_types_that_the_model_takes(toy_data):
+    features, labels = next(iter(toy_data.training(32)))
+    lists = {"interests": 1, "tags": 1, "title": 1, "query": 1}
+    for name, feature in toy_data.schema.features.items():
+        assert features[name].dtype == (tf.float32 if feature.type == "numeric" else tf.int64)
+        assert features[name].shape.rank == 1 + lists.get(name, 0)
+        assert features[name].shape[0] == 32
+    assert features["history_tags"].shape[2] == 2
+    length = {features[name].shape[1] for name in toy_data.schema.history_columns}
+    assert len(length) == 1
+    assert max(length) <= 4
+    assert set(features) == {*toy_data.schema.features, *toy_data.schema.history_columns, "scenario"}
+    assert features["scenario"].dtype == tf.int32
+    assert set(labels) == set(toy_data.schema.label_names)
+    assert all(label.dtype == tf.float32 and label.shape == [32] for label in labels.values())
+
+
+def test_an_epoch_has_every_row_once_whatever_the_batch(toy_data):
+    for batch in (7, 500):
+        sizes = [len(labels["ctr"]) for _, labels in toy_data.training(batch)]
+        assert sum(sizes) == toy_data.rows("train")
+        assert max(sizes) <= batch
+    assert max(Counter(keys_of(toy_data, "train")).values()) == 1
+    assert sum(toy_data.rows(split) for split in ("train", "valid", "test")) == 3000
+
+
+def test_training_rows_are_shuffled_anew_in_every_epoch_and_alike_for_a_seed(toy_data):
+    def order(dataset) -> list:
+        return [
+            tuple(row)
+            for features, _ in dataset
+            for row in zip(features["price"].numpy(), features["spend"].numpy(), strict=True)
+        ]
+
+    dataset = toy_data.training(128, seed=1)
+    first, second = order(dataset), order(dataset)
+    assert first != second
+    assert Counter(first) == Counter(second)
+    assert order(toy_data.training(128, seed=1)) == first
+    assert order(toy_data.training(128, seed=2)) != first
+
+
+def test_validation_keeps_the_order_of_the_rows(toy_data):
+    prices = [
+        np.concatenate([features["price"] for features, _ in toy_data.validation(batch, "valid")])
+        for batch in (50, 450)
+    ]
+    np.testing.assert_array_equal(*prices)
+    assert len(prices[0]) == toy_data.rows("valid")
+
+
+def test_labels_are_those_that_stats_counts_and_global_ones_are_implied(toy_data):
+    counts: Counter = Counter()
+    for features, labels in toy_data.validation(512, "train"):
+        for task in toy_data.schema.task_names:
+            assert np.all(labels[f"global_{task}"] >= labels[task])
+        for number, scenario in enumerate(toy_data.schema.scenarios):
+            for name, label in labels.items():
+                counts[scenario, name] += int(tf.reduce_sum(label[features["scenario"] == number]))
+    stats = json.loads((toy_data.directory / "stats.json").read_text())["splits"]["train"]
+    expected = {
+        (scenario, name): figures[name] for scenario, figures in stats.items() for name in toy_data.schema.label_names
+    }
+    assert dict(counts) == expected
+
+
+def test_keys_of_evaluation(toy_data):
+    features, _, keys = next(iter(toy_data.evaluation(16)))
+    assert set(keys) == {
+        "request_id", "raw_user_id", "raw_item_id", "timestamp", "position", "oracle_ctr", "oracle_ctcvr"
+    }  # fmt: skip
+    assert set(features).isdisjoint(keys)
+    assert keys["position"].numpy().min() >= 1
+    assert np.all(np.isnan(keys["oracle_ctr"]))  # the toy shop's logs have no true probabilities
+    assert {item.decode() for item in keys["raw_item_id"].numpy()} <= {f"i{number:02}" for number in range(ITEMS)}
+
+
+def test_splits_follow_each_other_in_time(toy_data):
+    def times(split: str) -> np.ndarray:
+        return np.concatenate([keys["timestamp"] for _, _, keys in toy_data.evaluation(512, split).as_numpy_iterator()])
+
+    train, valid, test = (times(split) for split in ("train", "valid", "test"))
+    assert train.max() < valid.min()
+    assert valid.max() < test.min()
+
+
+def test_vocabulary_sizes_hold_every_id(toy_data):
+    sizes = toy_data.vocabulary_sizes
+    assert sizes["item_id"] == 1 + ITEMS + 2  # padding, vocabulary, out-of-vocabulary buckets
+    assert sizes["user_id"] == 1 + 60
+    assert set(sizes) == set(toy_data.schema.features) - {"spend", "price"}
+    for split in ("train", "valid", "test"):
+        for features, _ in toy_data.validation(1024, split):
+            for name, size in sizes.items():
+                for column in (name, f"history_{name}"):
+                    if column in features and tf.size(features[column]):
+                        assert tf.reduce_min(features[column]) >= 0
+                        assert tf.reduce_max(features[column]) < size
+
+
+def test_item_clicks_counts_the_training_split(toy_data):
+    shown, clicked = Counter(), Counter()
+    for _, labels, keys in toy_data.evaluation(512, "train").as_numpy_iterator():
+        shown.update(keys["raw_item_id"].tolist())
+        clicked.update(keys["raw_item_id"][labels["ctr"] > 0].tolist())
+    assert toy_data.item_clicks() == {item: (clicked[item], count) for item, count in shown.items()}
+
+
+def test_densify_pads_lists_and_folds_histories_of_lists():
+    transformed = {
+        "user_id": tf.constant([5, 6], tf.int64),
+        "price": tf.constant([0.5, 1.5]),
+        "tags": tf.sparse.from_dense(tf.constant([[3, 4], [1, 0]], tf.int64)),
+        "history_item_id": tf.ragged.constant([[1, 2], []], tf.int64),
+        "history_tags": tf.ragged.constant([[7, 0, 8, 9], []], tf.int64),
+        "history_action": tf.ragged.constant([[1, 2], []], tf.int64),
+        "history_scenario": tf.ragged.constant([[1, 1], []], tf.int64),
+        "history_age": tf.ragged.constant([[9, 3], []], tf.int64),
+    }
+    dense = densify(transformed, toy_schema())
+    np.testing.assert_array_equal(dense["tags"], [[3, 4], [1, 0]])
+    np.testing.assert_array_equal(dense["history_item_id"], [[1, 2], [0, 0]])
+    np.testing.assert_array_equal(dense["history_tags"], [[[7, 0], [8, 9]], [[0, 0], [0, 0]]])
+    np.testing.assert_array_equal(dense["user_id"], [5, 6])
+    np.testing.assert_array_equal(dense["price"], [0.5, 1.5])
+
+
+def test_densify_of_empty_histories():
+    empty = {name: tf.ragged.constant([[], []], tf.int64) for name in toy_schema().history_columns}
+    dense = densify(empty, toy_schema())
+    assert dense["history_item_id"].shape == [2, 0]
+    assert dense["history_tags"].shape == [2, 0, 2]
+
+
+def test_unfinished_data_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"found no _SUCCESS, expected a directory that `usr-tf preprocess` finished"):
+        open_data(tmp_path)
+
+
+def test_a_split_without_files_is_refused(toy_data, tmp_path):
+    shutil.copytree(toy_data.directory, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "valid")
+    data = open_data(tmp_path / "data")
+    assert data.schema == toy_data.schema
+    with pytest.raises(InputError, match=r"data/valid: found no \*.tfrecord.gz, expected the split"):
+        data.validation(8)

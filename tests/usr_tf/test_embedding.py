@@ -1,0 +1,108 @@
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.usr_tf.saved import check_config
+from usr_tf.embedding import ACTION_AGES, FeatureEmbedding
+from usr_tf.schema import parse_schema
+
+SCHEMA = parse_schema("""
+scenarios: [search, recommendation]
+tasks: [{name: ctr, action: click}]
+history: {actions: [click, purchase]}
+features:
+  item_id: {group: item, type: categorical, in_history: true, embedding_size: 2}
+  tags: {group: item, type: categorical_list, in_history: true, max_length: 2}
+  price: {group: item, type: numeric}
+  query: {group: query, type: text}
+""")
+SIZES = {"item_id": 4, "tags": 3, "query": 5}
+
+
+@pytest.fixture
+def embedding() -> FeatureEmbedding:
+    """Tables of 1, 2, 3, … row by row; action, scenario and age are 0."""
+    layer = FeatureEmbedding(SCHEMA, SIZES, size=1)
+    layer({"item_id": tf.constant([0]), "tags": tf.constant([[0]]), "query": tf.constant([[0]])}, SIZES)
+    layer.history(history([[0]], [[[0, 0]]], [[0]]))
+    for weight in layer.weights:
+        described = weight.shape[1] == 3
+        weight.assign(
+            tf.zeros(weight.shape) if described else 1.0 + np.arange(np.prod(weight.shape)).reshape(weight.shape)
+        )
+    return layer
+
+
+def history(items, tags, ages, actions=None, scenarios=None) -> dict[str, tf.Tensor]:
+    blank = np.zeros_like(ages)
+    columns = {"item_id": items, "tags": tags, "age": ages}
+    columns |= {"action": blank if actions is None else actions, "scenario": blank if scenarios is None else scenarios}
+    return {f"history_{name}": tf.constant(values, tf.int64) for name, values in columns.items()}
+
+
+def test_an_id_is_its_row_and_0_is_the_zero_vector(embedding):
+    vectors = embedding({"item_id": tf.constant([0, 1, 3])}, ["item_id"])
+    assert list(vectors) == ["item_id"]
+    np.testing.assert_array_equal(vectors["item_id"], [[0, 0], [3, 4], [7, 8]])
+
+
+def test_lists_and_texts_are_the_mean_of_their_values(embedding):
+    features = {"tags": tf.constant([[1, 2], [2, 0], [0, 0]]), "query": tf.constant([[1, 2, 4], [0, 3, 0], [0, 0, 0]])}
+    vectors = embedding(features, ["tags", "query"])
+    np.testing.assert_array_equal(vectors["tags"], [[2.5], [3], [0]])
+    np.testing.assert_allclose(vectors["query"], [[10 / 3], [4], [0]], rtol=1e-6)
+
+
+def test_a_number_is_itself(embedding):
+    np.testing.assert_array_equal(embedding({"price": tf.constant([0.5, -2.0])}, ["price"])["price"], [[0.5], [-2.0]])
+
+
+def test_widths(embedding):
+    assert [embedding.width(name) for name in SCHEMA.features] == [2, 1, 1, 1]
+    assert embedding.item_width == 3
+
+
+def test_an_action_is_its_item_and_what_was_done_where_and_when(embedding):
+    action, scenario, age = (
+        next(w for w in embedding.weights if f"history_{n}" in w.name) for n in ("action", "scenario", "age")
+    )
+    assert [table.shape[0] for table in (action, scenario, age)] == [3, 3, ACTION_AGES]
+    action.assign(np.arange(9).reshape(3, 3))
+    scenario[1].assign([10, 20, 30])
+    age[5].assign([100, 200, 300])
+    vectors, real = embedding.history(history([[2, 0]], [[[1, 2], [0, 0]]], [[5, 0]], [[2, 0]], [[1, 0]]))
+    np.testing.assert_array_equal(real, [[True, False]])
+    np.testing.assert_array_equal(vectors[0, 0], [5 + 6 + 110, 6 + 7 + 220, 2.5 + 8 + 330])
+
+
+def test_the_history_shares_its_candidates_table(embedding):
+    vectors, _ = embedding.history(history([[3]], [[[2, 0]]], [[1]]))
+    embedded = embedding({"item_id": tf.constant([3]), "tags": tf.constant([[2, 0]])}, ["item_id", "tags"])
+    np.testing.assert_array_equal(vectors[:, 0], embedding.item(embedded))
+
+
+def test_no_history(embedding):
+    vectors, real = embedding.history(history(np.zeros((2, 0)), np.zeros((2, 0, 2)), np.zeros((2, 0))))
+    assert vectors.shape == [2, 0, 3]
+    assert real.shape == [2, 0]
+
+
+def test_padding_gets_no_gradient(embedding):
+    table = next(weight for weight in embedding.weights if weight.shape == [4, 2])
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(embedding({"item_id": tf.constant([0, 2])}, ["item_id"])["item_id"])
+    gradient = tape.gradient(total, table)
+    assert isinstance(gradient, tf.IndexedSlices)
+    np.testing.assert_array_equal(tf.convert_to_tensor(gradient), [[0, 0], [0, 0], [1, 1], [0, 0]])
+
+
+def test_config():
+    check_config(FeatureEmbedding(SCHEMA, SIZES, size=4))
+
+
+def test_every_feature_with_ids_needs_a_size():
+    with pytest.raises(ValueError, match=r"must hold every feature with ids. Received none for: {'query'}"):
+        FeatureEmbedding(SCHEMA, {"item_id": 4, "tags": 3}, size=4)

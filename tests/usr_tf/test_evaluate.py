@@ -1,0 +1,62 @@
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import json
+
+import numpy as np
+import pytest
+
+from usr_tf.evaluate import evaluate, predict
+from usr_tf.metrics import metrics_document
+
+
+@pytest.fixture(scope="module")
+def predictions(toy_run, toy_data):
+    return predict(toy_run.load_model(), toy_data, "test", batch_size=100)
+
+
+def test_every_row_of_the_split_once(predictions, toy_data):
+    assert len(predictions) == toy_data.rows("test")
+    assert len(set(zip(predictions.request, predictions.item, strict=True))) == len(predictions)
+    assert predictions.oracle == {}
+
+
+def test_a_rows_columns_belong_together(predictions, toy_run, toy_data):
+    model, start = toy_run.load_model(), 0
+    for features, labels, keys in toy_data.evaluation(64, "test"):
+        rows = slice(start, start + len(labels["ctr"]))
+        start = rows.stop
+        expected = model(features)
+        for task in ("ctr", "ctcvr"):
+            np.testing.assert_allclose(predictions.probabilities[task][rows], expected[task], atol=1e-6)
+            np.testing.assert_array_equal(predictions.labels[task][rows], labels[task])
+        np.testing.assert_array_equal(predictions.item[rows], keys["raw_item_id"])
+        np.testing.assert_array_equal(predictions.user[rows], keys["raw_user_id"])
+        np.testing.assert_array_equal(predictions.request[rows], keys["request_id"])
+        np.testing.assert_array_equal(predictions.position[rows], keys["position"])
+        np.testing.assert_array_equal(predictions.scenario[rows], features["scenario"])
+    assert start == len(predictions)
+
+
+def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_path):
+    document, details = evaluate(toy_run, toy_data, tmp_path / "report", replicates=10)
+    expected = metrics_document(predictions, toy_data.schema)
+    for scenario, tasks in expected["scenarios"].items():
+        for task, figures in tasks.items():
+            assert document["scenarios"][scenario][task] == pytest.approx(figures, rel=1e-4)
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == document
+    assert json.loads((tmp_path / "report" / "details.json").read_text()) == details
+    report = (tmp_path / "report" / "report.html").read_text()
+    assert "shared_bottom on the test split" in report
+    ctr = details["scenarios"]["search"]["ctr"]
+    low, high = ctr["intervals"]["auc"]
+    assert low <= document["scenarios"]["search"]["ctr"]["auc"] <= high
+    # Even items are clicked ten times as often, and the training split says so.
+    assert ctr["baselines"]["popularity"]["auc"] > 0.65
+
+
+def test_the_validation_split_gives_what_training_wrote(toy_run, toy_data):
+    document = metrics_document(predict(toy_run.load_model(), toy_data, "valid"), toy_data.schema)
+    trained = json.loads((toy_run.directory / "metrics.json").read_text())
+    for task in ("ctr", "ctcvr"):
+        assert document["overall"][task] == pytest.approx(trained["overall"][task], rel=1e-5)

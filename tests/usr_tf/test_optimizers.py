@@ -1,0 +1,58 @@
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.usr_tf.fixtures import sizes_of, small_config
+from usr_tf.model import USRModel
+from usr_tf.optimizers import make_optimizer
+from usr_tf.schema import parse_schema
+
+SCHEMA = parse_schema("""
+scenarios: [search, recommendation]
+tasks: [{name: ctr, action: click}]
+features:
+  item_id: {group: item, type: categorical}
+""")
+
+
+@pytest.fixture
+def model() -> USRModel:
+    model = USRModel(SCHEMA, sizes_of(SCHEMA), small_config())
+    model.make_variables()
+    return model
+
+
+def gradients_of(model: USRModel) -> list:
+    """Ones: for the table, of its rows 2 and 5 alone."""
+    table = model.table_variables[0]
+    slices = tf.IndexedSlices(tf.ones([2, table.shape[1]]), tf.constant([2, 5]), tf.constant(table.shape))
+    return [
+        (slices if variable is table else tf.ones_like(variable), variable) for variable in model.trainable_variables
+    ]
+
+
+def test_tables_by_adagrad_and_the_rest_by_adam(model):
+    before = [variable.numpy() for variable in model.trainable_variables]
+    optimizer = make_optimizer(model, model.config.train)
+    optimizer.apply_gradients(gradients_of(model))
+    table = model.table_variables[0]
+    for variable, was in zip(model.trainable_variables, before, strict=True):
+        moved = was - variable.numpy()
+        if variable is table:
+            expected = np.zeros(variable.shape)
+            expected[[2, 5]] = 0.2 / np.sqrt(0.1 + 1)  # Keras starts the accumulator at 0.1
+            np.testing.assert_allclose(moved, expected, atol=1e-6)
+        else:
+            np.testing.assert_allclose(moved, 0.01, atol=1e-5)  # Adam's first step is the rate
+
+
+def test_state_is_kept_in_a_checkpoint(model, tmp_path):
+    optimizer = make_optimizer(model, model.config.train)
+    optimizer.apply_gradients(gradients_of(model))
+    path = tf.train.Checkpoint(model=model, optimizer=optimizer).save(str(tmp_path / "c"))
+    names = {name for name, _ in tf.train.list_variables(path)}
+    assert any("embedding" in name and "accumulator" in name for name in names)
+    assert any("backbone" in name and "/.OPTIMIZER_SLOT/" in name and "/m/" in name for name in names)

@@ -1,0 +1,84 @@
+"""A process for `test_model`: `MirroredStrategy` on two logical CPU devices, which stand for two GPUs."""
+
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
+from usr_tf.config import Config
+from usr_tf.model import USRModel
+from usr_tf.optimizers import make_optimizer
+from usr_tf.schema import parse_schema
+
+ROWS, STEPS = 16, 3
+SCHEMA = parse_schema("""
+scenarios: [search, recommendation]
+tasks: [{name: ctr, action: click}, {name: ctcvr, action: purchase}]
+history: {actions: [click]}
+features:
+  item_id: {group: item, type: categorical, in_history: true}
+  price: {group: item, type: numeric}
+  query: {group: query, type: text}
+""")
+
+
+def main() -> None:
+    device = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert mirrored.num_replicas_in_sync == 2
+    check_same_as_one(mirrored)
+    check_uneven_batches(mirrored)
+    print("ok")
+
+
+def check_same_as_one(mirrored: tf.distribute.Strategy) -> None:
+    """The same global batches leave the same losses, figures and weights."""
+    config = small_config(usr={"contrastive": False}, train={"l2": 0.01})
+    rows = random_rows(SCHEMA, ROWS * STEPS)
+    one, one_logs = fit(tf.distribute.get_strategy(), config, rows)
+    two, two_logs = fit(mirrored, config, rows, eagerly=False)
+    assert one_logs.keys() == two_logs.keys()
+    for name in one_logs:
+        if name != "regularization_loss":  # TFRS's own figure, of one replica's share
+            np.testing.assert_allclose(two_logs[name], one_logs[name], rtol=1e-5, err_msg=name)
+    for left, right in zip(one.trainable_variables, two.trainable_variables, strict=True):
+        np.testing.assert_allclose(right.numpy(), left.numpy(), rtol=1e-5, atol=1e-6, err_msg=left.name)
+
+
+def check_uneven_batches(mirrored: tf.distribute.Strategy) -> None:
+    """One row leaves the other replica without any; a batch of one class and scenario leaves AUCs undefined."""
+    config = small_config()
+    features, labels = random_rows(SCHEMA, 3)
+    labels = {name: tf.zeros_like(values) for name, values in labels.items()}
+    features["scenario"] = tf.zeros([3], tf.int32)
+    model, logs = fit(mirrored, config, (features, labels), batch=2)
+    for variable in model.variables:
+        assert np.all(np.isfinite(variable.numpy())), variable.name
+    assert {name for name, values in logs.items() if np.isnan(values).any()} == {
+        f"{scenario}/{task}_auc" for scenario in ("search", "recommendation") for task in ("ctr", "ctcvr")
+    }
+
+
+def fit(
+    strategy: tf.distribute.Strategy, config: Config, rows: tuple, batch: int = ROWS, eagerly: bool = True
+) -> tuple[USRModel, dict]:
+    """Eager steps spare a trace, which takes longer than all the steps."""
+    keras.utils.set_random_seed(5)
+    with strategy.scope():
+        model = USRModel(SCHEMA, sizes_of(SCHEMA), config)
+        model.make_variables()
+        optimizer = make_optimizer(model, config.train)
+        rng = np.random.default_rng(0)
+        for variable in model.trainable_variables:
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+    model.compile(optimizer=optimizer, run_eagerly=eagerly)
+    data = tf.data.Dataset.from_tensor_slices(rows).batch(batch)
+    return model, model.fit(data, epochs=1, verbose=0).history
+
+
+if __name__ == "__main__":
+    main()
