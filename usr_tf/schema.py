@@ -159,6 +159,9 @@ class Schema(_Strict):
     def _names_agree(self) -> "Schema":
         _refuse_repeats("scenarios", self.scenarios)
         _refuse_repeats("tasks", self.task_names)
+        for name in self.task_names:
+            if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+                raise ValueError(f"tasks: found the reserved column {name!r}, expected another name for the task")
         for name, feature in self.features.items():
             if name in RESERVED or name.startswith(RESERVED_PREFIXES) or name in self.task_names:
                 raise ValueError(
@@ -166,6 +169,8 @@ class Schema(_Strict):
                     f"{', '.join((*RESERVED, *self.task_names))} and not starting with "
                     f"{', '.join(RESERVED_PREFIXES)}"
                 )
+            if name == "age" and feature.in_history:  # whose column would be that of the actions' ages
+                raise ValueError("features.age: found in_history, expected another name for a feature of the history")
             owner = {USER: "user", ITEM: "item"}.get(name)
             if owner and (feature.group != owner or feature.type != "categorical"):
                 raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")

@@ -21,6 +21,7 @@ from tests.pipelines.tiny import (
     to_table,
     with_items,
 )
+from usr_tf.errors import InputError
 from usr_tf.schema import Schema, parse_schema
 
 ATTRIBUTION, WINDOW = 10, 20  # ms
@@ -322,6 +323,19 @@ def test_a_hot_users_histories_are_laid_out_a_slice_at_a_time():
     # 4,096 rows of 50 actions: 3 one-value strings and 2 words of at most 14 + 4 bytes, a scenario, an age
     assert largest < BATCH_ROWS * 50 * 7 * 18
     assert batch.column("history_age")[-1].as_py() == [7 * age for age in range(50, 0, -1)]
+
+
+@pytest.mark.parametrize("task", ["timestamp", "scenario", "global_ctr", "oracle_ctr", "raw_user_id", "history_age"])
+def test_a_task_cannot_take_the_name_of_another_column_of_the_row(task):
+    text = make_schema().to_yaml().replace("name: ctcvr", f"name: {task}")
+    with pytest.raises(InputError, match=f"tasks: found the reserved column '{task}', expected another name"):
+        parse_schema(text)
+
+
+def test_a_feature_named_age_cannot_be_in_the_history():
+    text = make_schema().to_yaml().replace("category:", "age:")
+    with pytest.raises(InputError, match=r"features\.age: found in_history, expected another name"):
+        parse_schema(text)
 
 
 def test_the_widest_histories_make_smaller_batches(monkeypatch):
