@@ -15,6 +15,22 @@ from usr_tf.data import open_data
 from usr_tf.demo import serving_difference
 from usr_tf.run import open_run
 
+SCHEMA = """\
+scenarios: [search, recommendation]
+tasks:
+  - {name: ctr, action: click}
+  - {name: ctcvr, action: purchase}
+history: {actions: [click, cart, purchase], max_length: 20}
+features:
+  user_id: {group: user, type: categorical, hash_buckets: 500}
+  item_id: {group: item, type: categorical, in_history: true}
+  category: {group: item, type: categorical, hash_buckets: 100, in_history: true}
+  words: {group: item, type: categorical_list, max_length: 2, hash_buckets: 100}
+  price: {group: item, type: numeric, transform: log}
+  query: {group: query, type: text, max_length: 3}
+  device: {group: context, type: categorical, hash_buckets: 10}
+"""
+"""Of the simulated shop's columns a few, mostly hashed: an analyzer of TensorFlow Transform takes seconds to build."""
 SMALL = (
     "embedding_size=8", "shared_bottom.bottom=[32, 16]", "shared_bottom.tower=[8]", "usr.rank=4", "train.epochs=2",
     "train.batch_size=256", "train.learning_rate=0.003",
@@ -25,9 +41,10 @@ SMALL = (
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the verbs make on the way to a served model."""
     out = tmp_path_factory.mktemp("shop")
+    (out / "schema.yaml").write_text(SCHEMA)
     commands = [
         ["simulate", f"--out={out}/logs", "--impressions=20000", "--seed=3"],
-        ["preprocess", f"--logs={out}/logs", f"--out={out}/data"],
+        ["preprocess", f"--logs={out}/logs", f"--schema={out}/schema.yaml", f"--out={out}/data"],
         ["train", f"--data={out}/data", f"--out={out}/run", "--set", *SMALL],
         ["evaluate", f"--run={out}/run", f"--out={out}/report"],
         ["export", f"--run={out}/run", f"--out={out}/serving"],
