@@ -37,9 +37,8 @@ from pipelines.shards import WriteShards
 from pipelines.split import SPLITS, CountMinutes, boundaries, count_minutes
 from pipelines.transform import preprocessing_fn, raw_feature_spec
 from usr_tf.errors import InputError
-from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, load_schema, parse_schema
+from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, SUCCESS, TIMESTAMP, USER, Schema, load_schema, parse_schema
 
-SUCCESS = "_SUCCESS"
 _COUNTS, _REJECTED = "counts", "rejected"
 _ATTACH_ROWS = 100_000
 _BYTES_PER_PARTITION = {".gz": 6 << 20, ".parquet": 12 << 20, ".jsonl": 48 << 20}

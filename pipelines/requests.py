@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.rows import RAW_ITEM
 from pipelines.shards import row_hash
-from usr_tf.schema import POSITION, REQUEST, SCENARIO, TIMESTAMP, Schema
+from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, TIMESTAMP, Schema
 
 REQUESTS_PER_SCENARIO = 200
 

@@ -11,11 +11,22 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from pipelines.join import Histories
 from pipelines.transform import raw_feature_spec
-from usr_tf.schema import ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, history_column, oracle_column
+from usr_tf.schema import (
+    ITEM,
+    POSITION,
+    RAW_ITEM,
+    RAW_USER,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    USER,
+    Schema,
+    history_column,
+    oracle_column,
+)
 
 BATCH_ROWS = 4096
 _BATCH_VALUES = 4 << 20
-RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 
 
 def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:

@@ -14,8 +14,7 @@ import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders import example_coder
 
-from pipelines.rows import RAW_ITEM, RAW_USER
-from usr_tf.schema import REQUEST
+from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
 

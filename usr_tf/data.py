@@ -13,8 +13,11 @@ import tensorflow_transform as tft
 from usr_tf.errors import InputError
 from usr_tf.schema import (
     POSITION,
+    RAW_ITEM,
+    RAW_USER,
     REQUEST,
     SCENARIO,
+    SUCCESS,
     TIMESTAMP,
     Schema,
     load_schema,
@@ -25,8 +28,6 @@ Split = Literal["train", "valid", "test"]
 Features = dict[str, tf.Tensor]
 Labels = dict[str, tf.Tensor]
 
-SUCCESS = "_SUCCESS"
-RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 _SHUFFLE_ROWS = 16_384
 
 
@@ -165,7 +166,6 @@ def densify(transformed: Features, schema: Schema) -> Features:
     """Transformed features as the model takes them: lists dense, 0 where they are shorter.
 
     `[B]` ids and numbers stay; lists become `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`.
-    The newest `max_length` actions are kept.
     """
     dense: Features = {}
     for name, values in transformed.items():

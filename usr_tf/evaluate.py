@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from usr_tf.data import RAW_ITEM, RAW_USER, Data, Split
+from usr_tf.data import Data, Split
 from usr_tf.metrics import Predictions, details_document, metrics_document
 from usr_tf.model import USRModel
 from usr_tf.report import write_report
 from usr_tf.run import Run
-from usr_tf.schema import POSITION, REQUEST, SCENARIO, oracle_column
+from usr_tf.schema import POSITION, RAW_ITEM, RAW_USER, REQUEST, SCENARIO, oracle_column
 
 _BATCH = 4096
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from usr_tf.config import Config, load_config
-from usr_tf.data import SUCCESS, Data, open_data, vocabulary_sizes
+from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
-from usr_tf.schema import Schema, load_schema
+from usr_tf.schema import SUCCESS, Schema, load_schema
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,11 @@ Group = Literal["user", "item", "query", "context"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text"]
 
 USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
-ACTION, POSITION, QUERY = "action", "position", "query"
+ACTION, POSITION = "action", "position"
+RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
+"""Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
+SUCCESS = "_SUCCESS"
+"""The file that a finished directory has, and that is written last."""
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_")
 

@@ -9,13 +9,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.config import Config, Train
-from usr_tf.data import SUCCESS, Data
+from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run, create_run, replace_text
+from usr_tf.schema import SUCCESS
 
 _LOG = logging.getLogger(__name__)
 

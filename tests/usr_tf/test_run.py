@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, small_config
-from usr_tf.data import SUCCESS, Data
+from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.run import create_run, open_run, open_run_data, replace_text
-from usr_tf.schema import parse_schema
+from usr_tf.schema import SUCCESS, parse_schema
 
 
 def test_a_new_run_has_settings_schema_transform_and_requests(toy_data, tmp_path):

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
-from usr_tf.data import SUCCESS, Data
+from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run
-from usr_tf.schema import parse_schema
+from usr_tf.schema import SUCCESS, parse_schema
 from usr_tf.train import Checkpoints, train
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
