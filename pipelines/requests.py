@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.shards import row_hash
-from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, TIMESTAMP, Schema
+from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 REQUESTS_PER_SCENARIO = 200
 
@@ -41,7 +41,7 @@ class SampleRequests(beam.PTransform):
             batches
             | "RowsOfChosen" >> beam.FlatMap(_rows_of, beam.pvalue.AsList(chosen))
             | "ByRequest" >> beam.GroupByKey()
-            | "Request" >> beam.Map(_to_request, self._schema)
+            | "Request" >> beam.FlatMap(_to_request, self._schema)
             | "ByScenario" >> beam.GroupByKey()
             | "Write" >> beam.Map(_write, self._directory)
         )
@@ -59,25 +59,30 @@ def _rows_of(batch: pa.RecordBatch, chosen: list[str]) -> Iterator[tuple[str, di
         yield row[REQUEST][0], row
 
 
-def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> tuple[str, dict[str, Any]]:
+def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of one request as one document: its user side once, its items a list.
 
-    All share the first row's moment and user side: a request is one moment of one user.
+    A request whose rows differ in more than their items is left out: it is not one moment of one user, and could
+    not be served as it was logged.
     """
     request, rows = element
-    rows = sorted(rows, key=lambda row: (row[TIMESTAMP], row[POSITION], row[RAW_ITEM]))
+    rows = sorted(rows, key=lambda row: (row[POSITION], row[RAW_ITEM]))
+    items = schema.features_of("item")
+    shared = [SCENARIO, *(name for name in schema.features if name not in items), *schema.history_columns]
     first = rows[0]
+    if any(row[name] != first[name] for row in rows for name in shared):
+        return
     inputs: dict[str, Any] = {}
     for name, feature in schema.features.items():
         values = [row[name] if feature.type == "categorical_list" else _one(row[name]) for row in rows]
-        inputs[name] = values if feature.group == "item" else values[0]
+        inputs[name] = values if name in items else values[0]
     for name in schema.history_columns:
         values, width = first[name], schema.history_width(name)
         if width:
             values = [values[start : start + width] for start in range(0, len(values), width)]
         inputs[name] = values
     scenario = first[SCENARIO][0]
-    return scenario, {"request_id": request, "scenario": scenario, "inputs": inputs}
+    yield scenario, {"request_id": request, "scenario": scenario, "inputs": inputs}
 
 
 def _one(values: list) -> Any:

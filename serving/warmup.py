@@ -82,7 +82,8 @@ def read_prediction_logs(version_dir: str | Path) -> list[prediction_log_pb2.Pre
 def write_logged_requests(version_dir: str | Path, requests_dir: str | Path, per_scenario: int = 20) -> int:
     """Writes warm-up records for every signature of a SavedModel from logged requests, and returns their number.
 
-    A scenario without a logged request gets one with a single blank item, so that its graphs are warm all the same.
+    A signature without a logged request gets one with a single blank item, so that its graph is warm all the same:
+    `serving_default` does, and a scenario that was never logged.
 
     Args:
       version_dir: the SavedModel's folder.
@@ -92,8 +93,6 @@ def write_logged_requests(version_dir: str | Path, requests_dir: str | Path, per
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
         scenario = name.removesuffix(EXAMPLES_SUFFIX)
-        if scenario not in signatures:  # serving_default: the same graph under another name
-            continue
         path = Path(requests_dir, f"{scenario}.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines()[:per_scenario] if path.exists() else []
         requests = [request_inputs(json.loads(line)["inputs"], signatures[scenario], path) for line in lines]

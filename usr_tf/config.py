@@ -74,6 +74,7 @@ class Train(_Strict):
     monitor: str = "val_nll"
     """What early stopping and the best checkpoint go by; higher is better where it ends in `auc`."""
     patience: int = Field(2, ge=0)
+    """Epochs without improvement that are put up with; one more, and training stops."""
 
 
 class Config(_Strict):

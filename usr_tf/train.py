@@ -45,6 +45,10 @@ def train(
         model = run.make_model()
         optimizer = make_optimizer(model, config.train)
     model.compile(optimizer=optimizer)
+    known = [metric.name for metric in model.metrics]
+    if config.train.monitor.removeprefix("val_") not in known:
+        expected = f"val_ and one of {', '.join(known)}"
+        raise InputError("train.monitor", repr(config.train.monitor), expected)
     valid = data.validation(config.train.batch_size) if data.rows("valid") else None
     checkpoints = Checkpoints(run, model, optimizer, config.train, validated=valid is not None)
     model.fit(

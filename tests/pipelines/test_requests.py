@@ -1,7 +1,7 @@
 import bisect
 from collections import defaultdict
 
-from pipelines.requests import REQUESTS_PER_SCENARIO
+from pipelines.requests import REQUESTS_PER_SCENARIO, _to_request
 from tests.pipelines.tiny import expected_history, parse_row, read_lines, read_rows
 
 
@@ -45,3 +45,13 @@ def test_lines_are_in_order(made):
         lines = path.read_text(encoding="utf-8").splitlines()
         assert lines
         assert all(bisect.bisect_left(lines, line) == number for number, line in enumerate(lines))
+
+
+def test_a_request_that_is_not_one_moment_of_one_user_is_left_out(made):
+    schema = made.shop.schema
+    row = {name: ["x"] for name in (*schema.features, *schema.history_columns, "scenario", "raw_item_id")}
+    rows = [{**row, "position": [position], "history_age": [7]} for position in (2, 1)]
+    [(_, whole)] = _to_request(("r", rows), schema)
+    assert whole["inputs"]["history_age"] == [7]
+    rows[1]["history_age"] = [8]
+    assert list(_to_request(("r", rows), schema)) == []
