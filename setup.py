@@ -33,6 +33,7 @@ setup(
         "scikit-learn",
         "tensorboard",
         "tensorflow>=2.21,<2.22",
+        "tensorflow-metadata",
         "tensorflow-recommenders==0.7.7",
         "tensorflow-serving-api==2.19.1",  # what tfx-bsl 1.21 allows
         "tensorflow-transform>=1.21,<1.22",

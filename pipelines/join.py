@@ -85,11 +85,12 @@ def histories(impressions: pa.Table, actions: pa.Table, credited: np.ndarray, sc
     shown_scenarios = impressions.column(SCENARIO).combine_chunks()
     of_impression = shown_scenarios.take(pa.array(credited, mask=credited == _NO_ROW))
     actions = actions.set_column(
-        actions.schema.get_field_index(SCENARIO), SCENARIO, pc.coalesce(scenarios, of_impression)
+        actions.schema.get_field_index(SCENARIO), SCENARIO, pc.coalesce(scenarios, of_impression, "")
     )
     actions = actions.filter(pc.is_in(actions.column(ACTION), pa.array(schema.history.actions, pa.string())))
-    order = [(USER, "ascending"), (TIMESTAMP, "ascending"), (ACTION, "ascending"), (ITEM, "ascending")]
-    actions = actions.sort_by([*order, (PLACE, "ascending")])
+    # The keys that no two actions share, so that ties in time have one order wherever their rows stand.
+    order = (USER, TIMESTAMP, ACTION, ITEM, SCENARIO, REQUEST, PLACE)
+    actions = actions.sort_by([(name, "ascending") for name in order])
 
     users = pd.concat([impressions.column(USER).to_pandas(), actions.column(USER).to_pandas()])
     codes = pd.factorize(users, sort=True)[0]
@@ -149,9 +150,7 @@ def _credit(shown: pd.DataFrame, done: pd.DataFrame, attribution: int) -> np.nda
     """`[actions]`: the row of the impression that each action is credited to, or -1."""
     credited = np.full(len(done), _NO_ROW, np.int64)
     by_request = done[REQUEST].notna()
-    match = done[by_request].merge(
-        shown.drop_duplicates([USER, ITEM, REQUEST]), on=[USER, ITEM, REQUEST], suffixes=("", "_shown")
-    )
+    match = done[by_request].merge(shown, on=[USER, ITEM, REQUEST], suffixes=("", "_shown"))
     _assign(credited, match, attribution)
     for names_scenario in (False, True):
         rows = done[~by_request & (done[SCENARIO].notna() == names_scenario)]

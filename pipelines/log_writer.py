@@ -13,9 +13,9 @@ from typing import Any, Self
 import orjson
 
 from usr_tf.errors import InputError
+from usr_tf.schema import OPTIONAL_TABLES, TABLES
 
-REQUIRED_TABLES = ("impressions", "actions", "items")
-TABLES = (*REQUIRED_TABLES, "users")
+REQUIRED_TABLES = tuple(table for table in TABLES if table not in OPTIONAL_TABLES)
 
 
 class LogWriter:

@@ -24,10 +24,20 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from usr_tf.errors import InputError
-from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Feature, Schema, oracle_column
+from usr_tf.schema import (
+    ACTION,
+    ITEM,
+    OPTIONAL_TABLES,
+    POSITION,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    USER,
+    Feature,
+    Schema,
+    oracle_column,
+)
 
-TABLES = ("impressions", "actions", "items", "users")
-OPTIONAL_TABLES = ("users",)
 PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
 
@@ -110,9 +120,9 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
     Raises:
       InputError: the table or one of its columns is missing.
     """
-    features = [name for name in columns_of(schema, table) if name in schema.features]
+    columns = columns_of(schema, table)
     if not paths:
-        needed = [name for name in features if name != USER]
+        needed = [name for name in columns if name in schema.features and name != USER]
         if needed:
             raise InputError(f"features.{needed[0]}", f"no {table} file among the logs", "one that holds this column")
         return
@@ -120,12 +130,12 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
         found = _peek_columns(path)
         if not found:
             continue
-        for name in features:
-            if name not in found:
+        for name, column in columns.items():
+            if name not in found and (column.required or name in schema.features):
                 raise InputError(
                     f"{path}: column {name!r}",
                     f"only {', '.join(sorted(found))} in its first {_PEEK_ROWS:,} rows",
-                    f"it, for features.{name} of the schema",
+                    f"it, for features.{name} of the schema" if name in schema.features else "this required column",
                 )
         return
     raise InputError(paths[0], "no rows", f"at least one row of {table}")

@@ -25,6 +25,8 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 from apache_beam.pvalue import AsSingleton, TaggedOutput
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
 from pipelines import logs
@@ -37,7 +39,19 @@ from pipelines.shards import WriteShards
 from pipelines.split import SPLITS, CountMinutes, boundaries, count_minutes
 from pipelines.transform import preprocessing_fn, raw_feature_spec
 from usr_tf.errors import InputError
-from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, SUCCESS, TIMESTAMP, USER, Schema, load_schema, parse_schema
+from usr_tf.schema import (
+    ACTION,
+    ITEM,
+    REQUEST,
+    SCENARIO,
+    SUCCESS,
+    TABLES,
+    TIMESTAMP,
+    USER,
+    Schema,
+    load_schema,
+    parse_schema,
+)
 
 _COUNTS, _REJECTED = "counts", "rejected"
 _ATTACH_ROWS = 100_000
@@ -74,9 +88,11 @@ def preprocess(
       InputError: anything wrong with the logs, the schema or the output directory.
     """
     out = out.rstrip("/") or out
+    if partitions is not None and partitions < 1:
+        raise InputError("--partitions", str(partitions), "a whole number from 1")
     schema_path = schema_path or FileSystems.join(logs_dir, "schema.yaml")
     schema = _load_schema(schema_path)
-    files = {table: logs.find_files(logs_dir, table) for table in logs.TABLES}
+    files = {table: logs.find_files(logs_dir, table) for table in TABLES}
     for table, paths in files.items():
         logs.check_columns(schema, table, paths)
     pipeline = _pipeline(beam_args)
@@ -330,7 +346,7 @@ def _add_counts(counts: Iterable[dict]) -> dict:
 def _stats(counts: dict, schema: Schema) -> dict:
     """`stats.json`, its keys in a fixed order and every scenario there."""
     counts = Counter(counts)
-    tables = [table for table in logs.TABLES if table != "users" or counts["rows", "users", "read"]]
+    tables = [table for table in TABLES if table != "users" or counts["rows", "users", "read"]]
     rows = {}
     for table in tables:
         rejected = {key[3]: n for key, n in sorted(counts.items()) if key[:3] == ("rows", table, "rejected")}
@@ -444,9 +460,6 @@ def _display(progress: bool, text: str) -> Iterator[None]:
     if not progress:
         yield
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         bar.add_task(text, total=None)
@@ -473,10 +486,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--partitions", type=int)
     known, beam_args = parser.parse_known_args(argv)
     try:
-        preprocess(known.logs, known.out, known.schema, beam_args, known.partitions, progress=True)
+        stats = preprocess(known.logs, known.out, known.schema, beam_args, known.partitions, progress=True)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    print(describe(stats))
     return 0
 
 

@@ -4,6 +4,7 @@ They warm up a server, load-test it, and prove that served scores equal offline 
 """
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from pipelines.shards import row_hash
 from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 REQUESTS_PER_SCENARIO = 200
+_CANDIDATES = 4
+"""Requests that are looked at for each one that is wanted: some may not be one moment of one user."""
 
 _Key = tuple[int, str]
 """Hash of a request id, and the id."""
@@ -34,7 +37,7 @@ class SampleRequests(beam.PTransform):
             batches
             | "Keys" >> beam.FlatMap(_request_keys)
             | "DistinctKeys" >> beam.Distinct()
-            | "Smallest" >> beam.combiners.Top.SmallestPerKey(REQUESTS_PER_SCENARIO)
+            | "Candidates" >> beam.combiners.Top.SmallestPerKey(_CANDIDATES * REQUESTS_PER_SCENARIO)
             | "Ids" >> beam.FlatMapTuple(lambda _, keys: [request for _, request in keys])
         )
         return (
@@ -42,7 +45,7 @@ class SampleRequests(beam.PTransform):
             | "RowsOfChosen" >> beam.FlatMap(_rows_of, beam.pvalue.AsList(chosen))
             | "ByRequest" >> beam.GroupByKey()
             | "Request" >> beam.FlatMap(_to_request, self._schema)
-            | "ByScenario" >> beam.GroupByKey()
+            | "Smallest" >> beam.combiners.Top.SmallestPerKey(REQUESTS_PER_SCENARIO)
             | "Write" >> beam.Map(_write, self._directory)
         )
 
@@ -59,8 +62,8 @@ def _rows_of(batch: pa.RecordBatch, chosen: list[str]) -> Iterator[tuple[str, di
         yield row[REQUEST][0], row
 
 
-def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of one request as one document: its user side once, its items a list.
+def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator[tuple[str, tuple[int, str]]]:
+    """The rows of one request as one document, its user side once, its items a list: `(scenario, (hash, JSON))`.
 
     A request whose rows differ in more than their items is left out: it is not one moment of one user, and could
     not be served as it was logged.
@@ -82,15 +85,16 @@ def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator
             values = [values[start : start + width] for start in range(0, len(values), width)]
         inputs[name] = values
     scenario = first[SCENARIO][0]
-    yield scenario, {"request_id": request, "scenario": scenario, "inputs": inputs}
+    document = {"request_id": request, "scenario": scenario, "inputs": inputs}
+    yield scenario, (zlib.crc32(request.encode("utf-8")), json.dumps(document, ensure_ascii=False))
 
 
 def _one(values: list) -> Any:
     return values[0] if values else None
 
 
-def _write(element: tuple[str, Iterable[dict]], directory: str) -> None:
+def _write(element: tuple[str, list[tuple[int, str]]], directory: str) -> None:
     scenario, documents = element
-    lines = sorted(json.dumps(document, ensure_ascii=False) for document in documents)
+    lines = sorted(f"{line}\n" for _, line in documents)
     with FileSystems.create(FileSystems.join(directory, f"{scenario}.jsonl"), "application/json") as stream:
-        stream.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+        stream.write("".join(lines).encode("utf-8"))

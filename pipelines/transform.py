@@ -9,10 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from usr_tf.schema import Feature, Schema, history_column
-
-AGE_BUCKETS = 32
-"""Ages of history are kept by their power of two, in seconds: the last bucket starts at 68 years."""
+from usr_tf.schema import AGE_BUCKETS, Feature, Schema, history_column
 
 Values = tf.Tensor | tf.SparseTensor
 

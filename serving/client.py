@@ -17,10 +17,9 @@ from tensorflow_serving.apis import (
 )
 
 from usr_tf.errors import InputError
+from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, history_column
 
-ITEM_ID = "item_id"
-HISTORY_PREFIX = "history_"
-EXAMPLES_SUFFIX = "_examples"
+HISTORY_PREFIX = history_column("")
 _CLICK = "ctr"
 _DOCUMENT_KEYS = ("scenario", "request_id", "inputs")
 _INT32_MAX = 2**31 - 1
@@ -133,11 +132,11 @@ class Client:
         if by not in outputs:
             raise InputError("by", repr(by), f"one of {', '.join(outputs)}")
         names = sorted(outputs, key=lambda name: (name != by, name != _CLICK, name))
-        items = request["inputs"].get(ITEM_ID)
+        items = request["inputs"].get(ITEM)
         return [
             {
                 "rank": rank,
-                **({"row": int(row)} if items is None else {ITEM_ID: items[row]}),
+                **({"row": int(row)} if items is None else {ITEM: items[row]}),
                 **{name: float(outputs[name][row]) for name in names},
             }
             for rank, row in enumerate(np.argsort(-outputs[by], kind="stable"), start=1)
@@ -222,7 +221,7 @@ def format_ranking(rows: Sequence[Mapping[str, Any]], title: str | None = None) 
     """The rows of `Client.score` as a table for a rich console."""
     table = Table(title=title)
     for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name == ITEM_ID else "right")
+        table.add_column(name, justify="left" if name == ITEM else "right")
     for row in rows:
         # Only the outputs are floats. Text() keeps an id such as "[red]" from being read as markup.
         table.add_row(*(Text(f"{value:.6f}" if isinstance(value, float) else str(value)) for value in row.values()))
@@ -294,7 +293,7 @@ def _neutral(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
-    reference = next((name for name in counts if name.endswith(ITEM_ID)), next(iter(counts), None))
+    reference = next((name for name in counts if name.endswith(ITEM)), next(iter(counts), None))
     for name, count in counts.items():
         if count != counts[reference]:
             expected = f"{counts[reference]}, one for each {unit} of {reference}"

@@ -13,7 +13,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.client import EXAMPLES_SUFFIX, HISTORY_PREFIX, TensorSpec, request_inputs
+from serving.client import HISTORY_PREFIX, TensorSpec, request_inputs
+from usr_tf.schema import EXAMPLES_SUFFIX
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
@@ -90,6 +91,7 @@ def write_logged_requests(version_dir: str | Path, requests_dir: str | Path, per
       requests_dir: holds `<scenario>.jsonl`, a request document a line (see `client.load_request`).
     """
     signatures = _signature_inputs(version_dir)
+    per_scenario = min(per_scenario, MAX_RECORDS // len(signatures))
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
         scenario = name.removesuffix(EXAMPLES_SUFFIX)

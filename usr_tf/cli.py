@@ -220,7 +220,7 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run, open_run_data
 
     run = open_run(values.run)
-    document, details = evaluate(run, open_run_data(run, values.data), values.out, values.split)
+    document, details = evaluate(run, open_run_data(run, values.data), values.out, values.split, progress=True)
     Console().print(format_table(document, details))
     print(f"{values.out}: metrics.json, details.json, report.html")
 

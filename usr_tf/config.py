@@ -71,6 +71,7 @@ class Train(_Strict):
     learning_rate: float = Field(1e-3, gt=0)
     """Adam, for everything else."""
     l2: float = Field(0.0, ge=0)
+    """Factor of the L2 penalty on the kernels of the backbone and the heads."""
     monitor: str = "val_nll"
     """What early stopping and the best checkpoint go by; higher is better where it ends in `auc`."""
     patience: int = Field(2, ge=0)

@@ -22,6 +22,9 @@ from usr_tf.run import Run, open_run
 from usr_tf.schema import ITEM
 from usr_tf.train import train
 
+_PARITY = 1e-5
+"""How far a served probability may lie from the offline one."""
+
 
 def demo(out: str | Path, impressions: int) -> None:
     """Runs the main job into `out` and prints what it made and where.
@@ -60,6 +63,8 @@ def demo(out: str | Path, impressions: int) -> None:
             asked = f"{scenario}: {request['inputs'].get('query') or 'no query'} ({file})"
             console.print(format_ranking(client.score(scenario, request), asked))
         requests, difference = serving_difference(run, data, client)
+    if difference > _PARITY:
+        raise RuntimeError(f"served and offline scores differ by {difference}, expected at most {_PARITY}")
     console.print(f"{requests} logged requests: served and offline scores differ by {difference:.1e} at the most")
     step("done")
 

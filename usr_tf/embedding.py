@@ -7,10 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.data import Features
-from usr_tf.schema import Feature, Schema, history_column
-
-ACTION_AGES = 33
-"""Ids of a history's age: padding, then powers of two in seconds (`pipelines.transform`)."""
+from usr_tf.schema import AGE_BUCKETS, Feature, Schema, history_column, parse_schema
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -44,7 +41,7 @@ class FeatureEmbedding(keras.layers.Layer):
             rows = {
                 "action": len(schema.history.actions) + 1,
                 "scenario": len(schema.scenarios) + 1,
-                "age": ACTION_AGES,
+                "age": AGE_BUCKETS + 1,
             }
             self._described = {
                 name: keras.layers.Embedding(count, self.item_width, name=history_column(name))
@@ -100,6 +97,4 @@ class FeatureEmbedding(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FeatureEmbedding":
-        from usr_tf.schema import parse_schema
-
         return cls(**{**config, "schema": parse_schema(config["schema"])})

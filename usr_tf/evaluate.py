@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
 
 from usr_tf.data import Data, Split
 from usr_tf.metrics import Predictions, details_document, metrics_document
@@ -16,16 +18,19 @@ from usr_tf.schema import POSITION, RAW_ITEM, RAW_USER, REQUEST, SCENARIO, oracl
 _BATCH = 4096
 
 
-def evaluate(run: Run, data: Data, out: str | Path, split: Split = "test", replicates: int = 200) -> tuple[dict, dict]:
+def evaluate(
+    run: Run, data: Data, out: str | Path, split: Split = "test", replicates: int = 200, progress: bool = False
+) -> tuple[dict, dict]:
     """Evaluates the run's best model and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
     Args:
       replicates: bootstrap samples of the users behind every interval.
+      progress: show a progress bar on standard error.
 
     Returns:
       What `metrics.json` and `details.json` hold.
     """
-    predictions = predict(run.load_model(), data, split)
+    predictions = predict(run.load_model(), data, split, progress=progress)
     document = metrics_document(predictions, data.schema)
     details = details_document(predictions, data.schema, data.item_clicks(), replicates=replicates)
     write_report(
@@ -39,8 +44,12 @@ def evaluate(run: Run, data: Data, out: str | Path, split: Split = "test", repli
     return document, details
 
 
-def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH) -> Predictions:
-    """The model's probabilities of every row of a split, with the row's keys and labels."""
+def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH, progress: bool = False) -> Predictions:
+    """The model's probabilities of every row of a split, with the row's keys and labels.
+
+    Args:
+      progress: show a progress bar on standard error.
+    """
     tasks = data.schema.task_names
 
     @tf.function(reduce_retracing=True)
@@ -53,7 +62,11 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH)
     def add(name: str, values: tf.Tensor) -> None:
         columns.setdefault(name, []).append(values.numpy())
 
-    for features, labels, keys in data.evaluation(batch_size, split):
+    batches = data.evaluation(batch_size, split)
+    if progress:
+        description = f"score the {split} split"
+        batches = track(batches, description, -(-data.rows(split) // batch_size), console=Console(stderr=True))
+    for features, labels, keys in batches:
         add(SCENARIO, features[SCENARIO])
         for name, values in keys.items():
             add(name, values)

@@ -19,11 +19,7 @@ from usr_tf.errors import InputError
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
 from usr_tf.run import Run
-from usr_tf.schema import Schema, history_column
-
-EXAMPLES_SUFFIX = "_examples"
-
-Raw = dict[str, tf.Tensor | tf.SparseTensor]
+from usr_tf.schema import EXAMPLES_SUFFIX, Schema, history_column
 
 
 def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] | None = None) -> Path:
@@ -66,19 +62,19 @@ class ServingModule(tf.Module):
         self._model = _Untracked(model)
         self._schema = model.schema
         self._raw_spec = output.raw_feature_spec()
-        self._weights = model.variables
         self._transform = output.transform_features_layer()
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The signatures of every scenario, and `serving_default`: the first one's examples."""
         signatures = {}
         for number, scenario in enumerate(self._schema.scenarios):
-            with folding():
-                request = tf.function(lambda inputs, number=number: self._score_request(inputs, number))
-                signatures[scenario] = request.get_concrete_function(request_spec(self._schema))
+            request = tf.function(lambda inputs, number=number: self._score_request(inputs, number))
             rows = tf.function(lambda examples, number=number: self._score_examples(examples, number))
-            spec = tf.TensorSpec([None], tf.string, name="examples")
-            signatures[scenario + EXAMPLES_SUFFIX] = rows.get_concrete_function(spec)
+            with folding():
+                signatures[scenario] = request.get_concrete_function(request_spec(self._schema))
+                spec = tf.TensorSpec([None], tf.string, name="examples")
+                signatures[scenario + EXAMPLES_SUFFIX] = rows.get_concrete_function(spec)
+        self._weights = [variable for signature in signatures.values() for variable in signature.variables]
         default = signatures[self._schema.scenarios[0] + EXAMPLES_SUFFIX]
         return {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: default, **signatures}
 

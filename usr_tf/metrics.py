@@ -108,14 +108,20 @@ def details_document(
     """`details.json`: what the figures of `metrics_document` are to be held against.
 
     Laid out as `metrics.json`; each task holds `intervals` (figure → [low, high] or null) and `baselines`
-    (`position` and `popularity` → `rank_metrics` of that score, or null where it is not known). Both
-    baselines rank by click, whatever the task.
+    (`position` and `popularity` → `rank_metrics` of that score and `auc_gain`, the interval of the model's
+    AUC less its, or null where it is not known). Both baselines rank by click, whatever the task.
 
     Args:
       train_clicks: item → (clicks, impressions) in the training split, for the popularity baseline.
     """
 
     def details(rows: Predictions, task: str) -> dict[str, Any]:
+        def held_against(score: np.ndarray) -> dict[str, Any]:
+            baseline = rows.with_probabilities({task: score})
+            gain = paired_bootstrap(rows, baseline, task, "auc", replicates, seed, level)
+            figures = rank_metrics(rows.labels[task], score, rows.user, rows.request)
+            return figures | {"auc_gain": None if gain is None else list(gain)}
+
         scores = {
             "position": position_baseline(rows),
             "popularity": None if train_clicks is None else popularity_baseline(rows, train_clicks),
@@ -126,10 +132,7 @@ def details_document(
                 for figure in figures
                 for interval in [bootstrap_interval(rows, task, figure, replicates, seed, level)]
             },
-            "baselines": {
-                name: None if score is None else rank_metrics(rows.labels[task], score, rows.user, rows.request)
-                for name, score in scores.items()
-            },
+            "baselines": {name: None if score is None else held_against(score) for name, score in scores.items()},
         }
 
     return {"level": level, "replicates": replicates, "seed": seed} | _by_scenario(predictions, schema, details)

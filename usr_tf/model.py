@@ -86,7 +86,8 @@ class USRModel(tfrs.Model):
         if self.interest_extractor or self.feature_generator:
             self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
-        self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, name="heads")
+        penalty = keras.regularizers.L2(share.l2) if share.l2 else None
+        self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, penalty, name="heads")
         self._contrastive = self._make_contrastive_losses()
 
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
@@ -163,6 +164,8 @@ class USRModel(tfrs.Model):
     def compute_loss(self, inputs: tuple[Features, Labels], training: bool = False) -> tf.Tensor:
         """This replica's share of the batch's loss; the shares of equal parts add up to the mean.
 
+        Where the last batch of a shard leaves the replicas unequal parts, each part still counts the same.
+
         `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`.
         """
         (features, labels), scenario = inputs, inputs[0][SCENARIO]
@@ -180,7 +183,7 @@ class USRModel(tfrs.Model):
             loss += self._contrastive_losses(read, trigger, views)
         for task, auc in enumerate(self._auc):
             auc.update_state(labels[auc.task], tf.exp(log_p.scenario[:, task]), scenario)
-        self._terms["loss"].update_state(loss)
+        self._terms["loss"].update_state(loss, tf.shape(scenario)[0])
         return loss / self._replicas
 
     def train_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:

@@ -7,7 +7,6 @@ import base64
 import html
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rich.table import Table
 from sklearn.metrics import roc_curve
 
 from usr_tf.errors import InputError
+from usr_tf.files import replace_text
 from usr_tf.metrics import FIGURES, Predictions
 from usr_tf.schema import Schema
 
@@ -85,7 +85,7 @@ def write_report(
         "metrics.json": _json(document),
     }
     for name, text in texts.items():
-        _replace(out_dir / name, text)
+        replace_text(out_dir / name, text)
 
 
 def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Table:
@@ -155,23 +155,14 @@ def _json(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 # The page.
 
 _HOW_TO_READ = (
     (
         "AUC",
         "The chance that a row with the action is scored above a row without it. 0.5 is guessing, 1 is perfect. The "
-        "interval comes from resampling users, since the rows of one user are not independent. To compare two "
-        "models on the same rows, take the paired interval of their difference, which is narrower.",
+        "interval comes from resampling users, since the rows of one user are not independent. The "
+        "interval of the difference to a baseline, on the same users, is in details.json.",
     ),
     (
         "Position and popularity",

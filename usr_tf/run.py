@@ -1,8 +1,8 @@
 """A training run on disk: what `train` leaves and `evaluate` and `export` open."""
 
 import dataclasses
+import filecmp
 import shutil
-import uuid
 from pathlib import Path
 
 import tensorflow as tf
@@ -10,6 +10,7 @@ import tensorflow as tf
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
+from usr_tf.files import replace_text
 from usr_tf.model import USRModel
 from usr_tf.schema import SUCCESS, Schema, load_schema
 
@@ -55,7 +56,10 @@ class Run:
             raise InputError(self.best, "no checkpoint", "the one that training left")
         model = self.make_model()
         model.make_variables()
-        model.checkpoint().restore(path).assert_existing_objects_matched()
+        try:
+            model.checkpoint().restore(path).assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:  # a weight is missing, or has another shape
+            raise InputError(path, "weights of another model", "those of this version of usr_tf") from error
         return model
 
 
@@ -72,8 +76,7 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     if settings.exists():
         if load_config(settings) != config:
             raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
-        if load_schema(directory / "schema.yaml") != data.schema:
-            raise InputError(directory / "schema.yaml", "another schema than the data's", "the same, to go on")
+        _check_same(run, data)
         return run
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,13 +112,17 @@ def open_run_data(run: Run, directory: str | Path | None) -> Data:
     if directory is None:
         raise InputError("--data", "nothing", "the directory of the data, which the run does not name")
     data = open_data(directory)
-    if data.schema != run.schema:
-        raise InputError(directory, "another schema than the run's", f"that of {run.directory / 'schema.yaml'}")
+    _check_same(run, data)
     return data
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file aside and renames it, so that nobody reads half of it."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+def _check_same(run: Run, data: Data) -> None:
+    """Refuses data whose ids mean something else than the run's: another schema, or another transform."""
+    if load_schema(run.directory / "schema.yaml") != data.schema:
+        raise InputError(data.directory, "another schema than the run's", f"that of {run.directory / 'schema.yaml'}")
+    mine, other = run.transform, data.directory / "transform"
+    files = {path.relative_to(mine) for path in mine.rglob("*") if path.is_file()}
+    if files != {path.relative_to(other) for path in other.rglob("*") if path.is_file()} or not all(
+        filecmp.cmp(mine / file, other / file, shallow=False) for file in files
+    ):
+        raise InputError(other, "another transform than the run's", "the one that the run was trained with")

@@ -22,8 +22,16 @@ USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "
 ACTION, POSITION = "action", "position"
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 """Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
+EXAMPLES_SUFFIX = "_examples"
+"""`<scenario>_examples` is the signature of serialized rows beside the one of the scenario's name."""
+RESERVED_SCENARIOS = ("serving_default", "overall")
+AGE_BUCKETS = 32
+"""Ages of history are told apart by their power of two, in seconds: the last bucket starts at 68 years."""
 SUCCESS = "_SUCCESS"
 """The file that a finished directory has, and that is written last."""
+TABLES = ("impressions", "actions", "items", "users")
+"""Tables of a log directory."""
+OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_")
 
@@ -163,6 +171,13 @@ class Schema(_Strict):
     def _names_agree(self) -> "Schema":
         _refuse_repeats("scenarios", self.scenarios)
         _refuse_repeats("tasks", self.task_names)
+        _refuse_repeats("history.actions", self.history.actions)
+        for scenario in self.scenarios:
+            if scenario in RESERVED_SCENARIOS or scenario.endswith(EXAMPLES_SUFFIX):
+                raise ValueError(
+                    f"scenarios: found the reserved name {scenario!r}, expected a name other than "
+                    f"{', '.join(RESERVED_SCENARIOS)} and not ending in {EXAMPLES_SUFFIX}"
+                )
         for name in self.task_names:
             if name in RESERVED or name.startswith(RESERVED_PREFIXES):
                 raise ValueError(f"tasks: found the reserved column {name!r}, expected another name for the task")

@@ -12,10 +12,11 @@ from usr_tf.config import Config, Train
 from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
+from usr_tf.files import replace_text
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
-from usr_tf.run import Run, create_run, replace_text
+from usr_tf.run import Run, create_run
 from usr_tf.schema import SUCCESS
 
 _LOG = logging.getLogger(__name__)
@@ -37,18 +38,15 @@ def train(
       InputError: `out` is taken, or no metric has the name `config.train.monitor`.
     """
     config = config.model_copy(update={"data": str(data.directory.resolve())})
-    run = create_run(Path(out), data, config)
     keras.utils.set_random_seed(config.seed)
     strategy = strategy or default_strategy()
     _LOG.info("%d replicas in sync", strategy.num_replicas_in_sync)
     with strategy.scope():
-        model = run.make_model()
+        model = USRModel.from_data(data, config)
         optimizer = make_optimizer(model, config.train)
     model.compile(optimizer=optimizer)
-    known = [metric.name for metric in model.metrics]
-    if config.train.monitor.removeprefix("val_") not in known:
-        expected = f"val_ and one of {', '.join(known)}"
-        raise InputError("train.monitor", repr(config.train.monitor), expected)
+    _check_monitor(config.train.monitor, model)
+    run = create_run(Path(out), data, config)
     valid = data.validation(config.train.batch_size) if data.rows("valid") else None
     checkpoints = Checkpoints(run, model, optimizer, config.train, validated=valid is not None)
     model.fit(
@@ -72,6 +70,13 @@ def train(
 def default_strategy() -> tf.distribute.Strategy:
     """One replica a GPU; TensorFlow's default strategy where there is none."""
     return tf.distribute.MirroredStrategy() if tf.config.list_logical_devices("GPU") else tf.distribute.get_strategy()
+
+
+def _check_monitor(monitor: str, model: USRModel) -> None:
+    """Refuses the name of no validation metric before anything is written."""
+    known = [metric.name for metric in model.metrics if not metric.name.endswith("_contrastive")]  # training's alone
+    if monitor.removeprefix("val_") not in known:
+        raise InputError("train.monitor", repr(monitor), f"val_ and one of {', '.join(known)}")
 
 
 class Checkpoints(keras.callbacks.Callback):

@@ -1,4 +1,5 @@
 import bisect
+import json
 from collections import defaultdict
 
 from pipelines.requests import REQUESTS_PER_SCENARIO, _to_request
@@ -51,7 +52,7 @@ def test_a_request_that_is_not_one_moment_of_one_user_is_left_out(made):
     schema = made.shop.schema
     row = {name: ["x"] for name in (*schema.features, *schema.history_columns, "scenario", "raw_item_id")}
     rows = [{**row, "position": [position], "history_age": [7]} for position in (2, 1)]
-    [(_, whole)] = _to_request(("r", rows), schema)
-    assert whole["inputs"]["history_age"] == [7]
+    [(_, (_, whole))] = _to_request(("r", rows), schema)
+    assert json.loads(whole)["inputs"]["history_age"] == [7]
     rows[1]["history_age"] = [8]
     assert list(_to_request(("r", rows), schema)) == []

@@ -128,17 +128,23 @@ def expected_labels(impressions: list[dict], actions: list[dict], schema: Schema
 def expected_history(
     shown: dict, impressions: list[dict], actions: list[dict], items: list[dict], schema: Schema
 ) -> dict[str, list]:
-    """One impression's history columns, straight from DESIGN §2; ties in time by action, item and place."""
+    """One impression's history columns, straight from DESIGN §2; ties in time by all that tells two actions apart."""
     catalogue = {item["item_id"]: item for item in items}
-    past = [
-        (action["timestamp"], action["action"], action["item_id"], place, action)
-        for place, action in enumerate(actions)
-        if action["user_id"] == shown["user_id"]
-        and action["timestamp"] < shown["timestamp"]
-        and action["action"] in schema.history.actions
-    ]
+    past = []
+    for place, action in enumerate(actions):
+        if action["user_id"] != shown["user_id"] or action["action"] not in schema.history.actions:
+            continue
+        if action["timestamp"] >= shown["timestamp"]:
+            continue
+        scenario = action.get("scenario")
+        if scenario is None:
+            credit = expected_credit(impressions, action, schema.labels.attribution)
+            scenario = "" if credit is None else impressions[credit]["scenario"]
+        request = action.get("request_id")
+        ties = (action["action"], action["item_id"], scenario, request is None, request or "", place)
+        past.append((action["timestamp"], *ties, scenario, action))
     columns: dict[str, list] = {name: [] for name in schema.history_columns}
-    for *_, action in sorted(past, key=lambda entry: entry[:4])[-schema.history.max_length :]:
+    for *_, scenario, action in sorted(past, key=lambda entry: entry[:7])[-schema.history.max_length :]:
         for name in schema.history_features:
             value = catalogue[action["item_id"]].get(name)
             width = schema.history_width(f"history_{name}")
@@ -147,10 +153,6 @@ def expected_history(
                 columns[f"history_{name}"] += itertools.islice(filled, width)
             else:
                 columns[f"history_{name}"].append("" if value is None else value)
-        scenario = action.get("scenario")
-        if scenario is None:
-            credit = expected_credit(impressions, action, schema.labels.attribution)
-            scenario = "" if credit is None else impressions[credit]["scenario"]
         columns["history_action"].append(action["action"])
         columns["history_scenario"].append(scenario)
         columns["history_age"].append(shown["timestamp"] - action["timestamp"])

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.saved import check_config
-from usr_tf.embedding import ACTION_AGES, FeatureEmbedding
-from usr_tf.schema import parse_schema
+from usr_tf.embedding import FeatureEmbedding
+from usr_tf.schema import AGE_BUCKETS, parse_schema
 
 SCHEMA = parse_schema("""
 scenarios: [search, recommendation]
@@ -69,7 +69,7 @@ def test_an_action_is_its_item_and_what_was_done_where_and_when(embedding):
     action, scenario, age = (
         next(w for w in embedding.weights if f"history_{n}" in w.name) for n in ("action", "scenario", "age")
     )
-    assert [table.shape[0] for table in (action, scenario, age)] == [3, 3, ACTION_AGES]
+    assert [table.shape[0] for table in (action, scenario, age)] == [3, 3, AGE_BUCKETS + 1]
     action.assign(np.arange(9).reshape(3, 3))
     scenario[1].assign([10, 20, 30])
     age[5].assign([100, 200, 300])

@@ -194,9 +194,10 @@ def test_a_contrastive_loss_of_weight_zero_is_not_made():
     assert "interest_contrastive" not in names
 
 
-def test_l2_is_a_penalty_on_the_kernels_of_the_backbone():
+def test_l2_is_a_penalty_on_the_kernels_of_backbone_and_heads():
     model = make(train={"l2": 0.5})
-    kernels = [variable for variable in model.backbone.trainable_variables if "kernel" in variable.name]
+    penalised = model.backbone.trainable_variables + model.heads.trainable_variables
+    kernels = [variable for variable in penalised if "kernel" in variable.name]
     squares = 0.5 * sum(float(tf.reduce_sum(kernel**2)) for kernel in kernels)
     assert float(tf.add_n(model.losses)) == pytest.approx(squares, rel=1e-5)
     assert not make().losses

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.data import Data
 from usr_tf.errors import InputError
-from usr_tf.run import create_run, open_run, open_run_data, replace_text
+from usr_tf.files import replace_text
+from usr_tf.run import create_run, open_run, open_run_data
 from usr_tf.schema import SUCCESS, parse_schema
 
 
@@ -32,8 +33,25 @@ def test_another_configuration_is_refused(toy_data, tmp_path):
 def test_another_schema_is_refused(toy_data, tmp_path):
     create_run(tmp_path, toy_data, small_config())
     other = toy_data.schema.model_copy(update={"scenarios": ("search", "feed")})
-    with pytest.raises(InputError, match=r"schema.yaml: found another schema than the data's, expected the same"):
+    with pytest.raises(InputError, match=r"found another schema than the run's, expected that of .*schema.yaml"):
         create_run(tmp_path, Data(toy_data.directory, other), small_config())
+
+
+def test_another_transform_is_refused(toy_data, tmp_path):
+    run = create_run(tmp_path / "run", toy_data, small_config())
+    vocabulary = next((run.transform / "transform_fn" / "assets").iterdir())
+    vocabulary.write_bytes(b"another\n" + vocabulary.read_bytes())
+    with pytest.raises(InputError, match="found another transform than the run's"):
+        create_run(tmp_path / "run", toy_data, small_config())
+    with pytest.raises(InputError, match="found another transform than the run's"):
+        open_run_data(run, toy_data.directory)
+
+
+def test_weights_of_another_model_are_refused(toy_data, tmp_path):
+    run = create_run(tmp_path, toy_data, small_config())
+    tf.train.Checkpoint(embedding=tf.train.Checkpoint()).save(str(run.best / "ckpt"))
+    with pytest.raises(InputError, match="found weights of another model"):
+        run.load_model()
 
 
 def test_a_finished_run_is_refused(toy_data, tmp_path):
@@ -90,7 +108,7 @@ def test_data_of_another_schema_is_refused(toy_run, tmp_path):
     other = parse_schema(toy_run.schema.to_yaml().replace("max_length: 4", "max_length: 5"))
     (tmp_path / SUCCESS).touch()
     (tmp_path / "schema.yaml").write_text(other.to_yaml())
-    with pytest.raises(InputError, match="found another schema than the run's"):
+    with pytest.raises(InputError, match=r"found another schema than the run's"):
         open_run_data(toy_run, tmp_path)
 
 

@@ -107,6 +107,14 @@ MISTAKES = {
     "scenarios: twice": (with_keys(scenarios=["a", "b", "a"]), "scenarios: found 'a' twice, expected each name once"),
     "scenarios: no name": (with_keys(scenarios=["my search"]), "scenarios.0: found 'my search', expected letters"),
     "tasks: none": (with_keys(tasks=[]), "tasks: found []"),
+    "history.actions: twice": (
+        with_keys(history={"actions": ["click", "click"]}),
+        "history.actions: found 'click' twice, expected each name once",
+    ),
+    "scenarios: a signature's name": (
+        with_keys(scenarios=["a", "a_examples"]),
+        "scenarios: found the reserved name 'a_examples', expected a name other than serving_default, overall",
+    ),
     "tasks: twice": (with_keys(tasks=MINIMAL["tasks"] * 2), "tasks: found 'ctr' twice"),
     "tasks: no action": (with_keys(tasks=[{"name": "ctr"}]), "tasks.0.action: found nothing, expected this required"),
     "tasks: unknown key": (
@@ -266,7 +274,7 @@ def documents(draw) -> dict:
         "scenarios": [f"s_{name}" for name in draw(st.lists(names, unique=True, min_size=1, max_size=4))],
         "tasks": [{"name": f"t_{name}", "action": name} for name in draw(st.lists(names, unique=True, min_size=1))],
         "labels": {"attribution": f"{draw(st.integers(1, 10**6))}ms", "global_window": f"{draw(st.integers(1, 99))}h"},
-        "history": {"actions": draw(st.lists(names, max_size=3)), "max_length": draw(st.integers(1, 99))},
+        "history": {"actions": draw(st.lists(names, unique=True, max_size=3)), "max_length": draw(st.integers(1, 99))},
         "split": {"valid": draw(st.floats(0, 0.49)), "test": draw(st.floats(0, 0.5))},
         "features": features,
     }
