@@ -379,6 +379,12 @@ def test_the_missing_column_of_a_feature_is_refused(tmp_path):
         check_columns(SCHEMA, "items", [str(path)])
 
 
+def test_a_missing_key_column_is_refused(tmp_path):
+    path = write(tmp_path, "actions", {"user_id": "u", "item_id": "a", "action": "click"})
+    with pytest.raises(InputError, match=r"actions.*: column 'timestamp': found only .*, expected this required column"):
+        check_columns(SCHEMA, "actions", [str(path)])
+
+
 def test_a_column_that_a_few_rows_have_is_enough(tmp_path):
     check_columns(SCHEMA, "items", [str(write(tmp_path, "items", "{", "3", {"item_id": "a"}, ITEM))])
 
