@@ -381,7 +381,7 @@ def test_the_missing_column_of_a_feature_is_refused(tmp_path):
 
 def test_a_missing_key_column_is_refused(tmp_path):
     path = write(tmp_path, "actions", {"user_id": "u", "item_id": "a", "action": "click"})
-    with pytest.raises(InputError, match=r"actions.*: column 'timestamp': found only .*, expected this required column"):
+    with pytest.raises(InputError, match=r"column .timestamp.: found only .*, expected this required column"):
         check_columns(SCHEMA, "actions", [str(path)])
 
 
