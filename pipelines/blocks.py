@@ -1,44 +1,100 @@
-"""Arrow blocks as Beam elements: split by the hash of a key column, and packed as bytes for the shuffle."""
+"""Arrow blocks as Beam elements: split by the hash of a key column, and stored between two stages.
 
+A local runner keeps all that one stage passes to the next in the memory of a single process. There, blocks go to
+files and only their places through the runner. A distributed runner has a shuffle of its own, on disks: there the
+blocks themselves travel.
+"""
+
+import uuid
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-Block = tuple[str, bytes]
+Handle = bytes | tuple[str, int, int]
+"""A packed block, or where one lies: file, offset, bytes."""
+Block = tuple[str, Handle]
 """A table's name, and rows of it."""
 
-
-def pack(batch: pa.RecordBatch) -> bytes:
-    """`batch` as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-def unpack(packed: bytes) -> pa.RecordBatch:
-    """The batch that `pack` packed."""
-    with pa.ipc.open_stream(packed) as stream:
+class BlockStore:
+    """Where blocks lie between two stages; every copy that Beam makes of a store writes a file of its own.
+
+    Args:
+      directory: a local one for the files; None to hand out the blocks themselves.
+    """
+
+    def __init__(self, directory: str | None = None):
+        self._directory = directory
+        self._path = ""
+
+    def put(self, batch: pa.RecordBatch) -> Handle:
+        """Stores a block. It can be read at once, from any process of this machine."""
+        packed = _pack(batch)
+        if self._directory is None:
+            return packed
+        self._path = self._path or str(Path(self._directory, uuid.uuid4().hex))
+        with open(self._path, "ab") as stream:
+            start = stream.tell()
+            stream.write(packed)
+        return self._path, start, len(packed)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_path": ""}
+
+
+def load(handle: Handle) -> pa.RecordBatch:
+    """The block that `BlockStore.put` stored."""
+    if not isinstance(handle, bytes):
+        path, offset, size = handle
+        with open(path, "rb", buffering=0) as stream:
+            stream.seek(offset)
+            handle = stream.read(size)
+    with pa.ipc.open_stream(handle) as stream:
         return stream.read_next_batch()
 
 
-def partition(table: str, batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tuple[int, Block]]:
-    """The rows of `batch`, keyed by the partition that the hash of their `key` falls in."""
-    values = batch.column(key).to_numpy(zero_copy_only=False).astype(object)
-    of_row = (pd.util.hash_array(values) % np.uint64(partitions)).astype(np.int64)
+def partition(batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of `batch` by the partition that the hash of their `key` falls in."""
+    codes = batch.column(key).dictionary_encode()
+    of_key = pd.util.hash_array(codes.dictionary.to_numpy(zero_copy_only=False).astype(object)) % np.uint64(partitions)
+    of_row = of_key.astype(np.int64)[codes.indices.to_numpy()]
     order = np.argsort(of_row, kind="stable")
     batch = batch.take(pa.array(order))
     starts = np.searchsorted(of_row[order], np.arange(partitions + 1))
     for number in range(partitions):
         if starts[number] < starts[number + 1]:
-            yield number, (table, pack(batch.slice(starts[number], starts[number + 1] - starts[number])))
+            yield number, batch.slice(starts[number], starts[number + 1] - starts[number])
+
+
+def gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    """Batches put together to about `size` rows."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= size:
+            yield pa.concat_batches(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def tables_of(blocks: Iterable[Block], schemas: dict[str, pa.Schema]) -> dict[str, pa.Table]:
     """All rows of a partition, a table each; a table without rows is empty."""
     batches: dict[str, list[pa.RecordBatch]] = {table: [] for table in schemas}
-    for table, packed in blocks:
-        batches[table].append(unpack(packed))
+    for table, handle in blocks:
+        batches[table].append(load(handle))
     return {table: pa.Table.from_batches(batches[table], schema) for table, schema in schemas.items()}
+
+
+def _pack(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_PACKED) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue().to_pybytes()

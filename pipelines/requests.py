@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.blocks import Handle, load
 from pipelines.shards import row_hash
 from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
@@ -26,22 +27,25 @@ _Key = tuple[int, str]
 
 
 class SampleRequests(beam.PTransform):
-    """Writes `DIRECTORY/<scenario>.jsonl`: the requests with the smallest hashes, so a rerun takes the same."""
+    """Writes `DIRECTORY/<scenario>.jsonl` of handles of row blocks.
+
+    Takes the requests with the smallest hashes, so a rerun takes the same.
+    """
 
     def __init__(self, schema: Schema, directory: str):
         super().__init__()
         self._schema, self._directory = schema, directory
 
-    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+    def expand(self, handles: beam.PCollection) -> beam.PCollection:
         chosen = (
-            batches
+            handles
             | "Keys" >> beam.FlatMap(_request_keys)
             | "DistinctKeys" >> beam.Distinct()
             | "Candidates" >> beam.combiners.Top.SmallestPerKey(_CANDIDATES * REQUESTS_PER_SCENARIO)
             | "Ids" >> beam.FlatMapTuple(lambda _, keys: [request for _, request in keys])
         )
         return (
-            batches
+            handles
             | "RowsOfChosen" >> beam.FlatMap(_rows_of, beam.pvalue.AsList(chosen))
             | "ByRequest" >> beam.GroupByKey()
             | "Request" >> beam.FlatMap(_to_request, self._schema)
@@ -50,13 +54,15 @@ class SampleRequests(beam.PTransform):
         )
 
 
-def _request_keys(batch: pa.RecordBatch) -> Iterator[tuple[str, _Key]]:
+def _request_keys(handle: Handle) -> Iterator[tuple[str, _Key]]:
+    batch = load(handle)
     scenarios, requests = (batch.column(name).flatten().to_pylist() for name in (SCENARIO, REQUEST))
     hashes = row_hash(batch, [REQUEST]).view(np.int64).tolist()  # signed, as Beam codes integers
     yield from set(zip(scenarios, zip(hashes, requests, strict=True), strict=True))
 
 
-def _rows_of(batch: pa.RecordBatch, chosen: list[str]) -> Iterator[tuple[str, dict]]:
+def _rows_of(handle: Handle, chosen: list[str]) -> Iterator[tuple[str, dict]]:
+    batch = load(handle)
     requests = batch.column(REQUEST).flatten()
     for row in batch.filter(pc.is_in(requests, pa.array(chosen, pa.string()))).to_pylist():
         yield row[REQUEST][0], row

@@ -14,29 +14,30 @@ import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders import example_coder
 
+from pipelines.blocks import BlockStore, Handle, load
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
-
-Chunk = tuple[np.ndarray, list[bytes]]
-"""Hash of each row, and its serialized `tf.Example`."""
+_CHUNK = pa.schema({"hash": pa.uint64(), "example": pa.binary()})
 
 
 class WriteShards(beam.PTransform):
     """Writes batches of transformed rows as `DIRECTORY/part-00000-of-0000N.tfrecord.gz`.
 
-    A row's shard and its place there follow from a hash of its keys, so a rerun writes the same files.
+    A row's shard and its place there follow from a hash of its keys, so a rerun writes the same files. A shard is
+    held in memory while it is written.
     """
 
-    def __init__(self, directory: str, shards: int):
+    def __init__(self, directory: str, shards: int, store: BlockStore):
         super().__init__()
-        self._directory, self._shards = directory, shards
+        self._directory, self._shards, self._store = directory, shards, store
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        empty = pa.RecordBatch.from_pylist([], _CHUNK)
         every_shard = batches.pipeline | "EveryShard" >> beam.Create(
-            [(shard, (np.zeros(0, np.uint64), [])) for shard in range(self._shards)]
+            [(shard, BlockStore().put(empty)) for shard in range(self._shards)]
         )
-        chunks = batches | "Serialize" >> beam.FlatMap(_serialize, self._shards)
+        chunks = batches | "Serialize" >> beam.ParDo(_Serialize(self._shards, self._store))
         return (
             (chunks, every_shard)
             | beam.Flatten()
@@ -54,15 +55,20 @@ def row_hash(batch: pa.RecordBatch, names: Iterable[str]) -> np.ndarray:
     return hashed
 
 
-def _serialize(batch: pa.RecordBatch | tuple, shards: int) -> Iterator[tuple[int, Chunk]]:
-    batch = batch[0] if isinstance(batch, tuple) else batch
-    encoded = example_coder.RecordBatchToExamples(_as_bytes(batch))
-    examples = np.array([_in_order(example) for example in encoded], dtype=object)
-    hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
-    shard_of = (hashes >> np.uint64(32)) % np.uint64(shards)
-    for shard in np.unique(shard_of):
-        rows = shard_of == shard
-        yield int(shard), (hashes[rows], examples[rows].tolist())
+class _Serialize(beam.DoFn):
+    """Batches of transformed rows → `(shard, chunk of serialized rows)`."""
+
+    def __init__(self, shards: int, store: BlockStore):
+        self._shards, self._store = shards, store
+
+    def process(self, batch: pa.RecordBatch | tuple) -> Iterator[tuple[int, Handle]]:
+        batch = batch[0] if isinstance(batch, tuple) else batch
+        examples = pa.array(map(_in_order, example_coder.RecordBatchToExamples(_as_bytes(batch))), pa.binary())
+        hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
+        chunk = pa.RecordBatch.from_arrays([pa.array(hashes), examples], schema=_CHUNK)
+        shard_of = (hashes >> np.uint64(32)) % np.uint64(self._shards)
+        for shard in np.unique(shard_of):
+            yield int(shard), self._store.put(chunk.filter(pa.array(shard_of == shard)))
 
 
 def _in_order(example: bytes) -> bytes:
@@ -80,17 +86,18 @@ def _as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.cast(layout)
 
 
-def _write(element: tuple[int, Iterable[Chunk]], directory: str, shards: int) -> str:
-    shard, chunks = element[0], list(element[1])
-    hashes = np.concatenate([chunk[0] for chunk in chunks])
-    examples = [example for chunk in chunks for example in chunk[1]]
+def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int) -> str:
+    shard = element[0]
+    rows = pa.Table.from_batches([load(handle) for handle in element[1]], _CHUNK)
+    order = np.argsort(rows.column("hash").to_numpy(), kind="stable")
+    examples = rows.column("example").combine_chunks()
     path = FileSystems.join(directory, f"part-{shard:05}-of-{shards:05}.tfrecord.gz")
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "shard")
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=_COMPRESSION_LEVEL)
         with tf.io.TFRecordWriter(str(local), options) as writer:
-            for row in np.argsort(hashes, kind="stable"):
-                writer.write(examples[row])
+            for row in order.tolist():
+                writer.write(examples[row].as_py())
         aside = f"{path}.{uuid.uuid4().hex}.tmp"
         with local.open("rb") as source, FileSystems.create(aside, "application/octet-stream", "uncompressed") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)

@@ -157,8 +157,15 @@ def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _import_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("source", None, "Whose logs: ga360", flag_values=values)
-    flags.DEFINE_multi_string("input", None, "Files, patterns or directories to read", flag_values=values)
+    flags.DEFINE_string(
+        "source", None, "Whose logs: ga360, ga4, kuaisar, diginetica, or MODULE:CLASS of your own", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
+    )
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 
 
@@ -166,8 +173,11 @@ def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     import json
 
     from pipelines.sources import import_logs
+    from pipelines.sources.lists import parse_lists
 
-    print(json.dumps(import_logs(values.source, values.input, values.out), indent=2))
+    sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
+    options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
+    print(json.dumps(import_logs(values.source, values.input, values.out, options=options), indent=2))
 
 
 def _preprocess_flags(values: flags.FlagValues) -> None:
@@ -180,7 +190,8 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
 
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
-    from pipelines.preprocess import describe, preprocess
+    from pipelines.preprocess import preprocess
+    from pipelines.stats import describe
 
     stats = preprocess(values.logs, values.out, values.schema, beam_options, values.partitions, progress=True)
     print(describe(stats))

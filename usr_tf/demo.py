@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pipelines.preprocess import describe, preprocess
+from pipelines.preprocess import preprocess
 from pipelines.simulate import simulate
+from pipelines.stats import describe
 from serving.client import Client, format_ranking
 from serving.server import serve_in_background
 from serving.warmup import write_logged_requests

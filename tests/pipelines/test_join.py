@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import rows as rows_module
-from pipelines.blocks import partition, tables_of
+from pipelines.blocks import BlockStore, partition, tables_of
 from pipelines.join import attach, first_of_each, histories, label
 from pipelines.logs import PLACE
 from pipelines.rows import BATCH_ROWS, batch_rows, make_batches, row_schema
@@ -217,8 +217,8 @@ def test_shuffled_rows_and_other_partitions_make_the_same_rows(drawn, partitions
         blocks = {number: [] for number in range(partitions)}
         for table, rows in placed.items():
             for batch in to_table(rows, schema, table).to_batches(max_chunksize=3):
-                for number, block in partition(table, batch, "user_id", partitions):
-                    blocks[number].append(block)
+                for number, part in partition(batch, "user_id", partitions):
+                    blocks[number].append((table, BlockStore().put(part)))
         found = []
         for of_partition in blocks.values():
             layouts = {table: to_table([], schema, table).schema for table in placed}
@@ -362,9 +362,8 @@ def test_partitions_hold_every_row_of_a_key_once():
     rows = [shown(f"r{number}", number, user=f"u{random.Random(number).randrange(9)}") for number in range(100)]
     batch = to_table(rows, schema, "impressions").to_batches()[0]
     of_user, found = {}, []
-    for number, block in partition("impressions", batch, "user_id", 4):
-        table = tables_of([block], {"impressions": batch.schema})["impressions"]
-        for row in table.to_pylist():
+    for number, part in partition(batch, "user_id", 4):
+        for row in part.to_pylist():
             assert of_user.setdefault(row["user_id"], number) == number
             found.append(row[PLACE])
     assert sorted(found) == list(range(100))

@@ -16,8 +16,9 @@ import tensorflow_transform as tft
 from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines import shards
-from pipelines.preprocess import SUCCESS, describe, main, preprocess
+from pipelines.preprocess import main, preprocess
 from pipelines.split import SPLITS
+from pipelines.stats import describe
 from pipelines.transform import raw_feature_spec
 from tests.pipelines.tiny import (
     expected_history,
@@ -30,7 +31,7 @@ from tests.pipelines.tiny import (
 )
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
-from usr_tf.schema import load_schema
+from usr_tf.schema import SUCCESS, load_schema
 
 MINUTE = 60_000
 SMALL_SCHEMA = """

@@ -1,0 +1,61 @@
+"""The data directory: made ready before the job, marked as whole after it."""
+
+import json
+
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.logs import match_in
+from pipelines.split import SPLITS
+from usr_tf.errors import InputError
+from usr_tf.schema import SUCCESS, Schema
+
+TEMP = ".temp"
+_SCHEMA = "schema.yaml"
+_WRITTEN = (*SPLITS, "transform", "requests", "rejected", "stats.json", TEMP, _SCHEMA)  # the schema goes last
+
+
+def prepare(out: str, schema: Schema) -> None:
+    """Makes `out` a directory with the schema in it alone, clearing away an unfinished try of ours.
+
+    Such a try is told by its schema and by holding nothing else than we write: no other file is ever deleted.
+
+    Raises:
+      InputError: `out` holds finished data or files of others, or cannot be written.
+    """
+    if FileSystems.exists(FileSystems.join(out, SUCCESS)):
+        raise InputError(out, "finished data", "a new or an unfinished directory")
+    try:
+        paths = match_in(out, ["**"])
+        found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
+        foreign = [name for name in found if name not in _WRITTEN or _SCHEMA not in found]
+        if foreign:
+            raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
+        if FileSystems.exists(out):
+            ours = [FileSystems.join(out, name) for name in _WRITTEN]
+            FileSystems.delete([path for path in ours if FileSystems.exists(path)])
+        else:
+            FileSystems.mkdirs(out)
+        with FileSystems.create(FileSystems.join(out, _SCHEMA), "text/plain") as stream:
+            stream.write(schema.to_yaml().encode("utf-8"))
+        for name in (*SPLITS, TEMP):
+            FileSystems.mkdirs(FileSystems.join(out, name))
+    except (OSError, BeamIOError) as error:
+        raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
+
+
+def finish(out: str) -> None:
+    """Clears the scratch files away and marks `out` as whole."""
+    FileSystems.delete([FileSystems.join(out, TEMP)])
+    with FileSystems.create(FileSystems.join(out, SUCCESS)) as marker:
+        marker.write(b"")
+
+
+def read_json(path: str) -> dict:
+    with FileSystems.open(path) as stream:
+        return json.loads(stream.read())
+
+
+def write_json(document: dict, path: str) -> None:
+    with FileSystems.create(path, "application/json") as stream:
+        stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")

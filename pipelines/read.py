@@ -1,0 +1,44 @@
+"""The first stage of the job: a table of the logs as blocks of sound rows."""
+
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+
+from pipelines import logs
+from pipelines.blocks import BlockStore
+from pipelines.rejected import COUNTS, REJECTED, set_aside
+from usr_tf.schema import Schema
+
+
+class ReadTable(beam.PTransform):
+    """Reads the files of a table. Outputs: `rows` (record batches), `rejected` blocks, `counts`."""
+
+    def __init__(self, schema: Schema, table: str, paths: list[str], store: BlockStore):
+        super().__init__()
+        self._paths, self._read = paths, _ReadFile(schema, table, store)
+
+    def expand(self, pipeline):  # Beam warns of hints that are several outputs
+        return (
+            pipeline
+            | "Files" >> beam.Create(list(enumerate(self._paths)))
+            | "OneWorkerAFile" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(self._read).with_outputs(COUNTS, REJECTED, main="rows")
+        )
+
+
+class _ReadFile(beam.DoFn):
+    """`(number, path)` → the sound rows of a file, in blocks."""
+
+    def __init__(self, schema: Schema, table: str, store: BlockStore):
+        self._schema, self._table, self._store = schema, table, store
+
+    def process(self, element: tuple[int, str]) -> Iterator:
+        number, path = element
+        read = 0
+        for batch, rejected in logs.read_file(path, number, self._schema, self._table):
+            read += batch.num_rows + len(rejected)
+            yield from set_aside(rejected, self._table, self._store)
+            if batch.num_rows:
+                yield batch
+        yield TaggedOutput(COUNTS, {("rows", self._table, "read"): read})

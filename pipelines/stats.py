@@ -1,0 +1,71 @@
+"""`stats.json`: what was read, written and rejected, and what the splits hold."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipelines.split import SPLITS
+from usr_tf.errors import InputError
+from usr_tf.schema import TABLES, Schema
+
+
+def add_counts(counts: Iterable[dict]) -> dict:
+    """The sum of many `{path into the document: count}`."""
+    total: Counter = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def document(counts: dict, schema: Schema) -> dict:
+    """`stats.json` of all counts, its keys in a fixed order and every scenario there."""
+    counts = Counter(counts)
+    tables = [table for table in TABLES if table != "users" or counts["rows", "users", "read"]]
+    rows = {}
+    for table in tables:
+        rejected = {key[3]: n for key, n in sorted(counts.items()) if key[:3] == ("rows", table, "rejected")}
+        rows[table] = {
+            "read": counts["rows", table, "read"],
+            "written": counts["rows", table, "written"],
+            "rejected": rejected,
+        }
+    splits = {
+        split: {
+            scenario: {name: counts["splits", split, scenario, name] for name in ("impressions", *schema.label_names)}
+            for scenario in schema.scenarios
+        }
+        for split in SPLITS
+    }
+    return {"rows": rows, "splits": splits}
+
+
+def describe(stats: dict) -> str:
+    """`stats.json` in a few lines."""
+    lines = []
+    for table, rows in stats["rows"].items():
+        rejected = ", ".join(f"{count:,} {reason}" for reason, count in rows["rejected"].items()) or "none"
+        lines.append(f"{table}: {rows['read']:,} read, {rows['written']:,} written, rejected: {rejected}")
+    for split, scenarios in stats["splits"].items():
+        for scenario, counts in scenarios.items():
+            shown, *labels = (f"{count:,} {name}" for name, count in counts.items())
+            lines.append(f"{split} {scenario}: {shown}; {', '.join(labels)}")
+    return "\n".join(lines)
+
+
+def check(stats: dict, logs_dir: str) -> None:
+    """Refuses data without a training row; checks that every row read is accounted for.
+
+    Raises:
+      InputError: no sound impression at all, or none to train on.
+    """
+    for table, counts in stats["rows"].items():
+        if counts["read"] != counts["written"] + sum(counts["rejected"].values()):
+            raise AssertionError(f"{table}: rows were lost: {counts}")
+    impressions = stats["rows"]["impressions"]
+    if not impressions["written"]:
+        raise InputError(
+            logs_dir, f"no sound impression (rejected: {impressions['rejected']})", "at least one; see rejected/"
+        )
+    if not any(counts["impressions"] for counts in stats["splits"]["train"].values()):
+        raise InputError(
+            logs_dir, f"no sound impression to train on (rejected: {impressions['rejected']})", "one; see rejected/"
+        )
