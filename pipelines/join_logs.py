@@ -23,6 +23,7 @@ from pipelines.split import SPLITS, CountMinutes, boundaries, count_minutes
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema
 
 _BLOCK_ROWS = 100_000
+_SPLIT = "_split"  # no feature can have this name
 
 
 class JoinLogs(beam.PTransform):
@@ -128,13 +129,17 @@ class _JoinUsers(beam.DoFn):
             yield from set_aside_marked(tables[table], ~first, "duplicate", table, self._store)
             tables[table] = tables[table].filter(pa.array(first))
             yield TaggedOutput(COUNTS, {("rows", table, "written"): tables[table].num_rows})
-        impressions = tables["impressions"].sort_by([(name, "ascending") for name in (TIMESTAMP, USER, REQUEST, PLACE)])
+        impressions = tables["impressions"]
         if not impressions.num_rows:
             return
+        # A user's rows together: what they share is packed, counted and looked up once a block.
+        of_split = np.searchsorted(bounds, impressions.column(TIMESTAMP).to_numpy(), side="right")
+        order = [(_SPLIT, "ascending"), *((name, "ascending") for name in (USER, TIMESTAMP, REQUEST, PLACE))]
+        impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
         labels, credited = label(impressions, tables["actions"], schema)
         past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
         impressions, _ = attach(impressions, tables["users"], USER)
-        stops = [*np.searchsorted(impressions.column(TIMESTAMP).to_numpy(), bounds), impressions.num_rows]
+        stops = np.cumsum(np.bincount(of_split, minlength=len(SPLITS))).tolist()
         start = 0
         for split, stop in zip(SPLITS, stops, strict=True):
             part = slice(start, stop)

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
-from tfx_bsl.coders import example_coder
 
 from pipelines.blocks import BlockStore, Handle, load
+from pipelines.examples import encode_examples
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
@@ -63,27 +63,11 @@ class _Serialize(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch | tuple) -> Iterator[tuple[int, Handle]]:
         batch = batch[0] if isinstance(batch, tuple) else batch
-        examples = pa.array(map(_in_order, example_coder.RecordBatchToExamples(_as_bytes(batch))), pa.binary())
         hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
-        chunk = pa.RecordBatch.from_arrays([pa.array(hashes), examples], schema=_CHUNK)
+        chunk = pa.RecordBatch.from_arrays([pa.array(hashes), encode_examples(batch)], schema=_CHUNK)
         shard_of = (hashes >> np.uint64(32)) % np.uint64(self._shards)
         for shard in np.unique(shard_of):
             yield int(shard), self._store.put(chunk.filter(pa.array(shard_of == shard)))
-
-
-def _in_order(example: bytes) -> bytes:
-    """A `tf.Example` with its features by name, which the encoder puts in another order for every row and run.
-
-    Costs 13 µs a row, makes reruns equal to the byte and the files a fifth smaller.
-    """
-    return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
-
-
-def _as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Lists of strings as lists of bytes, the one kind that the encoder takes."""
-    strings, binary = pa.list_(pa.string()), pa.list_(pa.binary())
-    layout = pa.schema({field.name: binary if field.type == strings else field.type for field in batch.schema})
-    return batch.cast(layout)
 
 
 def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int) -> str:
