@@ -41,7 +41,7 @@ from usr_tf.schema import (
 PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
 
-_LINE_BITS = 40
+LINE_BITS = 40
 _BLOCK_BYTES = 4 << 20
 _PARQUET_ROWS = 32_768
 _PEEK_ROWS = 10_000
@@ -106,6 +106,25 @@ def find_files(logs: str, table: str) -> list[str]:
     return paths
 
 
+def match_files(pattern: str, table: str) -> list[str]:
+    """The files of a table that match a path or a pattern, in order of their names.
+
+    Raises:
+      InputError: none does, one is of no kind that we read, or one of its numbered shards is missing.
+    """
+    try:
+        paths = sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list)
+    except BeamIOError as error:
+        raise InputError(pattern, f"no readable files ({error})", f"files of {table}") from error
+    if not paths:
+        raise InputError(pattern, "no file", f"at least one of {table}")
+    for path in paths:
+        if not path.endswith(_SUFFIXES):
+            raise InputError(path, "another kind of file", f"one that ends in {', '.join(_SUFFIXES)}")
+    _refuse_missing_shards(paths)
+    return paths
+
+
 def match_in(directory: str, patterns: list[str]) -> list[str]:
     """The files that match in a directory, whose own name may hold a pattern's signs."""
     literal = re.sub(r"[*?\[]", "?", directory)
@@ -153,7 +172,7 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
     first_line = 1
     for block in _blocks(path, list(columns_of(schema, table))):
         rows = block.num_rows if isinstance(block, pa.RecordBatch) else block.count(b"\n")
-        place = (number << _LINE_BITS) + first_line
+        place = (number << LINE_BITS) + first_line
         batch = _convert(block, schema, table, place, rows)
         if batch is not None:
             yield batch, []
@@ -165,9 +184,18 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
         first_line += rows
 
 
-def describe_place(place: int, paths: list[str]) -> str:
-    """`place` as a person reads it: `impressions.jsonl.gz:17`."""
-    return f"{paths[place >> _LINE_BITS].rpartition('/')[2]}:{place & ((1 << _LINE_BITS) - 1)}"
+def convert_rows(rows: list[dict], places: list[int], schema: Schema, table: str) -> tuple[pa.RecordBatch, list[dict]]:
+    """`read_file` of rows that are dictionaries already, each with its place."""
+    batch, rejected = _convert_row_by_row(rows, schema, table, 0)
+    at = batch.schema.get_field_index(PLACE)
+    batch = batch.set_column(at, PLACE, pa.array(places, pa.int64()).take(batch.column(PLACE)))
+    return batch, [{**entry, "place": places[entry["place"]]} for entry in rejected]
+
+
+def describe_place(place: int, names: list[str]) -> str:
+    """`place` as a person reads it: `impressions.jsonl.gz:17`; of a table without lines, its name."""
+    name = names[place >> LINE_BITS].rpartition("/")[2]
+    return f"{name}:{place & ((1 << LINE_BITS) - 1)}" if name.endswith(_SUFFIXES) else name
 
 
 def _arrow_type(feature: Feature) -> pa.DataType:
@@ -335,10 +363,14 @@ def _allowed_values(schema: Schema) -> dict[str, tuple[str, ...]]:
 
 
 def _convert_row_by_row(
-    block: bytes | pa.RecordBatch, schema: Schema, table: str, place: int
+    block: bytes | pa.RecordBatch | list[dict], schema: Schema, table: str, place: int
 ) -> tuple[pa.RecordBatch, list[dict]]:
     columns, allowed = columns_of(schema, table), _allowed_values(schema)
-    rows: Iterable[Any] = block.to_pylist() if isinstance(block, pa.RecordBatch) else block[:-1].split(b"\n")
+    rows: Iterable[Any]
+    if isinstance(block, list):
+        rows = block
+    else:
+        rows = block.to_pylist() if isinstance(block, pa.RecordBatch) else block[:-1].split(b"\n")
     sound, rejected = [], []
     for offset, row in enumerate(rows):
         if isinstance(row, bytes):

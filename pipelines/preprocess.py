@@ -5,7 +5,7 @@ Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --
 
 import argparse
 import contextlib
-import math
+import datetime
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,40 +15,49 @@ from apache_beam.io.filesystems import FileSystems
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines import logs, stats
+from pipelines import stats
 from pipelines.beam_options import is_local, make_pipeline
 from pipelines.blocks import BlockStore
+from pipelines.earlier import Earlier, copy_transform, open_earlier
+from pipelines.inputs import Inputs, check_columns, find_inputs, partitions_for
 from pipelines.join_logs import JoinLogs
-from pipelines.output import TEMP, finish, prepare, read_json, write_json
-from pipelines.read import ReadTable
+from pipelines.output import SCHEMA, TEMP, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.read import reader
 from pipelines.rejected import COUNTS, REJECTED, WriteRejected
 from pipelines.requests import SampleRequests
-from pipelines.split import SPLITS
+from pipelines.split import EVER, SPLITS
 from pipelines.transform_splits import TransformSplits
 from usr_tf.errors import InputError
-from usr_tf.schema import TABLES, Schema, load_schema, parse_schema
-
-_BYTES_PER_PARTITION = {".gz": 6 << 20, ".parquet": 12 << 20, ".jsonl": 48 << 20}
+from usr_tf.schema import Schema
 
 
 def preprocess(
-    logs_dir: str,
+    logs_dir: str | None,
     out: str,
     schema_path: str | None = None,
     beam_args: Sequence[str] = (),
     partitions: int | None = None,
     progress: bool = False,
+    *,
+    tables: Sequence[str] = (),
+    transform: str | None = None,
+    grow_from: str | None = None,
+    since: str | None = None,
 ) -> dict:
     """Turns a log directory into training data.
 
     Args:
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads.
+      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
       out: the directory to write. `_SUCCESS` comes last; an unfinished earlier try is cleared away.
       schema_path: default `LOGS/schema.yaml`.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
       partitions: parts that the items and the users are split into, each joined in memory; also the number
         of training shards. Default: by the size of the logs.
       progress: show a progress display on standard error.
+      tables: `TABLE=WHERE` for tables that lie elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
+      transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
+      grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
+      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
 
     Returns:
       What `stats.json` holds.
@@ -59,15 +68,21 @@ def preprocess(
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
-    schema = _load_schema(schema_path or FileSystems.join(logs_dir, "schema.yaml"))
-    files = {table: logs.find_files(logs_dir, table) for table in TABLES}
-    for table, paths in files.items():
-        logs.check_columns(schema, table, paths)
+    if schema_path is None and logs_dir is None:
+        raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
+    schema_path = schema_path or FileSystems.join(logs_dir, SCHEMA)
+    schema = read_schema(schema_path)
+    earlier = open_earlier(transform, grow_from, schema, schema_path)
+    start = _milliseconds(since) if since else EVER
+    inputs = find_inputs(logs_dir, tables)
+    check_columns(schema, inputs)
     pipeline = make_pipeline(beam_args)
     prepare(out, schema)
-    partitions = partitions or _default_partitions(files)
-    with _display(progress, f"preprocess {logs_dir}"), _scratch(pipeline, out) as store:
-        build(pipeline, schema, files, out, partitions, store)
+    if earlier:
+        copy_transform(earlier, FileSystems.join(out, TRANSFORM))
+    partitions = partitions or partitions_for(inputs)
+    with _display(progress, f"preprocess {logs_dir or out}"), _scratch(pipeline, out) as store:
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start)
         try:
             pipeline.run().wait_until_finish()
         except Exception as error:
@@ -76,43 +91,42 @@ def preprocess(
                 raise
             raise found from error
     document = read_json(FileSystems.join(out, "stats.json"))
-    stats.check(document, logs_dir)
+    stats.check(document, logs_dir or out)
     finish(out)
     return document
 
 
 def build(
-    pipeline: beam.Pipeline, schema: Schema, files: dict[str, list[str]], out: str, partitions: int, store: BlockStore
+    pipeline: beam.Pipeline,
+    schema: Schema,
+    inputs: Inputs,
+    out: str,
+    partitions: int,
+    store: BlockStore,
+    earlier: Earlier | None = None,
+    since: int = EVER,
 ) -> None:
     """Adds the whole job to `pipeline`."""
     read = {
-        table: pipeline | f"Read[{table}]" >> ReadTable(schema, table, paths, store)
-        for table, paths in files.items()
-        if paths
+        table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
+        for table, names in inputs.items()
+        if names
     }
-    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store)
+    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
     rejected, counts = (
         [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
     )
     splits = {split: joined[split] for split in SPLITS}
-    _ = splits | "Transform" >> TransformSplits(schema, out, FileSystems.join(out, TEMP), partitions, store)
+    growth = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
     _ = splits["test"] | "SampleRequests" >> SampleRequests(schema, FileSystems.join(out, "requests"))
-    _ = rejected | "WriteRejected" >> WriteRejected(files, FileSystems.join(out, "rejected"))
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
     _ = (
-        counts
+        (counts, growth)
+        | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
         | "Stats" >> beam.Map(stats.document, schema)
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
-
-
-def _default_partitions(files: dict[str, list[str]]) -> int:
-    size = 0.0
-    for paths in files.values():
-        for path in paths:
-            per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if path.endswith(suffix))
-            size += FileSystems.get_filesystem(path).size(path) / per_partition
-    return min(4096, max(4, math.ceil(size)))
 
 
 @contextlib.contextmanager
@@ -126,11 +140,14 @@ def _scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
             yield BlockStore(directory)
 
 
-def _load_schema(path: str) -> Schema:
-    if "://" not in path:
-        return load_schema(path)
-    with FileSystems.open(path) as stream:
-        return parse_schema(stream.read().decode("utf-8"), path)
+def _milliseconds(since: str) -> int:
+    try:
+        moment = datetime.datetime.fromisoformat(since)
+    except ValueError as error:
+        expected = "a date or time in ISO 8601, such as 2026-11-21 or 2026-11-21T06:00:00Z"
+        raise InputError("--since", repr(since), expected) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)
 
 
 @contextlib.contextmanager
@@ -148,13 +165,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Raw logs to training data; every other option goes to Beam.", allow_abbrev=False
     )
-    parser.add_argument("--logs", required=True)
+    parser.add_argument("--logs")
     parser.add_argument("--out", required=True)
     parser.add_argument("--schema")
+    parser.add_argument("--table", action="append", default=[])
     parser.add_argument("--partitions", type=int)
+    parser.add_argument("--transform")
+    parser.add_argument("--grow_from")
+    parser.add_argument("--since")
     known, beam_args = parser.parse_known_args(argv)
     try:
-        document = preprocess(known.logs, known.out, known.schema, beam_args, known.partitions, progress=True)
+        document = preprocess(
+            known.logs,
+            known.out,
+            known.schema,
+            beam_args,
+            known.partitions,
+            progress=True,
+            tables=known.table,
+            transform=known.transform,
+            grow_from=known.grow_from,
+            since=known.since,
+        )
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,14 +5,21 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from pipelines import logs
+from pipelines import bigquery, logs
 from pipelines.blocks import BlockStore
 from pipelines.rejected import COUNTS, REJECTED, set_aside
 from usr_tf.schema import Schema
 
 
-class ReadTable(beam.PTransform):
-    """Reads the files of a table. Outputs: `rows` (record batches), `rejected` blocks, `counts`."""
+def reader(schema: Schema, table: str, names: list[str], store: BlockStore) -> beam.PTransform:
+    """The transform that reads a table from its inputs. Outputs: `rows` (record batches), `rejected`, `counts`."""
+    if bigquery.is_table(names[0]):
+        return bigquery.ReadBigQuery(schema, table, names[0], store)
+    return ReadFiles(schema, table, names, store)
+
+
+class ReadFiles(beam.PTransform):
+    """Reads the files of a table, each as a whole by one worker."""
 
     def __init__(self, schema: Schema, table: str, paths: list[str], store: BlockStore):
         super().__init__()
