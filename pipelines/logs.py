@@ -292,17 +292,10 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
         else:
             if block.startswith(b"{") + block.count(b"\n{") != rows:  # blank lines, or two objects on one line
                 return None
-            parsed = pa_json.read_json(
-                pa.BufferReader(block),
-                read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
-                parse_options=pa_json.ParseOptions(
-                    explicit_schema=pa.schema({name: column.type for name, column in columns.items()}),
-                    unexpected_field_behavior="ignore",
-                ),
-            )
+            parsed = _parse_json(block, columns)
             if parsed.num_rows != rows:
                 return None
-            arrays = [parsed.column(name).combine_chunks() for name in columns]
+            arrays = [parsed.column(name).combine_chunks().cast(column.type) for name, column in columns.items()]
         arrays = [
             pc.if_else(pc.equal(values, ""), None, values) if _is_optional_key(name, column) else values
             for values, (name, column) in zip(arrays, columns.items(), strict=True)
@@ -313,6 +306,36 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
     except (pa.ArrowException, ValueError):
         return None
     return batch if _is_clean(batch, columns, schema) else None
+
+
+def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
+    """The `columns` of a block of JSON Lines; ids may be whole numbers throughout the block.
+
+    Raises:
+      pyarrow.ArrowInvalid: the block is not clean, or a column of it is of several types.
+    """
+
+    def parse(types: dict[str, pa.DataType], others: str) -> pa.Table:
+        return pa_json.read_json(
+            pa.BufferReader(block),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            parse_options=pa_json.ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior=others),
+        )
+
+    types = {name: column.type for name, column in columns.items()}
+    try:
+        return parse(types, "ignore")
+    except pa.ArrowInvalid:
+        ids = {name for name, kind in types.items() if kind == _STRING}
+        table = parse({name: kind for name, kind in types.items() if name not in ids}, "infer")
+        for name in ids & {*table.column_names}:
+            found = table.schema.field(name).type
+            if not (found in (_STRING, _INTEGER) or pa.types.is_null(found)):  # such as texts that look like dates
+                raise
+        absent = [name for name in types if name not in table.column_names]
+        for name in absent:
+            table = table.append_column(name, pa.nulls(table.num_rows, types[name]))
+        return table
 
 
 def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -182,6 +182,22 @@ def test_a_number_that_is_none_is_missing(tmp_path, number):
     assert read(path, "items") == ([{"item_id": "i", PLACE: 1}, {**ITEM, PLACE: 2}], [])
 
 
+def test_a_block_whose_ids_are_all_whole_numbers_needs_no_closer_look(tmp_path, monkeypatch):
+    rows = [{**IMPRESSION, "item_id": number, "query": "2024-01-01" if number == 2 else None} for number in range(3)]
+    path = write(tmp_path, "impressions", *rows, {**IMPRESSION, "item_id": -7, "query": "tea"})
+    monkeypatch.setattr(logs, "_convert_row_by_row", None)
+    sound, rejected = read(path, "impressions")
+    assert [row["item_id"] for row in sound] == ["0", "1", "2", "-7"]
+    assert [row.get("query") for row in sound] == [None, None, "2024-01-01", "tea"]
+    assert not rejected
+
+
+@pytest.mark.parametrize("query", ["2024-01-01", "2024-01-01T10:00:00"])
+def test_numbers_for_ids_let_no_text_become_a_date(tmp_path, query):
+    sound, _ = read(write(tmp_path, "impressions", {**IMPRESSION, "item_id": 1, "query": query}), "impressions")
+    assert (sound[0]["item_id"], sound[0]["query"]) == ("1", query)
+
+
 def test_an_empty_request_or_scenario_of_an_action_is_none(tmp_path):
     empty = {**ACTION, "request_id": "", "scenario": ""}
     expected = [{**ACTION, PLACE: 1}]
