@@ -1,6 +1,9 @@
 """Import of foreign logs into the raw-log contract (DESIGN §2): `usr-tf import`."""
 
-from collections.abc import Sequence
+import importlib
+import inspect
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,55 +12,94 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipelines.log_writer import LogWriter
-from pipelines.sources.base import REJECTED, Source, find_inputs
+from pipelines.sources.base import Row, Source
+from pipelines.sources.diginetica import Diginetica
+from pipelines.sources.ga4 import GA4
 from pipelines.sources.ga360 import GA360
+from pipelines.sources.inputs import Inputs, find_inputs
+from pipelines.sources.kuaisar import KuaiSAR
 from usr_tf.errors import InputError
+from usr_tf.schema import parse_schema
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (GA360,)}
+__all__ = ["SOURCES", "Inputs", "Row", "Source", "import_logs"]
+
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (GA360, GA4, KuaiSAR, Diginetica)}
 
 
-def import_logs(source: str | Source, inputs: Sequence[str], out: str | Path, progress: bool = True) -> dict[str, Any]:
-    """Writes the logs of `inputs` as a directory `out`, whole or not at all.
+def import_logs(
+    source: str | Source,
+    inputs: Sequence[str],
+    out: str | Path,
+    progress: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes the logs of `inputs` as a local directory `out`, whole or not at all.
 
     Beside the tables and `schema.yaml` there are `import.json`, which holds what this returns, and
     `rejected.jsonl`: file, line and reason of each input row that could not be read.
 
     Args:
-      source: A name among `SOURCES`, or a source that has not read yet.
-      inputs: Files, patterns or directories.
+      source: A name among `SOURCES`, `MODULE:CLASS`, or a source that has not read yet.
+      inputs: Files, patterns or directories, local or of any Beam file system, and `bigquery:` tables.
       out: The directory to make; it may exist if it is empty.
       progress: Shows a progress bar on stderr.
+      options: Keyword arguments of the source's constructor, where `source` is a name.
 
     Returns:
-      `{"source", "inputs", "rejected": {reason: rows}, …}`, the rest being the source's own counts.
+      `{"source", "inputs", "rows": {table: n}, "rejected": {reason: n}, …}`, the rest being the source's own counts.
 
     Raises:
-      InputError: an unknown source, no such file, an unreadable one, nothing to import, or `out` is taken.
+      InputError: an unknown source or option, no such file, an unreadable one, nothing to import, or `out` is taken.
     """
-    reader = _open_source(source)
-    paths = find_inputs(inputs)
-    rejected: dict[str, int] = {}
-    with LogWriter(out, reader.schema()) as logs, _progress_bar(progress) as bar:
-        task = bar.add_task(f"import {reader.name}", total=sum(path.stat().st_size for path in paths))
+    reader = source if isinstance(source, Source) else _make_source(source, options or {})
+    schema = reader.schema()
+    parse_schema(schema, f"schema.yaml of {reader.name}")
+    files = find_inputs(inputs)
+    rejected: Counter[str] = Counter()
+    with LogWriter(out, schema) as logs, _progress_bar(progress) as bar:
+        task = bar.add_task(f"import {reader.name}", total=sum(file.size for file in files))
         with (logs.folder / "rejected.jsonl").open("wb") as rejects:
-            for table, row in reader.read(paths, lambda size: bar.advance(task, size)):
-                if table == REJECTED:
-                    rejected[row["reason"]] = rejected.get(row["reason"], 0) + 1
-                    rejects.write(orjson.dumps(row) + b"\n")
-                else:
-                    logs.write(table, row)
-        report = {"source": reader.name, "inputs": [str(path) for path in paths], **reader.report()}
-        report["rejected"] = rejected
+
+            def reject(path: str, number: int, reason: str) -> None:
+                rejected[reason] += 1
+                rejects.write(orjson.dumps({"file": path, "line": number, "reason": reason}) + b"\n")
+
+            for table, row in reader.read(Inputs(files, lambda size: bar.advance(task, size), reject)):
+                logs.write(table, row)
+        bar.update(task, completed=bar.tasks[task].total)  # a file that no source asks for stays unread
+        report = {
+            "source": reader.name,
+            "inputs": [file.path for file in files],
+            "rows": logs.counts,
+            **reader.report(),
+            "rejected": dict(rejected),
+        }
         (logs.folder / "import.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
     return report
 
 
-def _open_source(source: str | Source) -> Source:
-    if isinstance(source, Source):
-        return source
-    if source not in SOURCES:
-        raise InputError("--source", repr(source), f"one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[source]()
+def _make_source(name: str, options: Mapping[str, Any]) -> Source:
+    kind = _load_source(name) if ":" in name else SOURCES.get(name)
+    if kind is None:
+        raise InputError("--source", repr(name), f"one of {', '.join(sorted(SOURCES))}, or MODULE:CLASS")
+    known = inspect.signature(kind).parameters
+    for option in options:
+        if option not in known:
+            raise InputError("--source", f"{name!r}, which takes no {option}", "a source that does")
+    return kind(**options)
+
+
+def _load_source(name: str) -> type[Source]:
+    module, _, attribute = name.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError("--source", f"{name!r} ({error})", "MODULE:CLASS that Python can import") from error
+    if not (inspect.isclass(kind) and issubclass(kind, Source) and not inspect.isabstract(kind)):
+        raise InputError(
+            "--source", repr(name), "a class that extends pipelines.sources.Source with all it leaves open"
+        )
+    return kind
 
 
 def _progress_bar(shown: bool) -> Progress:

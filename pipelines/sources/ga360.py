@@ -1,4 +1,4 @@
-"""Google Analytics 360 sessions, as BigQuery exports them: JSON Lines, a session a line.
+"""Google Analytics 360 sessions, as BigQuery exports them: a session a row.
 
 What becomes what:
 
@@ -17,19 +17,23 @@ What becomes what:
   category that of the category lists in which it is shown, as search lists do not name it. So prices and categories are
   not point in time: today's catalogue would serve as well.
 
-Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`). Integers may be numbers or text.
+Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON Lines, where integers may be
+numbers or text, as Parquet, or the tables themselves.
 """
 
 import html
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.sources.base import REJECTED, Advance, Source, read_lines
+from pipelines.sources.base import Row, Source
+from pipelines.sources.catalogue import Catalogue
+from pipelines.sources.export_row import BadRow, ExportRow, Repeated, Text
+from pipelines.sources.inputs import Inputs
+from pipelines.sources.lists import Lists
 from usr_tf.errors import InputError
 
 LISTS = {"Search Results": "search", "Category": "recommendation"}
@@ -48,7 +52,7 @@ peak at once after another, and may be one more piece: they are kept.
 # One session shows some 30 products. A visitor gets an embedding after several of them: with one for everybody, the
 # model learns the visitors of the training split by heart, of whom few come back.
 SCHEMA = """\
-scenarios: [{scenarios}]
+scenarios: {scenarios}
 tasks:
   - {{name: ctr, action: click}}
   - {{name: ctcvr, action: cart}}
@@ -74,33 +78,33 @@ class GA360(Source):
     """The import of GA360 sessions.
 
     Args:
-      lists: The scenario that each `productListName` stands for. Other lists are dropped and counted.
+      lists: The scenario that each `productListName` stands for, by a pattern. Other lists are dropped and counted.
     """
 
     name = "ga360"
 
     def __init__(self, lists: Mapping[str, str] = LISTS):
-        self._lists = dict(lists)
+        self._lists = Lists(lists)
         self._catalogue = _Catalogue()
         self._read = Counter(sessions=0, hits=0)
         self._seen_lists: Counter[str] = Counter()
-        self._impressions = Counter(dict.fromkeys(self._lists.values(), 0))
+        self._impressions = Counter(dict.fromkeys(self._lists.scenarios, 0))
         self._actions = Counter(dict.fromkeys(ACTIONS.values(), 0))
         self._variants: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
 
     def schema(self) -> str:
-        return SCHEMA.format(scenarios=", ".join(self._impressions))
+        return SCHEMA.format(scenarios=json.dumps(self._lists.scenarios))
 
-    def read(self, paths: Sequence[Path], advance: Advance) -> Iterator[tuple[str, dict[str, Any]]]:
+    def read(self, inputs: Inputs) -> Iterator[Row]:
         unsettled: list[tuple[dict[str, Any], str]] = []
         reason = ""
-        for line in read_lines(paths, advance):
+        for record in inputs.records(_COLUMNS):
             try:
-                visit = _Visit.model_validate_json(line.text)
-            except pydantic.ValidationError as error:
-                reason = _reason(error)
-                yield REJECTED, {"file": str(line.path), "line": line.number, "reason": reason}
+                visit = _Visit.parse(record.value)
+            except BadRow as error:
+                reason = str(error)
+                inputs.reject(record.path, record.number, reason)
                 continue
             self._read.update(sessions=1, hits=len(visit.hits))
             for row in self._impressions_of(visit):
@@ -111,7 +115,8 @@ class GA360(Source):
                 else:  # perhaps a later line shows it, or it is a variant
                     unsettled.append((row, name))
         if not self._impressions.total():
-            raise InputError(paths[0], self._without_impressions(reason), f"products shown in {_joined(self._lists)}")
+            expected = f"products shown in {_joined(self._lists.patterns)}"
+            raise InputError(inputs.files[0].path, self._without_impressions(reason), expected)
         yield from (("actions", row) for row in self._settle(unsettled))
         for row in self._catalogue.rows():
             yield "items", row
@@ -119,13 +124,9 @@ class GA360(Source):
     def report(self) -> dict[str, Any]:
         return {
             "read": {**self._read, "impressions_by_list": dict(self._seen_lists)},
-            "written": {
-                "impressions": dict(self._impressions),
-                "actions": dict(self._actions),
-                "items": self._catalogue.size,
-            },
+            "written": {"impressions": dict(self._impressions), "actions": dict(self._actions)},
             "actions_on_variants": dict(self._variants),
-            "dropped": dict(self._dropped),
+            "dropped": dict(+self._dropped),
         }
 
     def _impressions_of(self, visit: "_Visit") -> Iterator[dict[str, Any]]:
@@ -136,11 +137,11 @@ class GA360(Source):
         }
         for hit in visit.hits:
             in_list: set[tuple[str, str]] = set()
-            for product in hit.products or ():
+            for product in hit.products:
                 if not product.is_impression:
                     continue
                 self._seen_lists[product.list_name] += 1
-                scenario = self._lists.get(product.list_name)
+                scenario = self._lists.scenario_of(product.list_name)
                 if scenario is None or not product.sku or (product.list_name, product.sku) in in_list:
                     other = "impression_without_sku" if not product.sku else "impression_repeated_in_list"
                     self._dropped["impression_in_other_list" if scenario is None else other] += 1
@@ -169,10 +170,10 @@ class GA360(Source):
             action = ACTIONS.get(hit.ecommerce.action_type) if hit.ecommerce else None
             if action is None:
                 continue
-            for product in hit.products or ():
+            for product in hit.products:
                 if product.is_impression or (action == "click" and not product.is_click):
                     continue
-                scenario = self._lists.get(product.list_name)
+                scenario = self._lists.scenario_of(product.list_name) if product.list_name else None
                 if not product.sku:
                     self._dropped[f"{action}_without_sku"] += 1
                     continue
@@ -210,68 +211,40 @@ class GA360(Source):
 
 
 class _Catalogue:
-    """What the visits tell of each product. Grows with the number of products, not of visits."""
+    """The products that are shown, and those that are only acted on."""
 
     def __init__(self) -> None:
-        self._products: dict[str, _Told] = {}
-
-    @property
-    def size(self) -> int:
-        return sum(told.kept for told in self._products.values())
+        self._told = Catalogue("name", "category", "brand", "price")
+        self._shown: Counter[str] = Counter()
+        self._kept: set[str] = set()
 
     def add(self, product: "_Product", shown: bool) -> None:
-        told = self._products.setdefault(product.sku, _Told())
-        told.shown += shown
-        told.kept |= shown
-        told.names[product.name] += 1
-        told.brands[product.brand] += 1
-        if product.price:
-            told.prices[product.price] += 1
-        if shown and "${" not in product.category:
-            told.categories[product.category.strip("/")] += 1
+        # Where an item is acted on says nothing of where it belongs.
+        category = product.category.strip("/") if shown and "${" not in product.category else ""
+        self._told.add(product.sku, product.name, category, product.brand, product.price or None)
+        if shown:
+            self._shown[product.sku] += 1
+            self._kept.add(product.sku)
 
     def is_shown(self, sku: str) -> bool:
-        return sku in self._products and self._products[sku].shown > 0
+        return sku in self._shown
 
     def keep(self, sku: str) -> None:
         """Gives a product that is shown nowhere its row."""
-        self._products[sku].kept = True
+        self._kept.add(sku)
 
     def shown_skus_by_name(self) -> dict[str, str]:
         """The SKU that is shown most, of those that bear a name."""
-        shown = [(told.shown, sku, told.names) for sku, told in self._products.items() if told.shown]
-        return {
-            name: sku for _, sku, names in sorted(shown, key=lambda row: (row[0], row[1])) for name in names if name
-        }
+        by_frequency = sorted(self._shown.items(), key=lambda entry: (entry[1], entry[0]))
+        return {name: sku for sku, _ in by_frequency for name in self._told.told(sku, "name") if name}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        for sku, told in sorted(self._products.items()):
-            if told.kept:
-                price = _most_frequent(told.prices)
-                yield {
-                    "item_id": sku,
-                    "name": " ".join(html.unescape(_most_frequent(told.names) or "").lower().split()),
-                    "category": _most_frequent(told.categories) or "",
-                    "brand": _most_frequent(told.brands) or "",
-                    "price": None if price is None else price / 1e6,
-                }
-
-
-class _Told:
-    __slots__ = ("brands", "categories", "kept", "names", "prices", "shown")
-
-    def __init__(self) -> None:
-        self.shown = 0
-        self.kept = False
-        self.names: Counter[str] = Counter()
-        self.categories: Counter[str] = Counter()
-        self.brands: Counter[str] = Counter()
-        self.prices: Counter[int] = Counter()
-
-
-def _most_frequent(counts: Counter[Any]) -> Any:
-    """The most frequent value that says something, the smallest of equals; None where there is none."""
-    return min((value for value in counts if value != ""), key=lambda value: (-counts[value], value), default=None)
+        for row in self._told.rows():
+            if row["item_id"] in self._kept:
+                row["name"] = " ".join(html.unescape(row["name"] or "").lower().split())
+                row["category"], row["brand"] = row["category"] or "", row["brand"] or ""
+                row["price"] = row["price"] and row["price"] / 1e6
+                yield row
 
 
 def _first_levels(path: str) -> str:
@@ -283,69 +256,57 @@ def _joined(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _reason(error: pydantic.ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return "no JSON"
-    key = ".".join(part for part in first["loc"] if isinstance(part, str))
-    return f"{key}: {first['msg']}" if key else first["msg"]
+# The part of the export that is read.
+
+_COLUMNS = ("fullVisitorId", "visitStartTime", "hits", "channelGrouping", "device", "geoNetwork")
 
 
-# The part of the export that is read. BigQuery leaves out what is null, or writes `(not set)`.
-
-_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None or value == "(not set)" else value)]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
-
-class _Product(_Record):
-    sku: _Text = Field("", alias="productSKU")
-    name: _Text = Field("", alias="v2ProductName")
-    category: _Text = Field("", alias="v2ProductCategory")
-    brand: _Text = Field("", alias="productBrand")
+class _Product(ExportRow):
+    sku: Text = Field("", alias="productSKU")
+    name: Text = Field("", alias="v2ProductName")
+    category: Text = Field("", alias="v2ProductCategory")
+    brand: Text = Field("", alias="productBrand")
     price: int | None = Field(None, alias="productPrice")
     """In millionths of the currency."""
-    list_name: _Text = Field("", alias="productListName")
+    list_name: Text = Field("", alias="productListName")
     position: int | None = Field(None, alias="productListPosition")
     is_impression: bool | None = Field(None, alias="isImpression")
     is_click: bool | None = Field(None, alias="isClick")
 
 
-class _Page(_Record):
-    path: _Text = Field("", alias="pagePath")
-    query: _Text = Field("", alias="searchKeyword")
+class _Page(ExportRow):
+    path: Text = Field("", alias="pagePath")
+    query: Text = Field("", alias="searchKeyword")
 
 
-class _Ecommerce(_Record):
-    action_type: _Text = ""
+class _Ecommerce(ExportRow):
+    action_type: Text = ""
 
 
-class _Hit(_Record):
+class _Hit(ExportRow):
     number: int = Field(alias="hitNumber")
     time: int
     """Milliseconds since the visit's start."""
     hour: int | None = None
     page: _Page | None = None
     ecommerce: _Ecommerce | None = Field(None, alias="eCommerceAction")
-    products: list[_Product] | None = Field(None, alias="product")
+    products: Repeated[_Product] = Field([], alias="product")
 
 
-class _Device(_Record):
-    category: _Text = Field("", alias="deviceCategory")
+class _Device(ExportRow):
+    category: Text = Field("", alias="deviceCategory")
 
 
-class _Geo(_Record):
-    country: _Text = ""
+class _Geo(ExportRow):
+    country: Text = ""
 
 
-class _Visit(_Record):
+class _Visit(ExportRow):
     user: str = Field(alias="fullVisitorId", min_length=1)
     start: int = Field(alias="visitStartTime", gt=0)
     """Seconds UTC."""
-    hits: list[_Hit] = Field(min_length=1)
-    channel: _Text = Field("", alias="channelGrouping")
+    hits: Repeated[_Hit] = Field(min_length=1)
+    channel: Text = Field("", alias="channelGrouping")
     device: _Device | None = None
     geo: _Geo | None = Field(None, alias="geoNetwork")
 

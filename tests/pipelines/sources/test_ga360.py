@@ -1,13 +1,15 @@
 """Each rule of the GA360 import on sessions made by hand, and the counts of the public sample."""
 
-import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.sources import import_logs
 from pipelines.sources.ga360 import GA360
+from tests.pipelines.sources.imported import read_table
 from usr_tf.errors import InputError
 from usr_tf.schema import load_schema
 
@@ -60,11 +62,6 @@ class Imported:
         self.impressions = read_table(self.logs, "impressions")
         self.actions = read_table(self.logs, "actions")
         self.items = {item.pop("item_id"): item for item in read_table(self.logs, "items")}
-
-
-def read_table(logs, table):
-    paths = sorted(logs.glob(f"{table}-*"))
-    return [json.loads(line) for path in paths for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def test_an_impression_row(tmp_path):
@@ -218,7 +215,6 @@ def test_actions_name_their_scenario_where_ga_does(tmp_path):
     assert logs.report["written"] == {
         "impressions": {"search": 0, "recommendation": 2},
         "actions": {"click": 3, "cart": 1, "purchase": 1},
-        "items": 2,
     }
 
 
@@ -298,6 +294,30 @@ def test_nothing_after_an_impression_reaches_it(tmp_path):
         known = Imported(part, session(*hits[:length], totals={"hits": length}, visitNumber=1))
         assert known.impressions == whole.impressions[: len(known.impressions)]
         assert known.actions == whole.actions[: len(known.actions)]
+
+
+def test_parquet_is_read_as_json_is(tmp_path):
+    """As `bq extract` writes it: lists in `list` and `element`."""
+    wrap = lambda rows: {"list": [{"element": row} for row in rows]}  # noqa: E731
+    rows = session(hit(0, shown("A"), shown("B", 2)), click(10), buy(20))
+    lines = Imported(tmp_path, rows)
+    rows["hits"] = wrap([moment | {"product": wrap(moment["product"])} for moment in rows["hits"]])
+    pq.write_table(pa.Table.from_pylist([rows]), tmp_path / "sessions")
+    import_logs("ga360", [str(tmp_path / "sessions")], tmp_path / "tables", progress=False)
+    assert read_table(tmp_path / "tables", "impressions") == lines.impressions
+    assert read_table(tmp_path / "tables", "actions") == lines.actions
+    assert len(lines.actions) == 2
+
+
+def test_sessions_imported_twice_give_equal_rows(tmp_path):
+    """So that preprocess, which writes equal rows once, sets the second ones aside."""
+    sessions = [session(hit(0, shown("A"), shown("B", 2)), click(10), buy(20)), session(hit(0, shown("C")), user="v")]
+    once = Imported(tmp_path, *sessions)
+    (tmp_path / "twice").mkdir()
+    twice = Imported(tmp_path / "twice", *sessions, *sessions)
+    assert twice.impressions == [*once.impressions, *once.impressions]
+    assert twice.actions == [*once.actions, *once.actions]
+    assert twice.items == once.items
 
 
 @pytest.mark.parametrize(

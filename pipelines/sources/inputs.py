@@ -1,0 +1,328 @@
+"""What an import reads: files of any file system that Beam knows, and BigQuery tables.
+
+Lines, records and blocks of CSV come out, one file after the other, none of them held as a whole.
+"""
+
+import contextlib
+import glob
+import gzip
+import io
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from pipelines.sources import bigquery
+from usr_tf.errors import InputError
+
+_BUFFER_BYTES = 1 << 20
+_CSV_BLOCK_BYTES = 16 << 20
+_RECORDS = 4_096
+_BROKEN = (OSError, EOFError, zlib.error)
+"""What reading raises: an unreadable file, a gzip stream that is cut off, and one that is damaged."""
+
+
+class InputFile(NamedTuple):
+    path: str
+    """As Beam's file systems have it, or `bigquery:PROJECT.DATASET.TABLE`."""
+    size: int
+    """In bytes."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, without `.gz`."""
+        return self.path.rpartition("/")[2].removesuffix(".gz")
+
+
+class Record(NamedTuple):
+    path: str
+    number: int
+    """Its line or row, from 1."""
+    value: Any
+
+
+class CsvBlock(NamedTuple):
+    path: str
+    numbers: np.ndarray
+    """`[rows]` int64: each row's place in the file; the header is 1."""
+    rows: pd.DataFrame
+    """Text, as it stands in the file: an empty field is an empty string."""
+
+
+class Inputs:
+    """The files of one import.
+
+    Args:
+      files: In the order in which they are read.
+      advance: Is told how many more bytes of them have been read.
+      on_reject: Is told the path, line and reason of each row that could not be read.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        advance: Callable[[int], object] = lambda size: None,
+        on_reject: Callable[[str, int, str], object] = lambda path, number, reason: None,
+    ):
+        self.files = tuple(files)
+        self.reject = on_reject
+        self._advance = advance
+
+    def file(self, name: str) -> InputFile:
+        """The one file of this name, gzip or not.
+
+        Raises:
+          InputError: there is none, or more than one.
+        """
+        found = [file for file in self.files if file.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError("--input", f"{name} at {' and at '.join(file.path for file in found)}", "it once")
+        raise InputError("--input", f"no {name}", "the directory that holds it, or the file itself")
+
+    def lines(self) -> Iterator[Record]:
+        """The lines of all files that are not blank, as bytes; gzip is told by its first bytes, not by the name.
+
+        Raises:
+          InputError: a file is unreadable, or its gzip stream is cut off or damaged.
+        """
+        for file in self.files:
+            yield from self._lines_of(file)
+
+    def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
+        """The records of all files: bytes, a line of JSON each, or dictionaries, of Parquet and BigQuery.
+
+        Args:
+          columns: The top-level columns to read of tables, where they exist; all by default. Lines are left whole.
+
+        Raises:
+          InputError: as `lines`, and a Parquet file or a table that cannot be read.
+        """
+        for file in self.files:
+            if file.path.startswith(bigquery.SCHEME):
+                batches = bigquery.read_table(file.path, columns, self._advance)
+            elif self._is_parquet(file):
+                batches = self._parquet_batches(file, columns)
+            else:
+                yield from self._lines_of(file)
+                continue
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from (Record(file.path, number, row) for number, row in enumerate(rows, start=1))
+
+    def csv_blocks(self, file: InputFile, columns: Sequence[str], delimiter: str = ",") -> Iterator[CsvBlock]:
+        """Blocks of a CSV file with a header; rows with fields too many or too few are rejected.
+
+        Raises:
+          InputError: a column is missing, or the file is unreadable or no CSV.
+        """
+        wrong: deque[pa_csv.InvalidRow] = deque()
+        first = 2
+        with self._reading(file), self._open(file) as stream:
+            try:
+                for batch in _csv_reader(stream, columns, delimiter, wrong):
+                    skipped: list[int] = []
+                    while wrong and wrong[0].number - first < batch.num_rows + len(skipped):
+                        skipped.append(self._reject_fields(file, wrong.popleft()) - first)
+                    numbers = np.arange(first, first + batch.num_rows + len(skipped))
+                    first += len(numbers)
+                    yield CsvBlock(file.path, np.delete(numbers, skipped), batch.to_pandas())
+            except pa.ArrowKeyError as error:
+                missing = str(error).split("'")[1]
+                raise InputError(
+                    f"{file.path}: column {missing!r}", "none in its header", ", ".join(columns)
+                ) from error
+            except pa.ArrowInvalid as error:
+                expected = f"CSV in UTF-8, with no row above {_CSV_BLOCK_BYTES >> 20} MiB"
+                raise InputError(f"{file.path}: after row {first - 1}", str(error), expected) from error
+        for row in wrong:
+            self._reject_fields(file, row)
+
+    def csv_rows(self, columns: Sequence[str], delimiter: str = ",") -> Iterator[Record]:
+        """The rows of all files, each a dictionary of text; `csv_blocks` row by row."""
+        for file in self.files:
+            for block in self.csv_blocks(file, columns, delimiter):
+                for number, row in zip(block.numbers.tolist(), tuples(block.rows, *columns), strict=True):
+                    yield Record(file.path, number, dict(zip(columns, row, strict=True)))
+
+    def sound(self, block: CsvBlock, wrong: Mapping[str, Any]) -> pd.DataFrame:
+        """A block's rows without the wrong ones, which are rejected.
+
+        Args:
+          wrong: `{reason: [rows] bool}`; a row is rejected for the first reason that holds.
+        """
+        masks = {reason: np.asarray(mask, bool) for reason, mask in wrong.items()}
+        any_wrong = np.logical_or.reduce(list(masks.values()))
+        for row in np.flatnonzero(any_wrong).tolist():
+            reason = next(reason for reason, mask in masks.items() if mask[row])
+            self.reject(block.path, int(block.numbers[row]), reason)
+        return block.rows[~any_wrong]
+
+    def _reject_fields(self, file: InputFile, row: pa_csv.InvalidRow) -> int:
+        self.reject(file.path, row.number, f"{row.actual_columns} fields for {row.expected_columns} columns")
+        return row.number
+
+    def _lines_of(self, file: InputFile) -> Iterator[Record]:
+        number = 0
+        try:
+            with self._open(file) as stream:
+                for number, text in enumerate(stream, start=1):
+                    if text := text.removeprefix(b"\xef\xbb\xbf").strip():
+                        yield Record(file.path, number, text)
+        except _BROKEN as error:
+            raise _unreadable(f"{file.path}: line {number + 1}", error) from error
+
+    def _parquet_batches(self, file: InputFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        with self._reading(file), _open_raw(file.path) as stream:
+            try:
+                parquet = pq.ParquetFile(stream)
+                wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
+                read = 0
+                for batch in parquet.iter_batches(_RECORDS, columns=wanted):
+                    yield batch
+                    before, read = read, read + batch.num_rows
+                    rows = max(parquet.metadata.num_rows, 1)
+                    self._advance(file.size * read // rows - file.size * before // rows)
+            except pa.ArrowException as error:
+                raise InputError(file.path, f"no whole Parquet file ({error})", "a Parquet file") from error
+
+    def _is_parquet(self, file: InputFile) -> bool:
+        with self._reading(file), _open_raw(file.path) as stream:
+            return stream.read(4) == b"PAR1"
+
+    @contextlib.contextmanager
+    def _open(self, file: InputFile) -> Iterator[BinaryIO]:
+        """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
+        with _open_raw(file.path) as raw:
+            stream = io.BufferedReader(_Counted(raw, self._advance), _BUFFER_BYTES)
+            yield gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream
+
+    @contextlib.contextmanager
+    def _reading(self, file: InputFile) -> Iterator[None]:
+        try:
+            yield
+        except _BROKEN as error:
+            raise _unreadable(file.path, error) from error
+
+
+def find_inputs(names: Iterable[str]) -> list[InputFile]:
+    """The files that `names` stand for, each once: files, patterns such as `ga_sessions_*`, directories and tables.
+
+    A name with a scheme (`gs://…`, `s3://…`) is matched by Beam's file system for it, and `bigquery:` by BigQuery.
+    Of a directory, all files count but those whose names start with `.` or `_`.
+
+    Raises:
+      InputError: a name stands for no file at all.
+    """
+    files: dict[Any, InputFile] = {}
+    for name in names:
+        if name.startswith(bigquery.SCHEME):
+            found = [(path, InputFile(path, size)) for path, size in bigquery.find_tables(name)]
+        else:
+            found = _remote_files(name) if "://" in name else _local_files(name)
+        if not found:
+            raise InputError(name, "no file", "a file, a pattern that matches some, or a directory that holds some")
+        for identity, file in found:
+            files.setdefault(identity, file)
+    if not files:
+        raise InputError("--input", "nothing", "at least one file, pattern or directory")
+    return list(files.values())
+
+
+def tuples(rows: pd.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a block, of these columns."""
+    return zip(*(rows[name].tolist() for name in names), strict=True)
+
+
+def to_integers(texts: pd.Series, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """`[rows]` int64, fractions cut off, and `[rows]` bool: whether the text is a number from `least` to 2**53."""
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy("float64", na_value=np.nan)
+    return np.nan_to_num(numbers).clip(least, 2**53).astype("int64"), (numbers >= least) & (numbers <= 2**53)
+
+
+def _local_files(name: str) -> list[tuple[Path, InputFile]]:
+    paths = [Path(name)] if Path(name).exists() else [Path(match) for match in glob.glob(name, recursive=True)]
+    files: list[Path] = []
+    for path in sorted(paths):
+        inside = (file for file in path.iterdir() if file.is_file()) if path.is_dir() else ()
+        files += sorted(file for file in inside if _is_data(file.name)) if path.is_dir() else [path]
+    return [(file.resolve(), InputFile(str(file), file.stat().st_size)) for file in files]
+
+
+def _remote_files(name: str) -> list[tuple[str, InputFile]]:
+    file_systems = _beam_file_systems()
+    try:
+        matches = [] if name.endswith("/") else file_systems.match([name])[0].metadata_list
+        inside = [] if matches else file_systems.match([file_systems.join(name, "*")])[0].metadata_list
+    except (ValueError, OSError) as error:
+        raise InputError(name, f"no way to look there ({error})", "a path of a file system that Beam has") from error
+    matches = matches or [file for file in inside if _is_data(file.path.rpartition("/")[2])]
+    files = sorted((file.path, file.size_in_bytes) for file in matches)
+    return [(path, InputFile(path, size)) for path, size in files]
+
+
+def _is_data(name: str) -> bool:
+    return bool(name) and not name.startswith((".", "_"))
+
+
+def _open_raw(path: str) -> BinaryIO:
+    if "://" not in path:
+        return open(path, "rb")
+    return _beam_file_systems().open(path, compression_type="uncompressed")
+
+
+def _beam_file_systems() -> Any:
+    """Beam's file systems, which take seconds to import, with the options that some of them insist on."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions([]))
+    return FileSystems
+
+
+def _csv_reader(
+    stream: BinaryIO, columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
+) -> Iterator[pa.RecordBatch]:
+    def skip(row: pa_csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "skip"
+
+    return pa_csv.open_csv(
+        stream,
+        read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=pa_csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.string() for name in columns},
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _unreadable(place: str, error: Exception) -> InputError:
+    if isinstance(error, EOFError):
+        return InputError(place, "a gzip file that is cut off", "all of it")
+    return InputError(place, f"an unreadable file ({getattr(error, 'strerror', None) or error})", "a file of logs")
+
+
+class _Counted(io.RawIOBase):
+    """A stream that tells how many bytes have been read of it."""
+
+    def __init__(self, stream: BinaryIO, advance: Callable[[int], object]):
+        self._stream, self._advance = stream, advance
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._advance(len(data))
+        return len(data)

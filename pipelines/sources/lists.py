@@ -1,0 +1,48 @@
+"""Which scenario a list of items stands for: the rule that `--list 'PATTERN=scenario'` gives."""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+
+from usr_tf.errors import InputError
+
+
+class Lists:
+    """The scenario of each list, by its name: that of the first pattern that matches, in any case of letters.
+
+    Args:
+      scenarios: The scenario of each pattern, as `fnmatch` has them: `{"*search*": "search"}`.
+    """
+
+    def __init__(self, scenarios: Mapping[str, str]):
+        self.patterns = tuple(scenarios)
+        self.scenarios = tuple(dict.fromkeys(scenarios.values()))
+        self._scenarios = {pattern.casefold(): scenario for pattern, scenario in scenarios.items()}
+        self._known: dict[tuple[str, ...], str | None] = {}
+
+    def scenario_of(self, *names: str) -> str | None:
+        """The scenario of a list that goes by these names; None if it stands for none."""
+        if names not in self._known:
+            matches = (
+                scenario
+                for pattern, scenario in self._scenarios.items()
+                if any(fnmatch.fnmatchcase(name.casefold(), pattern) for name in names)
+            )
+            self._known[names] = next(matches, None)
+        return self._known[names]
+
+
+def parse_lists(rules: Iterable[str]) -> dict[str, str]:
+    """`['Search Results=search', …]` as `{pattern: scenario}`.
+
+    Raises:
+      InputError: a rule has other parts, or a pattern stands twice.
+    """
+    lists: dict[str, str] = {}
+    for rule in rules:
+        pattern, _, scenario = rule.rpartition("=")
+        if not (pattern and scenario):
+            raise InputError("--list", repr(rule), "PATTERN=scenario, such as 'Search Results=search'")
+        if pattern in lists:
+            raise InputError("--list", f"{pattern!r} twice", "each pattern once")
+        lists[pattern] = scenario
+    return lists

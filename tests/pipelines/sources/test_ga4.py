@@ -1,0 +1,325 @@
+"""Each rule of the GA4 import on events made by hand, and generated exports as a whole."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.sources.lists import parse_lists
+from tests.pipelines.sources.generated import write_ga4
+from tests.pipelines.sources.imported import Imported, assert_preprocess_takes
+from usr_tf.errors import InputError
+from usr_tf.schema import load_schema
+
+START = 1_700_000_000_000
+"""Milliseconds: 22:13:20 UTC."""
+
+
+def item(sku="A", listed=None, index=None, **more):
+    return {"item_id": sku, "item_name": f"Name {sku}", "item_list_name": listed, "item_list_index": index, **more}
+
+
+def param(key, value):
+    return {"key": key, "value": {"string_value": value} if isinstance(value, str) else {"int_value": str(value)}}
+
+
+def event(name, time, *items, user="u", session=1, **params):
+    named = {"ga_session_id": session, **params}
+    return {
+        "event_name": name,
+        "event_timestamp": str((START + time) * 1000),
+        "user_pseudo_id": user,
+        "event_params": [param(key, value) for key, value in named.items()],
+        "items": list(items),
+    }
+
+
+def shown(time, *items, **more):
+    return event("view_item_list", time, *items, **more)
+
+
+def imported(folder, *events, **options):
+    (folder / "in").mkdir()
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in events]
+    (folder / "in/events_20231114").write_text("\n".join(lines))
+    return Imported("ga4", folder / "in", **options)
+
+
+def test_an_impression_row(tmp_path):
+    known = {
+        "device": {"category": "mobile"},
+        "geo": {"country": "France"},
+        "traffic_source": {"medium": "organic"},
+        "platform": "WEB",
+        "user_ltv": {"revenue": 9.0},
+        "session_traffic_source_last_click": {"manual_campaign": {"medium": "cpc"}},
+        "user_id": "buyer",
+    }
+    page = "https://shop.example/shop/bags/all?sort=new"
+    logs = imported(tmp_path, shown(2_500, item("A", "Home"), item("B", "Home"), page_location=page) | known)
+    assert logs.impressions[1] == {
+        "request_id": "u/1700000002500000/Home",
+        "scenario": "recommendation",
+        "user_id": "u",
+        "item_id": "B",
+        "timestamp": 1_700_000_002_500,
+        "position": 2,
+        "query": "",
+        "device": "mobile",
+        "platform": "WEB",
+        "country": "France",
+        "medium": "organic",
+        "hour": "22",
+        "page": "/shop/bags",
+    }
+    assert logs.impressions[0]["request_id"] == logs.impressions[1]["request_id"]
+
+
+def test_lists_are_told_by_item_then_event_then_name_of_the_event(tmp_path):
+    logs = imported(
+        tmp_path,
+        shown(1, item("A", "Search Results"), item("B", item_list_id="sale"), item("C"), item_list_name="Home"),
+        shown(2, item("A")),
+        event("view_search_results", 3, item("A")),
+    )
+    assert [(row["request_id"].split("/")[2], row["scenario"], row["item_id"]) for row in logs.impressions] == [
+        ("Search Results", "search", "A"),
+        ("sale", "recommendation", "B"),
+        ("Home", "recommendation", "C"),
+        ("view_item_list", "recommendation", "A"),
+        ("view_search_results", "search", "A"),
+    ]
+
+
+def test_the_command_tells_what_a_list_stands_for(tmp_path):
+    rules = parse_lists(["Find*=search", "plp_?=category", "Home=feed"])
+    home = {"item_list_id": "plp_1", "item_list_name": "(not set)"}
+    logs = imported(
+        tmp_path,
+        shown(1, item("A", "find results"), item("A", "Home"), item("A", **home), item("A", "Related")),
+        shown(2, item("B")),
+        event("select_item", 3, item("A", "Related")),
+        event("select_item", 4, item("A", "Home")),
+        event("select_item", 5, item("A")),
+        event("purchase", 6, item("A", "Related")),
+        lists=rules,
+    )
+    assert [row["scenario"] for row in logs.impressions] == ["search", "feed", "category"]
+    assert load_schema(logs.logs / "schema.yaml").scenarios == ("search", "category", "feed")
+    assert [(row["action"], row.get("scenario")) for row in logs.actions] == [
+        ("click", "feed"),
+        ("click", None),
+        ("purchase", None),
+    ]
+    assert logs.report["read"]["impressions_by_list"] == {
+        "find results": 1,
+        "Home": 1,
+        "plp_1": 1,
+        "Related": 1,
+        "view_item_list": 1,
+    }
+    assert logs.report["dropped"] == {"impression_in_other_list": 2, "click_in_other_list": 1}
+
+
+def test_a_search_list_has_the_query_of_its_session(tmp_path):
+    found = lambda time, **more: shown(time, item("A", "Search Results"), **more)  # noqa: E731
+    logs = imported(
+        tmp_path,
+        found(1),
+        event("view_search_results", 10, search_term="red bag"),
+        found(10),  # at the same moment
+        shown(11, item("A", "Home")),
+        found(12, session=2),
+        found(13, user="v"),
+        found(14),  # the next page
+        found(20, search_term="own"),
+        event("view_search_results", 30),
+        found(31),
+    )
+    queries = {(row["user_id"], row["timestamp"] - START): row["query"] for row in logs.impressions}
+    expected = {1: "", 10: "red bag", 11: "", 12: "", 14: "red bag", 20: "own", 31: ""}
+    assert queries == {**{("u", time): query for time, query in expected.items()}, ("v", 13): ""}
+
+
+def test_positions_count_from_one_by_index_or_by_order(tmp_path):
+    logs = imported(
+        tmp_path,
+        shown(1, item("A", "x", "7"), item("B", "x", "0"), item("C", "y", "1"), item("D", "y"), item("E", "z", "?")),
+    )
+    assert {row["item_id"]: row["position"] for row in logs.impressions} == {"A": 8, "B": 1, "C": 1, "D": 2, "E": 1}
+
+
+def test_actions_and_what_is_none(tmp_path):
+    logs = imported(
+        tmp_path,
+        shown(0, item("A", "Home")),
+        event("select_item", 10, item("A"), item_list_name="Home"),
+        event("add_to_cart", 20, item("A", "Search Results", quantity="2")),
+        event("purchase", 30, item("A"), item("B")),
+        event("refund", 40, item("A")),
+        event("page_view", 50),
+    )
+    action = lambda name, after, sku="A", **more: {  # noqa: E731
+        "user_id": "u",
+        "item_id": sku,
+        "timestamp": START + after,
+        "action": name,
+        **more,
+    }
+    assert logs.actions == [
+        action("click", 10, scenario="recommendation"),
+        action("cart", 20, scenario="search"),
+        action("purchase", 30),
+        action("purchase", 30, "B"),
+    ]
+    assert logs.report["read"]["events"]["refund"] == 1
+    assert logs.report["written"] == {
+        "impressions": {"search": 0, "recommendation": 1},
+        "actions": {"click": 1, "cart": 1, "purchase": 2},
+    }
+    assert set(logs.items) == {"A", "B"}
+
+
+def test_an_export_imported_twice_is_written_once(tmp_path):
+    events = [
+        shown(0, item("A", "Home"), item("A", "Home"), item("B", "Home")),
+        event("select_item", 5, item("A", "Home")),
+        event("select_item", 6, item("A", "Home")),  # a click more
+        event("purchase", 10, item("A")) | {"ecommerce": {"transaction_id": "T1"}},
+        event("purchase", 900, item("A")) | {"ecommerce": {"transaction_id": "T1"}},  # the page loaded again
+        event("purchase", 901, item("A")) | {"ecommerce": {"transaction_id": "T2"}},
+        event("purchase", 902, item("A")) | {"ecommerce": {"transaction_id": "(not set)"}},
+        event("purchase", 903, item("A")),
+    ]
+    write = lambda name: (tmp_path / "in" / name).write_text("\n".join(map(json.dumps, events)))  # noqa: E731
+    (tmp_path / "in").mkdir()
+    write("events_20231114")
+    once = Imported("ga4", tmp_path / "in")
+    once.logs.rename(tmp_path / "once")
+    write("events_intraday_20231114")
+    twice = Imported("ga4", tmp_path / "in")
+    assert twice.impressions == once.impressions
+    assert twice.actions == once.actions
+    assert [(row["action"], row["timestamp"] - START) for row in once.actions] == [
+        ("click", 5),
+        ("click", 6),
+        ("purchase", 10),
+        ("purchase", 901),
+        ("purchase", 902),
+        ("purchase", 903),
+    ]
+    assert once.report["dropped"] == {"repeated_impression": 1, "repeated_purchase": 1}
+    assert twice.report["dropped"] == {"repeated_impression": 4, "repeated_click": 2, "repeated_purchase": 6}
+
+
+def test_events_without_user_and_items_without_name_are_dropped(tmp_path):
+    logs = imported(
+        tmp_path,
+        shown(0, item("(not set)", "Home", item_name=None), item(None, "Home", item_name="Cup")),
+        shown(1, item("A", "Home"), user=None),
+        event("add_to_cart", 2, item("", item_name="")),
+    )
+    assert [row["item_id"] for row in logs.impressions] == ["Cup"]
+    assert logs.report["dropped"] == {
+        "event_without_user": 1,
+        "impression_without_item": 1,
+        "cart_without_item": 1,
+    }
+
+
+def test_an_item_is_what_is_told_of_it_most(tmp_path):
+    told = {"item_brand": "Acme", "item_category": "Home", "item_category2": "(not set)", "item_category3": "Cups"}
+    logs = imported(
+        tmp_path,
+        shown(0, item("A", item_name="Cup", price=0.0)),
+        shown(1, item("A", item_name="CUP", price=5.5, **told)),
+        shown(2, item("A", item_name="Mug", price=4.0, item_category="Sale")),
+        event("purchase", 3, item("A", item_name="Cup", price=4.0, item_category="Sale/")),
+        shown(4, item("B", item_name=None)),
+    )
+    assert logs.items == {
+        "A": {"name": "cup", "category": "Home/Cups", "brand": "Acme", "price": 4.0},
+        "B": {"name": None, "category": None, "brand": None, "price": None},
+    }
+
+
+def test_nothing_after_an_impression_reaches_it(tmp_path):
+    events = [
+        shown(0, item("A", "Search Results")),
+        event("view_search_results", 10, search_term="bag"),
+        event("select_item", 20, item("A")),
+        shown(30, item("A", "Search Results")),
+        event("purchase", 40, item("A")),
+    ]
+    (tmp_path / "whole").mkdir()
+    whole = imported(tmp_path / "whole", *reversed(events))
+    for length in range(1, len(events)):
+        (tmp_path / str(length)).mkdir()
+        known = imported(tmp_path / str(length), *events[:length])
+        assert known.impressions == whole.impressions[: len(known.impressions)]
+        assert known.actions == whole.actions[: len(known.actions)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"event_name": "purchase", ', "no JSON"),
+        ("[1]", "Input should be an object"),
+        (json.dumps({"event_timestamp": 1, "user_pseudo_id": "u"}), "event_name: Field required"),
+        (
+            json.dumps(event("purchase", 0) | {"event_timestamp": "soon"}),
+            "event_timestamp: Input should be a valid integer, unable to parse string as an integer",
+        ),
+        (json.dumps(event("purchase", 0) | {"items": [1]}), "items: Input should be an object"),
+    ],
+)
+def test_a_row_that_is_no_event_is_set_aside(tmp_path, line, reason):
+    logs = imported(tmp_path, shown(0, item()), line, shown(0, item(), user="v"))
+    assert [row["user_id"] for row in logs.impressions] == ["u", "v"]
+    assert logs.report["rejected"] == {reason: 1}
+    assert logs.rejected == [{"file": str(tmp_path / "in/events_20231114"), "line": 2, "reason": reason}]
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        (["{"], "found no GA4 event (no JSON), expected view_search_results or view_item_list with items in a list"),
+        ([""], "found no rows"),
+        (
+            [shown(0, item("A", "Home")), event("purchase", 1, item("A"))],
+            "found no impression to import; its lists are 'Home', its events view_item_list, purchase, expected",
+        ),
+    ],
+)
+def test_nothing_to_import(tmp_path, events, found):
+    with pytest.raises(InputError) as refused:
+        imported(tmp_path, *events, lists={"S*": "search"})
+    assert found in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_generated_export_suits_preprocess(tmp_path):
+    logs = Imported("ga4", write_ga4(tmp_path / "in"))
+    assert logs.report["rejected"] == {}
+    assert logs.report["dropped"] == {}
+    assert_preprocess_takes(logs.logs)
+    assert {row["query"] for row in logs.impressions if row["scenario"] == "search"} == {"red shirt", "cup"}
+    assert {row["query"] for row in logs.impressions if row["scenario"] != "search"} == {""}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_parquet_is_read_as_json_is(tmp_path, wrapped):
+    """With lists as Parquet marks them, and as `bq extract` leaves them, in `list` and `element`."""
+    lines = Imported("ga4", write_ga4(tmp_path / "lines", users=10))
+    wrap = lambda rows: {"list": [{"element": row} for row in rows]} if wrapped else rows  # noqa: E731
+    (tmp_path / "tables").mkdir()
+    for path in (tmp_path / "lines").iterdir():
+        events = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in events:
+            row |= {"event_timestamp": int(row["event_timestamp"])}
+            row |= {name: wrap(row[name]) for name in ("items", "event_params")}
+        pq.write_table(pa.Table.from_pylist(events), tmp_path / "tables" / path.name)
+    tables = Imported("ga4", tmp_path / "tables")
+    assert (tables.impressions, tables.actions, tables.items) == (lines.impressions, lines.actions, lines.items)
+    assert len(tables.impressions) > 50
