@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.quality import QUANTILES
 from pipelines.sketch import SIZE
-from pipelines.transform import has_vocabulary
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema, parse_model
 
@@ -151,7 +150,7 @@ def refuse(drifts: Sequence[Drift], old: str, new: str) -> None:
 def _new_tokens(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
     """By scenario where a vocabulary was applied; over all scenarios, and before it grew, where it grew."""
     for name, feature in schema.features.items():
-        if not has_vocabulary(feature):
+        if not feature.has_vocabulary:
             continue
         before = {scenario: _outside(old, scenario, name) for scenario in schema.scenarios}
         after = {scenario: _outside(new, scenario, name) for scenario in schema.scenarios}

@@ -19,8 +19,11 @@ from pipelines.join import attach, first_of_each, histories, label
 from pipelines.logs import PLACE
 from pipelines.rejected import COUNTS, REJECTED, set_aside_marked
 from pipelines.rows import make_batches
-from pipelines.split import SPLITS, CountMinutes, boundaries, count_minutes
+from pipelines.split import EVER, SPLITS, CountMinutes, Counts, boundaries, count_minutes
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema
+
+BEFORE_SINCE = "before_since"
+"""Why an impression makes no row though it is sound. Too many to be set aside row by row, they are only counted."""
 
 _BLOCK_ROWS = 100_000
 _SPLIT = "_split"  # no feature can have this name
@@ -31,16 +34,17 @@ class JoinLogs(beam.PTransform):
 
     Args:
       partitions: parts of the items and of the users; a part of the users is joined in the memory of one worker.
+      since: ms; an impression before it takes its share of the actions, but makes no row.
     """
 
-    def __init__(self, schema: Schema, partitions: int, store: BlockStore):
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int = EVER):
         super().__init__()
-        self._schema, self._partitions, self._store = schema, partitions, store
+        self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
 
     def expand(self, tables):  # Beam warns of hints that are dictionaries
         bounds = (
             tables["impressions"]
-            | "Minutes" >> beam.Map(lambda batch: count_minutes(batch.column(TIMESTAMP).to_numpy()))
+            | "Minutes" >> beam.Map(_minutes, self._since)
             | "CountMinutes" >> beam.CombineGlobally(CountMinutes())
             | "Boundaries" >> beam.Map(boundaries, self._schema.split)
         )
@@ -59,7 +63,7 @@ class JoinLogs(beam.PTransform):
             | "BothSidesOfUsers" >> beam.Flatten()
             | "ByUser" >> beam.GroupByKey()
             | "JoinUsers"
-            >> beam.ParDo(_JoinUsers(self._schema, self._store), AsSingleton(bounds)).with_outputs(
+            >> beam.ParDo(_JoinUsers(self._schema, self._store, self._since), AsSingleton(bounds)).with_outputs(
                 COUNTS, REJECTED, *SPLITS
             )
         )
@@ -69,6 +73,10 @@ class JoinLogs(beam.PTransform):
     def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
         by_key = _Partition(table, key, self._partitions, self._store)
         return tables[table] | f"Partition[{table}]" >> beam.ParDo(by_key)
+
+
+def _minutes(impressions: pa.RecordBatch, since: int) -> Counts:
+    return count_minutes(impressions.column(TIMESTAMP).to_numpy(), since)
 
 
 class _Partition(beam.DoFn):
@@ -113,8 +121,8 @@ class _AttachItems(beam.DoFn):
 class _JoinUsers(beam.DoFn):
     """One partition of the users: labels their impressions, adds history and user features, splits by time."""
 
-    def __init__(self, schema: Schema, store: BlockStore):
-        self._schema, self._store = schema, store
+    def __init__(self, schema: Schema, store: BlockStore, since: int):
+        self._schema, self._store, self._since = schema, store, since
 
     def process(self, element: tuple[int, Iterable[Block]], bounds: tuple[int, int]) -> Iterator:
         schema = self._schema
@@ -128,25 +136,29 @@ class _JoinUsers(beam.DoFn):
             first = first_of_each(tables[table], key, order)
             yield from set_aside_marked(tables[table], ~first, "duplicate", table, self._store)
             tables[table] = tables[table].filter(pa.array(first))
-            yield TaggedOutput(COUNTS, {("rows", table, "written"): tables[table].num_rows})
+            if table != "impressions":
+                yield TaggedOutput(COUNTS, {("rows", table, "written"): tables[table].num_rows})
         impressions = tables["impressions"]
-        if not impressions.num_rows:
+        of_split = np.searchsorted((self._since, *bounds), impressions.column(TIMESTAMP).to_numpy(), side="right")
+        early, *rows_of_split = np.bincount(of_split, minlength=1 + len(SPLITS)).tolist()
+        yield TaggedOutput(COUNTS, {("rows", "impressions", "written"): sum(rows_of_split)})
+        if early:
+            yield TaggedOutput(COUNTS, {("rows", "impressions", "rejected", BEFORE_SINCE): early})
+        if not any(rows_of_split):
             return
         # A user's rows together: what they share is packed, counted and looked up once a block.
-        of_split = np.searchsorted(bounds, impressions.column(TIMESTAMP).to_numpy(), side="right")
         order = [(_SPLIT, "ascending"), *((name, "ascending") for name in (USER, TIMESTAMP, REQUEST, PLACE))]
         impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
         labels, credited = label(impressions, tables["actions"], schema)
         past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
         impressions, _ = attach(impressions, tables["users"], USER)
-        stops = np.cumsum(np.bincount(of_split, minlength=len(SPLITS))).tolist()
-        start = 0
-        for split, stop in zip(SPLITS, stops, strict=True):
-            part = slice(start, stop)
+        start = early
+        for split, rows in zip(SPLITS, rows_of_split, strict=True):
+            part = slice(start, start + rows)
             yield TaggedOutput(COUNTS, _label_counts(split, impressions.column(SCENARIO), labels, part))
-            for rows in make_batches(impressions, labels, past, schema, part):
-                yield TaggedOutput(split, self._store.put(rows))
-            start = stop
+            for batch in make_batches(impressions, labels, past, schema, part):
+                yield TaggedOutput(split, self._store.put(batch))
+            start = part.stop
 
 
 def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:

@@ -8,11 +8,19 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.logs import match_in
 from pipelines.split import SPLITS
 from usr_tf.errors import InputError
-from usr_tf.schema import SUCCESS, Schema
+from usr_tf.schema import SUCCESS, Schema, load_schema, parse_schema
 
-TEMP = ".temp"
-_SCHEMA = "schema.yaml"
-_WRITTEN = (*SPLITS, "transform", "requests", "rejected", "stats.json", TEMP, _SCHEMA)  # the schema goes last
+TEMP, TRANSFORM, SCHEMA = ".temp", "transform", "schema.yaml"
+_WRITTEN = (
+    *SPLITS,
+    TRANSFORM,
+    "requests",
+    "rejected",
+    "stats.json",
+    "drift.json",
+    TEMP,
+    SCHEMA,
+)  # the schema goes last
 
 
 def prepare(out: str, schema: Schema) -> None:
@@ -28,7 +36,7 @@ def prepare(out: str, schema: Schema) -> None:
     try:
         paths = match_in(out, ["**"])
         found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
-        foreign = [name for name in found if name not in _WRITTEN or _SCHEMA not in found]
+        foreign = [name for name in found if name not in _WRITTEN or SCHEMA not in found]
         if foreign:
             raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
         if FileSystems.exists(out):
@@ -36,7 +44,7 @@ def prepare(out: str, schema: Schema) -> None:
             FileSystems.delete([path for path in ours if FileSystems.exists(path)])
         else:
             FileSystems.mkdirs(out)
-        with FileSystems.create(FileSystems.join(out, _SCHEMA), "text/plain") as stream:
+        with FileSystems.create(FileSystems.join(out, SCHEMA), "text/plain") as stream:
             stream.write(schema.to_yaml().encode("utf-8"))
         for name in (*SPLITS, TEMP):
             FileSystems.mkdirs(FileSystems.join(out, name))
@@ -51,11 +59,19 @@ def finish(out: str) -> None:
         marker.write(b"")
 
 
+def read_schema(path: str) -> Schema:
+    """`load_schema` from any file system."""
+    if "://" not in path:
+        return load_schema(path)
+    with FileSystems.open(path) as stream:
+        return parse_schema(stream.read().decode("utf-8"), path)
+
+
 def read_json(path: str) -> dict:
     with FileSystems.open(path) as stream:
         return json.loads(stream.read())
 
 
-def write_json(document: dict, path: str) -> None:
+def write_json(document: dict | list, path: str) -> None:
     with FileSystems.create(path, "application/json") as stream:
         stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")

@@ -12,18 +12,20 @@ from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsDict, AsSingleton
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines import stats
+from pipelines import drift, stats
 from pipelines.beam_options import is_local, make_pipeline
 from pipelines.blocks import BlockStore
-from pipelines.earlier import Earlier, copy_transform, open_earlier
+from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
 from pipelines.inputs import Inputs, check_columns, find_inputs, partitions_for
 from pipelines.join_logs import JoinLogs
 from pipelines.output import SCHEMA, TEMP, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.quality import MeasureQuality
 from pipelines.read import reader
-from pipelines.rejected import COUNTS, REJECTED, WriteRejected
+from pipelines.rejected import COUNTS, REJECTED, FindExamples, WriteRejected
 from pipelines.requests import SampleRequests
 from pipelines.split import EVER, SPLITS
 from pipelines.transform_splits import TransformSplits
@@ -43,6 +45,7 @@ def preprocess(
     transform: str | None = None,
     grow_from: str | None = None,
     since: str | None = None,
+    drift_limits: Sequence[str] = (),
 ) -> dict:
     """Turns a log directory into training data.
 
@@ -58,12 +61,13 @@ def preprocess(
       transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
       grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
       since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
+      drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.drift`).
 
     Returns:
       What `stats.json` holds.
 
     Raises:
-      InputError: anything wrong with the logs, the schema or the output directory.
+      InputError: anything wrong with the logs, the schema or the output directory, or a drift beyond its limit.
     """
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
@@ -74,6 +78,10 @@ def preprocess(
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = _milliseconds(since) if since else EVER
+    limits = drift.parse_limits(drift_limits)
+    if drift_limits and not earlier:
+        raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it")
+    old = read_stats(earlier) if earlier else None
     inputs = find_inputs(logs_dir, tables)
     check_columns(schema, inputs)
     pipeline = make_pipeline(beam_args)
@@ -92,6 +100,12 @@ def preprocess(
             raise found from error
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
+    if old:
+        drifts = drift.compare(old, document, schema, limits)
+        write_json(drift.document(drifts), FileSystems.join(out, "drift.json"))
+        if progress:
+            print(drift.describe(drifts), file=sys.stderr)
+        drift.refuse(drifts, earlier.directory, out)
     finish(out)
     return document
 
@@ -117,14 +131,18 @@ def build(
         [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
     )
     splits = {split: joined[split] for split in SPLITS}
-    growth = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
+    transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
+    raw = {f"raw {split}": splits[split] for split in SPLITS}
+    ids = {f"ids {split}": transformed[split] for split in SPLITS}
+    quality = raw | ids | "Quality" >> MeasureQuality(schema)
     _ = splits["test"] | "SampleRequests" >> SampleRequests(schema, FileSystems.join(out, "requests"))
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
+    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
     _ = (
-        (counts, growth)
+        (counts, transformed["counts"])
         | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
-        | "Stats" >> beam.Map(stats.document, schema)
+        | "Stats" >> beam.Map(stats.document, schema, AsSingleton(examples), AsDict(quality))
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
 
@@ -173,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--transform")
     parser.add_argument("--grow_from")
     parser.add_argument("--since")
+    parser.add_argument("--drift_limit", action="append", default=[])
     known, beam_args = parser.parse_known_args(argv)
     try:
         document = preprocess(
@@ -186,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             transform=known.transform,
             grow_from=known.grow_from,
             since=known.since,
+            drift_limits=known.drift_limit,
         )
     except InputError as error:
         print(error, file=sys.stderr)

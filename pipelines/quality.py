@@ -13,21 +13,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.pvalue import AsSingleton
 
 from pipelines.blocks import load
 from pipelines.sketch import Distinct, Moments, Sample
-from pipelines.transform import has_vocabulary
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, history_column
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 HISTORY = history_column("action")
 """The column that stands for the whole history, whose columns all describe the same actions."""
-_FANOUT = 16
-"""Workers that merge sketches before the last one does: thousands of bundles send some each."""
 
 Figures = dict[str, dict[str, dict[str, Any]]]
 """By scenario and feature, the figures that `stats.json` holds; one that no row defines is None."""
+
+Measured = dict[tuple[str, str], dict]
+"""By kind (raw, ids) and split, the sums of `RawQuality` or `IdQuality`."""
 
 
 class RawQuality(beam.CombineFn):
@@ -95,20 +94,35 @@ class IdQuality(beam.CombineFn):
 
 
 class MeasureQuality(beam.PTransform):
-    """`{"raw": handles of blocks of joined rows, "ids": batches of them transformed}` → one element: `Figures`."""
+    """`{"raw SPLIT": handles of blocks of joined rows, "ids SPLIT": batches of them transformed}` → `Measured`.
+
+    Every batch is measured where it passes, and the sums meet in one step: a stage for each kind and split would cost
+    more than the measuring.
+    """
 
     def __init__(self, schema: Schema):
         super().__init__()
-        self._schema = schema
+        self._kinds = {"raw": RawQuality(schema), "ids": IdQuality(schema)}
 
     def expand(self, rows):  # Beam warns of hints that are dictionaries
-        ids = rows["ids"] | "Ids" >> beam.CombineGlobally(IdQuality(self._schema)).with_fanout(_FANOUT)
-        raw = (
-            rows["raw"]
-            | "Load" >> beam.Map(load)
-            | "Raw" >> beam.CombineGlobally(RawQuality(self._schema)).with_fanout(_FANOUT)
-        )
-        return raw | "Merge" >> beam.Map(merge_figures, AsSingleton(ids))
+        sums = [
+            batches | f"Measure {key}" >> beam.Map(self._measure, tuple(key.split())) for key, batches in rows.items()
+        ]
+        return sums | beam.Flatten() | beam.CombinePerKey(_merge)
+
+    def _measure(self, batch: Any, key: tuple[str, str]) -> tuple[tuple[str, str], dict]:
+        combine = self._kinds[key[0]]
+        batch = load(batch) if key[0] == "raw" else batch
+        return key, combine.add_input(combine.create_accumulator(), batch)
+
+
+def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
+    """What was measured in one split."""
+    raw, ids = (
+        combine.extract_output(measured.get((kind, split), combine.create_accumulator()))
+        for kind, combine in {"raw": RawQuality(schema), "ids": IdQuality(schema)}.items()
+    )
+    return merge_figures(raw, ids)
 
 
 def merge_figures(raw: Figures, ids: Figures) -> Figures:
@@ -202,7 +216,7 @@ def _kind(feature: Feature) -> type[_Column]:
 
 
 def _with_vocabulary(schema: Schema) -> dict[str, Feature]:
-    return {name: feature for name, feature in schema.features.items() if has_vocabulary(feature)}
+    return {name: feature for name, feature in schema.features.items() if feature.has_vocabulary}
 
 
 def _add(accumulator: dict, schema: Schema, name: str, measured: list[_Sums]) -> None:

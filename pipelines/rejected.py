@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import TaggedOutput
 
@@ -16,6 +17,10 @@ from pipelines.logs import PLACE
 COUNTS, REJECTED = "counts", "rejected"
 """Tags of the outputs that every stage of the join has beside its rows."""
 
+Examples = dict[str, dict[str, list[dict[str, str]]]]
+"""By table and reason, the first rejected rows: `{"place", "row"}`."""
+
+EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
 _LAYOUT = pa.schema({"place": pa.int64(), "reason": pa.string(), "row": pa.string()})
 _BLOCK_ROWS = 16_384
 
@@ -58,6 +63,44 @@ class WriteRejected(beam.PTransform):
             | "Describe" >> beam.FlatMap(_lines, self._names)
             | "Write" >> beam.io.WriteToText(FileSystems.join(self._directory, "rows"), ".jsonl")
         )
+
+
+class FindExamples(beam.CombineFn):
+    """`(table, rejected rows)` blocks → `Examples`: of each reason the first rows by place, cut to a few characters.
+
+    Args:
+      names: the inputs of each table, by the numbers in `place`.
+    """
+
+    def __init__(self, names: dict[str, list[str]]):
+        super().__init__()
+        self._names = names
+
+    def create_accumulator(self) -> dict:
+        return {}
+
+    def add_input(self, accumulator: dict, block: Block) -> dict:
+        table, handle = block
+        rows = pa.table(load(handle))
+        found = {}
+        for reason in rows.column("reason").unique().to_pylist():
+            first = rows.filter(pc.equal(rows.column("reason"), reason)).sort_by("place").slice(0, EXAMPLES)
+            found[table, reason] = [(row["place"], row["row"][:EXAMPLE_CHARACTERS]) for row in first.to_pylist()]
+        return self.merge_accumulators([accumulator, found])
+
+    def merge_accumulators(self, accumulators: Iterable[dict]) -> dict:
+        merged: dict = {}
+        for accumulator in accumulators:
+            for key, rows in accumulator.items():
+                merged[key] = sorted([*merged.get(key, []), *rows])[:EXAMPLES]
+        return merged
+
+    def extract_output(self, accumulator: dict) -> Examples:
+        examples: Examples = {}
+        for (table, reason), rows in sorted(accumulator.items()):
+            told = [{"place": logs.describe_place(place, self._names[table]), "row": row} for place, row in rows]
+            examples.setdefault(table, {})[reason] = told
+        return examples
 
 
 def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:

@@ -9,15 +9,15 @@ from usr_tf.schema import Split
 
 SPLITS = ("train", "valid", "test")
 MINUTE = 60_000
-_NEVER = np.iinfo(np.int64).max
+EVER, _NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 Counts = tuple[np.ndarray, np.ndarray]
 """Minutes in rising order, and the impressions in each."""
 
 
-def count_minutes(timestamps: np.ndarray) -> Counts:
-    """Impressions of each minute among `timestamps` (ms)."""
-    return np.unique(timestamps // MINUTE, return_counts=True)
+def count_minutes(timestamps: np.ndarray, since: int = EVER) -> Counts:
+    """Impressions of each minute among `timestamps` (ms) from `since` on."""
+    return np.unique(timestamps[timestamps >= since] // MINUTE, return_counts=True)
 
 
 def boundaries(counts: Counts, split: Split) -> tuple[int, int]:

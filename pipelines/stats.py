@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from pipelines.quality import Measured, figures_of
+from pipelines.rejected import Examples
 from pipelines.split import SPLITS
 from usr_tf.errors import InputError
 from usr_tf.schema import TABLES, Schema
@@ -16,8 +18,13 @@ def add_counts(counts: Iterable[dict]) -> dict:
     return dict(total)
 
 
-def document(counts: dict, schema: Schema) -> dict:
-    """`stats.json` of all counts, its keys in a fixed order and every scenario there."""
+def document(counts: dict, schema: Schema, examples: Examples, measured: Measured) -> dict:
+    """`stats.json` of all counts, its keys in a fixed order and every scenario there.
+
+    Args:
+      examples: of rejected rows.
+      measured: the quality of every split.
+    """
     counts = Counter(counts)
     tables = [table for table in TABLES if table != "users" or counts["rows", "users", "read"]]
     rows = {}
@@ -27,7 +34,7 @@ def document(counts: dict, schema: Schema) -> dict:
             "read": counts["rows", table, "read"],
             "written": counts["rows", table, "written"],
             "rejected": rejected,
-        }
+        } | ({"examples": examples[table]} if table in examples else {})
     splits = {
         split: {
             scenario: {name: counts["splits", split, scenario, name] for name in ("impressions", *schema.label_names)}
@@ -35,7 +42,13 @@ def document(counts: dict, schema: Schema) -> dict:
         }
         for split in SPLITS
     }
-    return {"rows": rows, "splits": splits}
+    growth = {
+        name: {key: counts["growth", name, key] for key in ("old", "new", "appended_values", "values")}
+        for name in schema.features
+        if ("growth", name, "old") in counts
+    }
+    quality = {split: figures_of(measured, split, schema) for split in SPLITS}
+    return {"rows": rows, "splits": splits, "quality": quality} | ({"growth": growth} if growth else {})
 
 
 def describe(stats: dict) -> str:

@@ -1,7 +1,8 @@
 """The transform of a row's raw features into ids and numbers, as TensorFlow Transform traces and keeps it.
 
 The same graph runs in the pipeline and inside the served model, so the two cannot drift apart. Ids: 0 is a
-missing value or padding, then the vocabulary from 1, then the out-of-vocabulary buckets.
+missing value or padding, then come the out-of-vocabulary buckets, then the vocabulary: at the end, so that it
+can grow and no id moves.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
             if feature.type == "numeric":
                 outputs[name] = _numeric(inputs[name], feature)
                 continue
-            values = _tokens(inputs[name], feature) if feature.is_list else inputs[name]
+            values = tokens(inputs[name], feature)
             lookup = _lookup(name, values, feature)
             outputs[name] = _map_values(lookup, values)
             if name in schema.history_features:
@@ -60,12 +61,12 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
     return transform
 
 
-def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
-    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
-
-
-def _tokens(values: Values, feature: Feature) -> tf.SparseTensor:
-    """The first `length` values of a list, or tokens of a text `[B]`; empty ones are left out."""
+def tokens(values: Values, feature: Feature) -> Values:
+    """What is looked up: the `[B]` strings of a categorical feature; else the sparse, non-empty values of a list
+    or tokens of a text, the first `length` of each row.
+    """
+    if not feature.is_list:
+        return values
     if feature.type == "text":
         lowered = tf.strings.lower(values, encoding="utf-8")
         if feature.tokenizer == "character":
@@ -79,26 +80,37 @@ def _tokens(values: Values, feature: Feature) -> tf.SparseTensor:
     return ragged[:, : feature.length].to_sparse()
 
 
+def vocabulary(values: Values, feature: Feature, name: str, size: int | None) -> tf.Tensor:
+    """The file of the values seen at least `min_count` times, at most `size`: by falling count, then falling value.
+
+    An empty value, or one with a line break in it, is never among them.
+    """
+    return tft.vocabulary(
+        values,
+        top_k=size,
+        frequency_threshold=feature.min_count if feature.min_count > 1 else None,
+        vocab_filename=name,
+        name=name,
+    )
+
+
+def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
+    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
+
+
 def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from strings to ids; 0 for the empty string."""
-    if feature.hash_buckets:
+    buckets = feature.hash_buckets or feature.oov_buckets
+    file = vocabulary(values, feature, name, feature.vocabulary_size) if feature.has_vocabulary else None
 
-        def ids(strings: tf.Tensor) -> tf.Tensor:
-            return tf.strings.to_hash_bucket_fast(strings, feature.hash_buckets)
+    def ids(strings: tf.Tensor) -> tf.Tensor:
+        found = 1 + tf.strings.to_hash_bucket_fast(strings, buckets)
+        if file is not None:
+            place = tft.apply_vocabulary(strings, file)
+            found = tf.where(place < 0, found, 1 + buckets + place)
+        return tf.where(tf.equal(strings, ""), tf.constant(0, tf.int64), found)
 
-    else:
-        vocabulary = tft.vocabulary(
-            values,
-            top_k=feature.vocabulary_size,
-            frequency_threshold=feature.min_count if feature.min_count > 1 else None,
-            vocab_filename=name,
-            name=name,
-        )
-
-        def ids(strings: tf.Tensor) -> tf.Tensor:
-            return tft.apply_vocabulary(strings, vocabulary, num_oov_buckets=feature.oov_buckets)
-
-    return lambda strings: tf.where(tf.equal(strings, ""), tf.constant(0, tf.int64), ids(strings) + 1)
+    return ids
 
 
 def _position_in(names: tuple[str, ...]) -> Callable[[tf.Tensor], tf.Tensor]:

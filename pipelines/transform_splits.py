@@ -1,5 +1,7 @@
 """The second half of the job: joined rows → TensorFlow Transform → TFRecords, and the transform itself."""
 
+from typing import Any
+
 import apache_beam as beam
 import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
@@ -9,30 +11,27 @@ from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
 from pipelines.blocks import BlockStore, Handle, load
 from pipelines.earlier import Earlier
-from pipelines.growth import CountAppended, GrowVocabularies, known_values
+from pipelines.growth import CountAppended, GrowVocabularies, read_vocabularies
 from pipelines.output import TEMP, TRANSFORM
-from pipelines.rejected import COUNTS
 from pipelines.rows import passthrough_columns, tensor_adapter_config, without_history
 from pipelines.shards import WriteShards
 from pipelines.split import SPLITS
 from pipelines.transform import preprocessing_fn, raw_feature_spec
 from usr_tf.schema import Schema
 
-TransformFn = tuple[beam.PCollection, DatasetMetadata]
-"""The path of a SavedModel, and the metadata of what it transforms to."""
-
 
 class TransformSplits(beam.PTransform):
     """Makes the transform of the training split alone, transforms every split, and writes rows and transform.
 
-    With an `earlier` transform, of which `out` holds a copy, that one is applied; or its vocabularies grow, and nothing
-    else of it changes.
+    With an `earlier` transform, of which `out` holds a copy, that one is applied; or its vocabularies grow by what is
+    new in the training split, and nothing else of it changes.
 
     Takes `{split: handles of blocks of rows.row_schema}`. A stage loads its blocks itself: were they loaded before it,
-    a runner would keep what it loaded until the next stage wants it. Gives counts: of growth, else none.
+    a runner would keep what it loaded until the next stage wants it. Gives `{split: transformed batches}`, and `counts`
+    of growth.
 
     Args:
-      out: the data directory; its `TEMP` takes what is written in between.
+      out: the data directory; what is written in between goes to its `TEMP`.
       shards: files of the training split; the others have an eighth.
     """
 
@@ -42,26 +41,47 @@ class TransformSplits(beam.PTransform):
         self._temp, self._directory = FileSystems.join(out, TEMP), FileSystems.join(out, TRANSFORM)
 
     def expand(self, splits):  # Beam warns of hints that are dictionaries
-        pipeline, config = splits["train"].pipeline, tensor_adapter_config(self._schema)
-        counts: list[beam.PCollection] = []
         with tft_beam.Context(temp_dir=self._temp, passthrough_keys=set(passthrough_columns(self._schema))):
-            if self._earlier:
-                transform_fn = pipeline | "ReadTransform" >> tft_beam.ReadTransformFn(self._directory)
+            if self._earlier is None:
+                transform_fn = self._make(splits["train"])
+            elif not self._earlier.grow:
+                transform_fn = splits["train"].pipeline | "Read" >> tft_beam.ReadTransformFn(self._directory)
             else:
-                transform_fn = self._analyze(splits["train"])
-            if self._earlier and self._earlier.grow:
                 vocabularies = read_vocabularies(self._schema, self._earlier.transform)
                 grow = GrowVocabularies(self._schema, vocabularies, self._directory, self._temp)
-                grown = splits["train"] | "LoadTrain" >> beam.Map(_load_candidates, self._schema) | "Grow" >> grow
-                transform_fn = grown.transform_fn, transform_fn[1]
-                counts += [grown[COUNTS]]
-            for split in SPLITS:
-                batches = splits[split] | f"Load[{split}]" >> beam.Map(_load_after, AsSingleton(transform_fn[0]))
-                rows, _ = ((batches, config), transform_fn) | f"Transform[{split}]" >> tft_beam.TransformDataset(
-                    output_record_batches=True
-                )
-                shards = self._shards if split == "train" else max(1, self._shards // 8)
-                _ = rows | f"Write[{split}]" >> WriteShards(FileSystems.join(self._out, split), shards, self._store)
+                transform_fn, sizes = self._load_candidates(splits["train"]) | "Grow" >> grow
+            rows = {split: self._transform(split, splits[split], transform_fn) for split in SPLITS}
+        for split, shards in zip(SPLITS, (self._shards, *[max(1, self._shards // 8)] * 2), strict=True):
+            write = WriteShards(FileSystems.join(self._out, split), shards, self._store)
+            _ = rows[split] | f"Write[{split}]" >> write
+        if self._earlier is None or not self._earlier.grow:
+            counts = splits["train"].pipeline | "NoCounts" >> beam.Create([])
+        else:
+            appended = rows["train"] | "CountAppended" >> beam.ParDo(CountAppended(self._schema, vocabularies))
+            counts = (sizes, appended) | "Counts" >> beam.Flatten()
+        return {**rows, "counts": counts}
+
+    def _make(self, train: beam.PCollection) -> Any:
+        dataset = (self._load_candidates(train), tensor_adapter_config(self._schema))
+        transform_fn = dataset | "Analyze" >> tft_beam.AnalyzeDataset(preprocessing_fn(self._schema))
+        written = transform_fn | "WriteTransform" >> tft_beam.WriteTransformFn(self._directory)
+        raw = DatasetMetadata.from_feature_spec(raw_feature_spec(self._schema))
+        _ = raw | "WriteRawMetadata" >> tft_beam.WriteMetadata(
+            FileSystems.join(self._directory, "metadata"), pipeline=written.pipeline
+        )
+        return transform_fn
+
+    def _load_candidates(self, handles: beam.PCollection) -> beam.PCollection:
+        return handles | "LoadTrain" >> beam.Map(lambda handle: without_history(load(handle), self._schema))
+
+    def _transform(self, split: str, handles: beam.PCollection, transform_fn: Any) -> beam.PCollection:
+        batches = handles | f"Load[{split}]" >> beam.Map(_load_after, AsSingleton(transform_fn[0]))
+        dataset = (batches, tensor_adapter_config(self._schema))
+        transform = tft_beam.TransformDataset(output_record_batches=True)
+        rows, _ = (dataset, transform_fn) | f"Transform[{split}]" >> transform
+        return rows
+
+
 def _load_after(handle: Handle, _: object) -> pa.RecordBatch:
     """`load`, in the stage that comes after its second argument and not in the one that makes the handles."""
     return load(handle)

@@ -141,14 +141,14 @@ def open_data(directory: str | Path) -> Data:
 
 
 def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
-    """Rows that each feature's embedding table needs: padding, vocabulary and out-of-vocabulary buckets."""
+    """Rows that each feature's embedding table needs: padding, out-of-vocabulary buckets and vocabulary."""
     output = tft.TFTransformOutput(str(transform))
     sizes = {}
     for name, feature in schema.features.items():
-        if feature.hash_buckets:
+        if feature.has_vocabulary:
+            sizes[name] = 1 + feature.oov_buckets + output.vocabulary_size_by_name(name)
+        elif feature.hash_buckets:
             sizes[name] = 1 + feature.hash_buckets
-        elif feature.type != "numeric":
-            sizes[name] = 1 + output.vocabulary_size_by_name(name) + feature.oov_buckets
     return sizes
 
 

@@ -117,8 +117,11 @@ def open_run_data(run: Run, directory: str | Path | None) -> Data:
 
 
 def _check_same(run: Run, data: Data) -> None:
-    """Refuses data whose ids mean something else than the run's: another schema, or another transform."""
-    if load_schema(run.directory / "schema.yaml") != data.schema:
+    """Refuses data whose rows mean something else than the run's: another schema, or another transform.
+
+    The data may be split otherwise: those of a later day are.
+    """
+    if load_schema(run.directory / "schema.yaml").model_copy(update={"split": data.schema.split}) != data.schema:
         raise InputError(data.directory, "another schema than the run's", f"that of {run.directory / 'schema.yaml'}")
     mine, other = run.transform, data.directory / "transform"
     files = {path.relative_to(mine) for path in mine.rglob("*") if path.is_file()}

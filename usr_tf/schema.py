@@ -151,6 +151,11 @@ class Feature(_Strict):
         return self.type in ("categorical_list", "text")
 
     @property
+    def has_vocabulary(self) -> bool:
+        """Whether its ids come from a vocabulary, not from a hash."""
+        return self.type != "numeric" and not self.hash_buckets
+
+    @property
     def length(self) -> int:
         """Values of a list or tokens of a text that are kept; 1 for the other types."""
         default = {"categorical_list": 8, "text": 16}.get(self.type, 1)

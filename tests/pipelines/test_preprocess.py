@@ -368,7 +368,7 @@ def test_one_scenario_one_task_no_users_no_history(ran):
         }
         assert row["ctr"] == [int((row["raw_user_id"][0], row["timestamp"][0]) in clicked)]
         assert row["position"] == [0]
-        assert 1 <= row["item_id"][0] <= 7
+        assert 2 <= row["item_id"][0] <= 8
 
 
 def test_the_program_ends_with_2_and_one_line_when_the_input_is_wrong(ran):

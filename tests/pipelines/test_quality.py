@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.blocks import BlockStore
-from pipelines.quality import IdQuality, MeasureQuality, RawQuality, _lengths, merge_figures
+from pipelines.quality import IdQuality, MeasureQuality, RawQuality, _lengths, figures_of, merge_figures
 from pipelines.rows import row_schema
 from pipelines.transform import tokens
 from usr_tf.schema import Feature, Schema, parse_schema
@@ -64,7 +64,7 @@ def to_ids(scenarios: list[str], **columns: list[list[int]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def figures_of(combine: beam.CombineFn, *batches) -> dict:
+def measure(combine: beam.CombineFn, *batches) -> dict:
     """The figures, each batch measured by a worker of its own; they must be JSON."""
     parts = [combine.add_input(combine.create_accumulator(), batch) for batch in batches]
     figures = combine.extract_output(combine.merge_accumulators([combine.create_accumulator(), *parts]))
@@ -73,14 +73,14 @@ def figures_of(combine: beam.CombineFn, *batches) -> dict:
 
 
 def test_strings_are_counted_and_told_apart():
-    found = figures_of(RAW, to_batch(ROWS))["search"]
+    found = measure(RAW, to_batch(ROWS))["search"]
     assert found["user_id"] == {"rows": 5, "coverage": 0.8, "cardinality": 3}
     assert found["words"] == {"rows": 5, "coverage": 0.6, "cardinality": 3, "mean_length": 5 / 3}
     assert found["query"] == {"rows": 5, "coverage": 0.6, "cardinality": 2, "mean_length": 5 / 3}
 
 
 def test_numbers_are_described_and_those_that_are_not_finite_are_missing():
-    assert figures_of(RAW, to_batch(ROWS))["search"]["price"] == {
+    assert measure(RAW, to_batch(ROWS))["search"]["price"] == {
         "rows": 5,
         "coverage": 0.6,
         "cardinality": 3,
@@ -94,21 +94,21 @@ def test_numbers_are_described_and_those_that_are_not_finite_are_missing():
 
 
 def test_a_history_is_described_once_by_its_length():
-    found = figures_of(RAW, to_batch(ROWS))["search"]
+    found = measure(RAW, to_batch(ROWS))["search"]
     assert found["history_action"] == {"rows": 5, "coverage": 0.4, "mean_length": 1.5}
     assert list(found) == [*SCHEMA.features, "history_action"]
 
 
 @pytest.mark.parametrize("rows", [[], [{"scenario": "search"}]])
 def test_what_no_row_defines_is_none_and_never_nothing_by_nothing(rows):
-    found = figures_of(RAW, to_batch(rows))
+    found = measure(RAW, to_batch(rows))
     assert found["feed"]["user_id"] == {"rows": 0, "coverage": None, "cardinality": 0}
     price = found["search"]["price"]
     assert price["coverage"] == (0.0 if rows else None)
     assert [price[name] for name in ("min", "max", "mean", "std", "quantiles")] == [None] * 5
     assert found["search"]["words"]["mean_length"] is None
     assert found["search"]["history_action"]["mean_length"] is None
-    assert figures_of(RAW) == figures_of(RAW, to_batch([]))
+    assert measure(RAW) == measure(RAW, to_batch([]))
 
 
 def test_a_schema_without_numbers_and_history_is_described_too():
@@ -117,7 +117,7 @@ scenarios: [search]
 tasks: [{name: ctr, action: click}]
 features: {item_id: {group: item, type: categorical}}
 """)
-    assert figures_of(RawQuality(schema), to_batch([{"scenario": "search", "item_id": "i"}], schema)) == {
+    assert measure(RawQuality(schema), to_batch([{"scenario": "search", "item_id": "i"}], schema)) == {
         "search": {"item_id": {"rows": 1, "coverage": 1.0, "cardinality": 1}}
     }
 
@@ -127,7 +127,7 @@ def test_text_that_is_no_sound_utf_8_is_counted_like_any_other():
     broken = pa.array([[b"\xed\xa0\xbd"], [b"\xed\xa0\xbd"], [b"\xed\xa0\xbd!"]], pa.list_(pa.binary()))
     texts = pa.ListArray.from_arrays(broken.offsets, broken.values.view(pa.string()))
     batch = batch.set_column(0, "user_id", texts).set_column(batch.schema.get_field_index("query"), "query", texts)
-    found = figures_of(RAW, batch)["search"]
+    found = measure(RAW, batch)["search"]
     assert found["user_id"]["cardinality"] == 2
     assert found["query"]["rows"] == 3
 
@@ -141,7 +141,7 @@ def test_tokens_are_those_of_the_transform(tokenizer):
 
 
 def test_ids_out_of_vocabulary_are_those_of_the_buckets():
-    found = figures_of(
+    found = measure(
         IDS,
         to_ids(
             ["search", "feed", "search"],
@@ -162,8 +162,8 @@ def test_ids_out_of_vocabulary_are_those_of_the_buckets():
 
 
 def test_raw_and_id_figures_stand_side_by_side():
-    raw = figures_of(RAW, to_batch(ROWS))
-    ids = figures_of(IDS, to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]))
+    raw = measure(RAW, to_batch(ROWS))
+    ids = measure(IDS, to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]))
     merged = merge_figures(raw, ids)
     assert merged["search"]["user_id"] == raw["search"]["user_id"] | ids["search"]["user_id"]
     assert merged["search"]["price"] == raw["search"]["price"]
@@ -188,11 +188,11 @@ def test_any_order_and_batching_of_the_rows_gives_the_same_figures(data, rows):
     shuffled = data.draw(st.permutations(rows))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
     batches = [to_batch(shuffled[start:stop]) for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
-    assert json.dumps(figures_of(RAW, *batches)) == json.dumps(figures_of(RAW, to_batch(rows)))
+    assert json.dumps(measure(RAW, *batches)) == json.dumps(measure(RAW, to_batch(rows)))
 
 
 def test_a_slice_of_a_batch_is_measured_alone():
-    assert figures_of(RAW, to_batch(ROWS).slice(3, 2)) == figures_of(RAW, to_batch(ROWS[3:]))
+    assert measure(RAW, to_batch(ROWS).slice(3, 2)) == measure(RAW, to_batch(ROWS[3:]))
 
 
 def test_beam_combines_them():
@@ -202,14 +202,22 @@ def test_beam_combines_them():
         counted = batches | "Raw" >> beam.CombineGlobally(RAW) | beam.Map(lambda found: found["search"]["user_id"])
         assert_that(counted, equal_to([{"rows": 5, "coverage": 0.8, "cardinality": 3}]), "raw")
         none = pipeline | "NoRows" >> beam.Create([]) | "NoIds" >> beam.CombineGlobally(IDS)
-        assert_that(none, equal_to([figures_of(IDS)]), "ids")
+        assert_that(none, equal_to([measure(IDS)]), "ids")
         ids = to_ids(
             ["search"] * 5, user_id=[[3], [1], [0], [1], [4]], item_id=[[0]] * 5, words=[[]] * 5, query=[[]] * 5
         )
-        both = {
-            "raw": pipeline | "Blocks" >> beam.Create([store.put(to_batch(ROWS))]),
-            "ids": pipeline | "Ids" >> beam.Create([ids]),
+        rows = {
+            "raw train": pipeline
+            | "Blocks" >> beam.Create([store.put(to_batch(ROWS[:2])), store.put(to_batch(ROWS[2:]))]),
+            "ids train": pipeline | "Ids" >> beam.Create([ids]),
+            "raw test": pipeline | "NoBlocks" >> beam.Create([]),
         }
-        measured = both | MeasureQuality(SCHEMA) | "OfUsers" >> beam.Map(lambda found: found["search"]["user_id"])
-        expected = {"rows": 5, "coverage": 0.8, "cardinality": 3, "values": 4, "oov": 2, "oov_share": 0.5}
-        assert_that(measured, equal_to([expected]), "both")
+
+        def check(elements):
+            measured = dict(elements)
+            assert set(measured) == {("raw", "train"), ("ids", "train")}
+            expected = {"rows": 5, "coverage": 0.8, "cardinality": 3, "values": 4, "oov": 2, "oov_share": 0.5}
+            assert figures_of(measured, "train", SCHEMA)["search"]["user_id"] == expected
+            assert figures_of(measured, "test", SCHEMA)["search"]["user_id"]["coverage"] is None
+
+        assert_that(rows | MeasureQuality(SCHEMA), check, "both")

@@ -43,15 +43,15 @@ def vocabulary(made):
     return lambda name: [word.decode() for word in output.vocabulary_by_name(name)]
 
 
-def test_ids_are_0_for_missing_then_the_vocabulary_then_the_unknown(apply, vocabulary):
+def test_ids_are_0_for_missing_then_the_unknown_then_the_vocabulary(apply, vocabulary):
     items = vocabulary("item_id")
     assert sorted(items) == sorted(f"i{number}" for number in range(15))
     for place, item in enumerate(items):
-        assert apply(item_id=item)["item_id"] == [place + 1]
+        assert apply(item_id=item)["item_id"] == [place + 2]
     assert apply(item_id="")["item_id"] == [0]
-    assert apply(item_id="never seen")["item_id"] == [16]
+    assert apply(item_id="never seen")["item_id"] == [1]
     past = apply(history_item_id=[items[3], "", "never seen", items[0]])
-    assert past["history_item_id"] == [4, 0, 16, 1]
+    assert past["history_item_id"] == [5, 0, 1, 2]
 
 
 def test_a_feature_without_a_value_in_training_knows_only_missing_and_unknown(apply):
@@ -67,10 +67,10 @@ def test_a_vocabulary_leaves_out_what_training_holds_too_seldom(made, vocabulary
 
 def test_lists_and_texts_are_cut_to_their_length_without_their_blanks(apply, vocabulary):
     words = vocabulary("words")
-    ids = {word: place + 1 for place, word in enumerate(words)}
+    ids = {word: place + 2 for place, word in enumerate(words)}
     assert apply(words=["", words[2], words[0], words[1]])["words"] == [ids[words[2]], ids[words[0]]]
     assert apply()["words"] == apply(words=[""])["words"] == []
-    tokens = {word: place + 1 for place, word in enumerate(vocabulary("query"))}
+    tokens = {word: place + 2 for place, word in enumerate(vocabulary("query"))}
     assert {"green", "tea", "oat", "milk", "now", "茶"} == set(tokens)  # "or never" lies beyond the third
     assert apply(query="  GREEN  tea now milk")["query"] == [tokens["green"], tokens["tea"], tokens["now"]]
     assert apply(query="")["query"] == []

@@ -104,6 +104,14 @@ def test_data_that_has_gone_or_was_never_named_is_refused(toy_run, tmp_path):
         open_run_data(nameless, None)
 
 
+def test_data_that_are_split_otherwise_are_taken(toy_run, toy_data, tmp_path):
+    shutil.copytree(toy_data.directory, tmp_path / "data")
+    split = toy_run.schema.split.model_copy(update={"valid": 0.0, "test": 0.5})
+    other = toy_run.schema.model_copy(update={"split": split})
+    (tmp_path / "data" / "schema.yaml").write_text(other.to_yaml())
+    assert open_run_data(toy_run, tmp_path / "data").schema == other
+
+
 def test_data_of_another_schema_is_refused(toy_run, tmp_path):
     other = parse_schema(toy_run.schema.to_yaml().replace("max_length: 4", "max_length: 5"))
     (tmp_path / SUCCESS).touch()
