@@ -1,14 +1,15 @@
 """Writes a directory of raw logs (DESIGN §2): sharded, gzipped JSON Lines that appear whole or not at all."""
 
+import contextlib
 import gzip
 import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import orjson
 
@@ -50,7 +51,7 @@ class LogWriter:
         try:
             self.folder.mkdir(parents=True)
             (self.folder / "schema.yaml").write_text(self._schema_yaml, encoding="utf-8")
-            self._shards = {table: _Shards(self.folder, table, self._rows_per_shard) for table in REQUIRED_TABLES}
+            self._shards = {table: self._new_shards(table) for table in REQUIRED_TABLES}
         except OSError as error:
             self._remove()
             raise _unwritable(self.out, error) from error
@@ -62,13 +63,15 @@ class LogWriter:
 
     def write_lines(self, table: str, lines: Iterable[bytes]) -> None:
         """Adds rows that are JSON already, one object each, without line ends."""
-        if table not in TABLES:
-            raise ValueError(f"`table` must be one of {TABLES}. Received: table={table!r}")
-        if table not in self._shards:
-            self._shards[table] = _Shards(self.folder, table, self._rows_per_shard)
-        shards = self._shards[table]
+        shards = self._shards_of(table)
         for line in lines:
             shards.write(line)
+        self.counts[table] = shards.rows
+
+    def add_shard(self, table: str, path: Path, rows: int) -> None:
+        """Takes over a file that `open_shard` made in `folder`, in another process say, as the table's next shard."""
+        shards = self._shards_of(table)
+        shards.add(path, rows)
         self.counts[table] = shards.rows
 
     def __exit__(
@@ -84,8 +87,29 @@ class LogWriter:
         finally:
             self._remove()
 
+    def _shards_of(self, table: str) -> "_Shards":
+        if table not in TABLES:
+            raise ValueError(f"`table` must be one of {TABLES}. Received: table={table!r}")
+        if table not in self._shards:
+            self._shards[table] = self._new_shards(table)
+        return self._shards[table]
+
+    def _new_shards(self, table: str) -> "_Shards":
+        return _Shards(self.folder, table, self._rows_per_shard)
+
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[BinaryIO]:
+    """A new gzip file that takes lines. It holds no name and no time: the same rows give the same bytes."""
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as compressed,
+        io.BufferedWriter(compressed, 1 << 20) as buffered,  # GzipFile is slow with small writes
+    ):
+        yield buffered
 
 
 class _Shards:
@@ -97,31 +121,42 @@ class _Shards:
         self._table = table
         self._rows_per_shard = rows_per_shard
         self._paths: list[Path] = []
-        self._open_next()
+        self._open = contextlib.ExitStack()
+        self._file: BinaryIO | None = None
+        self._rows_in_file = 0
 
     def write(self, line: bytes) -> None:
-        if self.rows and self.rows % self._rows_per_shard == 0:
-            self.close()
+        if self._file is None or self._rows_in_file == self._rows_per_shard:
             self._open_next()
         self._file.write(line)
         self._file.write(b"\n")
+        self._rows_in_file += 1
         self.rows += 1
 
+    def add(self, path: Path, rows: int) -> None:
+        self._close_file()
+        self._paths.append(path)
+        self.rows += rows
+
     def close(self) -> None:
-        for stream in (self._file, self._raw):  # GzipFile leaves the file that it was given open
-            stream.close()
+        if not self._paths:
+            self._open_next()
+        self._close_file()
 
     def name_with_total(self) -> None:
         for index, path in enumerate(self._paths):
             path.rename(path.with_name(f"{self._table}-{index:05d}-of-{len(self._paths):05d}.jsonl.gz"))
 
     def _open_next(self) -> None:
+        self._close_file()
         path = self._folder / f"{self._table}-{len(self._paths):05d}.jsonl.gz"
         self._paths.append(path)
-        self._raw = path.open("wb")
-        # No name and no time in the header: the same rows give the same bytes.
-        compressed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._raw, mtime=0)
-        self._file = io.BufferedWriter(compressed, 1 << 20)
+        self._file = self._open.enter_context(open_shard(path))
+        self._rows_in_file = 0
+
+    def _close_file(self) -> None:
+        self._open.close()
+        self._file = None
 
 
 def _refuse_taken(out: Path) -> None:

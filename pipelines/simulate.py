@@ -1,43 +1,41 @@
-"""A simulated shop: logs by DESIGN §2 of one search box and one feed, with the true probability of every label.
+"""A simulated shop: logs by DESIGN §2 of its search box, its feed and more, with the true probability of every label.
 
 `docs/simulator.md` has the equations. In short: people have lasting tastes, which differ between the scenarios as
-far as `similarity` lets them, and a passing need, which does not: it drives what they search for, and what they
-click in the feed. A click puts an item in mind; a need ends with a purchase, or with time.
+far as `similarity` lets them, and passing needs, which do not: they drive what people search for, and what they
+click everywhere. What is seen in one scenario is later looked for, and bought, in another.
+
+Users act independently of each other, given the shop. So they are played in chunks, each with a random stream of its
+own and a shard of its own in every table: neither memory nor the bytes depend on how many processes share the work.
 """
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import orjson
+from rich.console import Console
+from rich.progress import track
 
-from pipelines import shop
-from pipelines.log_writer import LogWriter
+from pipelines.log_writer import LogWriter, open_shard
+from pipelines.simulator import behaviour, noise, tables
+from pipelines.simulator.people import Users
+from pipelines.simulator.ranker import SLATE
+from pipelines.simulator.scenarios import SCENARIOS, Scenario
+from pipelines.simulator.world import World
 from usr_tf.errors import InputError
 
-SCHEMA = """\
-scenarios: [search, recommendation]
-tasks:
-  - {name: ctr, action: click}
-  - {name: ctcvr, action: purchase}
-labels: {attribution: 1h, global_window: 1d}
-history: {actions: [click, cart, purchase], max_length: 20}
-split: {valid: 0.1, test: 0.1}
-features:
-  user_id:  {group: user, type: categorical, min_count: 2}
-  age_band: {group: user, type: categorical}
-  city:     {group: user, type: categorical}
-  item_id:  {group: item, type: categorical, in_history: true}
-  category: {group: item, type: categorical, in_history: true}
-  brand:    {group: item, type: categorical, in_history: true}
-  words:    {group: item, type: categorical_list, max_length: 2}
-  price:    {group: item, type: numeric, transform: log}
-  query:    {group: query, type: text, tokenizer: whitespace, max_length: 3}
-  device:   {group: context, type: categorical}
-  hour:     {group: context, type: categorical}
-"""
+IMPRESSIONS_PER_USER = 250
+CHUNK_USERS = 400
+_IN_PROCESS = 4
+"""So few chunks take less time than other processes take to start."""
 
 
 def simulate(
@@ -47,19 +45,31 @@ def simulate(
     similarity: float = 0.3,
     label_noise: float = 0.0,
     progress: bool = True,
+    *,
+    global_label_noise: float | None = None,
+    scenarios: int | Sequence[str] = 2,
+    needs: float = 0.8,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Writes the logs of a simulated shop into `out`; the same arguments write the same bytes.
 
     Args:
       out: a directory, to be made.
       impressions: rows of the impressions table; users and items grow with it.
-      similarity: ρ, how much of a user's taste in each scenario is common to both, 0 to 1.
-      label_noise: share of impressions whose logged outcome is drawn from the scenario's mean rates instead.
+      seed: of the world, its people and their luck. Noise has a stream of its own: it changes nothing that happens.
+      similarity: ρ, the weight of what all scenarios share in each one's tastes and in what counts there, 0 to 1.
+        Tastes in two scenarios correlate by ρ².
+      label_noise: share of impressions whose credited actions (what scenario labels are made of) are chance.
       progress: whether to draw a progress bar on stderr.
+      global_label_noise: the same for actions that only global labels see; None for that of `label_noise`.
+      scenarios: how many of `scenarios.SCENARIOS`, from the first, or their names.
+      needs: chance that a wish outlasts its request, 0 to 1. At 0 nothing passes from scenario to scenario but taste.
+      workers: processes; None for one a core if that pays. It has no part in the result. With more than one, a
+        script has to call this under `if __name__ == "__main__"`.
 
     Returns:
       `{"counts": {table: rows}, "rates": {scenario: {"impressions", "ctr", "ctcvr", "oracle_ctr", "oracle_ctcvr"}}}`,
-      a rate being null where the scenario has no impression.
+      by scenario labels, a rate being null where the scenario has no impression.
 
     Raises:
       InputError: an argument out of its range, or an `out` that cannot be written.
@@ -68,92 +78,142 @@ def simulate(
     _check_whole("--seed", seed, least=0)
     _check_share("--similarity", similarity)
     _check_share("--label_noise", label_noise)
-    rng = np.random.default_rng(seed)
-    with LogWriter(out, SCHEMA) as logs:
-        world = shop.World.draw(rng, *shop.world_size(impressions), similarity)
-        visits = shop.plan_visits(rng, world, requests=math.ceil(impressions / shop.SLATE))
-        log = shop.play(rng, world, visits, progress).first(impressions)
-        log = shop.add_noise(rng, log, label_noise)
-        tables = {"users": _users(world), "items": _items(world), "impressions": _impressions(log)}
-        for table, rows in {**tables, "actions": _actions(rng, log)}.items():
-            for row in rows:
-                logs.write(table, row)
+    global_label_noise = label_noise if global_label_noise is None else global_label_noise
+    _check_share("--global_label_noise", global_label_noise)
+    _check_share("--needs", needs)
+    if workers is not None:
+        _check_whole("--workers", workers, least=1)
+    chosen = _scenarios(scenarios)
+    chunks = _chunks(impressions)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(chunks) > _IN_PROCESS else 1
+    world = make_world(impressions, seed, chosen, similarity, needs)
+    with LogWriter(out, tables.schema_of(world)) as logs:
+        for row in tables.item_rows(world.items):
+            logs.write("items", row)
+        write = functools.partial(_write_chunk, logs.folder, world, seed, label_noise, global_label_noise)
+        totals = np.zeros((len(chosen), len(_SUMS)))
+        bar = {"console": Console(stderr=True), "transient": True, "disable": not progress}
+        for written in track(_map(write, chunks, workers), "Simulating", len(chunks), **bar):
+            for table, (path, rows) in written.files.items():
+                logs.add_shard(table, path, rows)
+            totals += written.sums
         counts = dict(logs.counts)
-    return {"counts": counts, "rates": {name: _rates(log, v) for v, name in enumerate(shop.SCENARIOS)}}
-
-
-def _users(world: shop.World) -> Iterator[dict[str, Any]]:
-    for user, (age, city) in enumerate(zip(world.age, world.city, strict=True)):
-        yield {"user_id": _user_id(user), "age_band": shop.AGE_BANDS[age], "city": shop.CITIES[city]}
-
-
-def _items(world: shop.World) -> Iterator[dict[str, Any]]:
-    for item, words in enumerate(world.words):
-        yield {
-            "item_id": _item_id(item),
-            "category": shop.CATEGORIES[world.category[item]],
-            "brand": shop.BRANDS[world.brand[item]],
-            "words": [shop.WORDS[word] for word in words],
-            "price": float(world.price[item]),
-        }
-
-
-def _impressions(log: shop.Log) -> Iterator[dict[str, Any]]:
-    for row in range(log.item.size):
-        time = int(log.time[row])
-        yield {
-            **_place(log, row),
-            "timestamp": time,
-            "position": int(log.position[row]),
-            "query": _query(log.asked[row]),
-            "device": shop.DEVICES[log.device[row]],
-            "hour": f"{time // shop.HOUR_MS % 24:02}",
-            "oracle_ctr": round(float(log.p_click[row]), 6),
-            "oracle_ctcvr": round(float(log.p_buy[row]), 6),
-        }
-
-
-def _actions(rng: np.random.Generator, log: shop.Log) -> Iterator[dict[str, Any]]:
-    """Click within 150 s of the impression, cart within a minute of the click, purchase within 20 more."""
-    rows = np.flatnonzero(log.click)
-    click = log.time[rows] + log.click_delay[rows]
-    cart = click + rng.integers(5_000, 60_000, size=rows.size)
-    buy = cart + rng.integers(60_000, 20 * 60_000, size=rows.size)
-    carts = rng.random(rows.size) < np.where(log.buy[rows], 0.7, 0.1)
-    done = [(click, "click", rows >= 0), (cart, "cart", carts), (buy, "purchase", log.buy[rows])]
-    table = [(time[i], action, rows[i]) for time, action, happens in done for i in np.flatnonzero(happens)]
-    for time, action, row in sorted(table):
-        yield {**_place(log, row), "timestamp": int(time), "action": action, "query": _query(log.asked[row])}
-
-
-def _place(log: shop.Log, row: int) -> dict[str, str]:
     return {
-        "request_id": f"r{log.request[row]:07}",
-        "scenario": shop.SCENARIOS[log.scenario[row]],
-        "user_id": _user_id(log.user[row]),
-        "item_id": _item_id(log.item[row]),
+        "counts": counts,
+        "rates": {scenario.name: _rates(sums) for scenario, sums in zip(chosen, totals.tolist(), strict=True)},
     }
 
 
-def _user_id(user: int) -> str:
-    return f"u{user:06}"
+def make_world(impressions: int, seed: int, scenarios: Sequence[Scenario], similarity: float, needs: float) -> World:
+    """The shop that so many impressions come from: 1,200 items for 200,000, growing with their square root."""
+    items = max(100, round(1_200 * (impressions / 200_000) ** 0.5))
+    world = World.draw(np.random.default_rng(_stream(seed, "world")), items, scenarios, similarity, needs)
+    return behaviour.tuned(_stream(seed, "pilot"), world, users=min(400, max(100, impressions // IMPRESSIONS_PER_USER)))
 
 
-def _item_id(item: int) -> str:
-    return f"i{item:05}"
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the users, and the impressions that are theirs."""
+
+    number: int
+    first_user: int
+    users: int
+    impressions: int
 
 
-def _query(asked: NDArray) -> str:
-    return " ".join(
-        names[i] for names, i in zip((shop.BRANDS, shop.WORDS, shop.CATEGORIES), asked, strict=True) if i >= 0
+def play_chunk(world: World, seed: int, chunk: Chunk) -> tuple[Users, behaviour.Play]:
+    """What truly happens to a chunk's users, in the order of time."""
+    rng = np.random.default_rng(_stream(seed, "people", chunk.number))
+    users = Users.draw(rng, world, chunk.users)
+    played = behaviour.play(rng, world, users, math.ceil(chunk.impressions / SLATE))
+    return users, played.by_time().first(chunk.impressions)
+
+
+_SUMS = ("impressions", "ctr", "ctcvr", "oracle_ctr", "oracle_ctcvr")
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The files of a chunk with their rows, by table, and `_SUMS` by scenario."""
+
+    files: dict[str, tuple[Path, int]]
+    sums: np.ndarray
+
+
+def _write_chunk(
+    folder: Path, world: World, seed: int, label_noise: float, global_noise: float, chunk: Chunk
+) -> _Written:
+    users, played = play_chunk(world, seed, chunk)
+    rng = np.random.default_rng(_stream(seed, "noise", chunk.number))
+    recorded = noise.record(rng, played, world.of_scenarios("prompt"), label_noise, global_noise)
+    log = tables.LogTables(world, played, recorded, chunk.number, chunk.first_user)
+    rows = {
+        "users": tables.user_rows(users, chunk.first_user),
+        "impressions": log.impressions(),
+        "actions": log.actions(),
+    }
+    files = {table: _write_rows(folder / f"{table}-of-chunk-{chunk.number:05}", of) for table, of in rows.items()}
+    columns = (np.ones(played.item.size), recorded.click, recorded.buy, recorded.p_click, recorded.p_buy)
+    sums = [np.bincount(played.scenario, column, len(world.scenarios)) for column in columns]
+    return _Written(files, np.stack(sums, axis=1))
+
+
+def _write_rows(path: Path, rows: Iterable[tables.Row]) -> tuple[Path, int]:
+    count = 0
+    with open_shard(path) as file:
+        for row in rows:
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return path, count
+
+
+def _map(write: functools.partial, chunks: Sequence[Chunk], workers: int) -> Iterator[_Written]:
+    if workers == 1:
+        yield from map(write, chunks)
+        return
+    # Spawned, for a fork of a process with threads (TensorFlow's, Beam's) may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(write, chunks)
+
+
+def _chunks(impressions: int) -> list[Chunk]:
+    """Whole slates shared among the users' chunks in proportion; the last one's last slate may be cut short."""
+    users = max(10, round(impressions / IMPRESSIONS_PER_USER))
+    requests = math.ceil(impressions / SLATE)
+    firsts = [*range(0, users, CHUNK_USERS), users]
+    ends = [min(impressions, requests * first // users * SLATE) for first in firsts]
+    return [
+        Chunk(number, first, next_first - first, end - begin)
+        for number, ((first, next_first), (begin, end)) in enumerate(
+            zip(itertools.pairwise(firsts), itertools.pairwise(ends), strict=True)
+        )
+    ]
+
+
+def _stream(seed: int, purpose: str, chunk: int = 0) -> np.random.SeedSequence:
+    """A random stream of its own for each purpose and chunk."""
+    return np.random.SeedSequence(seed, spawn_key=(("world", "pilot", "people", "noise").index(purpose), chunk))
+
+
+def _scenarios(asked: int | Sequence[str]) -> tuple[Scenario, ...]:
+    named = {scenario.name: scenario for scenario in SCENARIOS}
+    if isinstance(asked, int) and not isinstance(asked, bool):
+        if 1 <= asked <= len(SCENARIOS):
+            return SCENARIOS[:asked]
+    elif not isinstance(asked, str | bool) and asked and len({*asked}) == len(asked) and named.keys() >= {*asked}:
+        return tuple(named[name] for name in asked)
+    found = ",".join(map(str, asked)) if isinstance(asked, list | tuple) else repr(asked)
+    raise InputError(
+        "--scenarios", found or "nothing", f"1 to {len(SCENARIOS)}, or different ones of {', '.join(named)}"
     )
 
 
-def _rates(log: shop.Log, scenario: int) -> dict[str, Any]:
-    of = log.scenario == scenario
-    columns = {"ctr": log.click, "ctcvr": log.buy, "oracle_ctr": log.p_click, "oracle_ctcvr": log.p_buy}
-    rates = {name: float(column[of].mean()) if of.any() else None for name, column in columns.items()}
-    return {"impressions": int(of.sum()), **rates}
+def _rates(sums: list[float]) -> dict[str, Any]:
+    impressions = int(sums[0])
+    return {"impressions": impressions} | {
+        name: total / impressions if impressions else None for name, total in zip(_SUMS[1:], sums[1:], strict=True)
+    }
 
 
 def _check_whole(flag: str, value: Any, least: int) -> None:

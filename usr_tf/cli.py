@@ -140,17 +140,44 @@ def _demo(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _simulate_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
     flags.DEFINE_integer("impressions", 200_000, "Rows of the impressions table", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "The same seed makes the same bytes", flag_values=values)
-    flags.DEFINE_float(
-        "similarity", 0.3, "How alike tastes are in search and recommendation, 0 to 1", flag_values=values
+    flags.DEFINE_integer("seed", 0, "The same seed and flags make the same bytes", flag_values=values)
+    flags.DEFINE_string(
+        "scenarios", "2", "How many scenarios, or their names with commas, such as search,home", flag_values=values
     )
-    flags.DEFINE_float("label_noise", 0.0, "Share of outcomes that are noise, 0 to 1", flag_values=values)
+    flags.DEFINE_float(
+        "similarity",
+        0.3,
+        "Weight ρ, 0 to 1, of what all scenarios share in each one's tastes, which correlate by ρ²",
+        flag_values=values,
+    )
+    flags.DEFINE_float("needs", 0.8, "Chance, 0 to 1, that a wish outlasts its request", flag_values=values)
+    flags.DEFINE_float(
+        "label_noise", 0.0, "Share, 0 to 1, of impressions whose credited actions are chance", flag_values=values
+    )
+    flags.DEFINE_float(
+        "global_label_noise",
+        None,
+        "The same of the actions that only global labels see; as --label_noise when absent",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("workers", None, "Processes; one a core if that pays when absent", flag_values=values)
 
 
 def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
     from pipelines.simulate import simulate
 
-    made = simulate(values.out, values.impressions, values.seed, values.similarity, values.label_noise)
+    asked = values.scenarios
+    made = simulate(
+        values.out,
+        values.impressions,
+        values.seed,
+        values.similarity,
+        values.label_noise,
+        global_label_noise=values.global_label_noise,
+        scenarios=int(asked) if asked.isdecimal() else [name.strip() for name in asked.split(",")],
+        needs=values.needs,
+        workers=values.workers,
+    )
     print(f"{values.out}: " + ", ".join(f"{rows:,} {table}" for table, rows in made["counts"].items()))
     for scenario, rates in made["rates"].items():
         print(f"{scenario}: " + ", ".join(f"{name} {_short(value)}" for name, value in rates.items()))
@@ -175,6 +202,7 @@ def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     from pipelines.sources import import_logs
     from pipelines.sources.lists import parse_lists
 
+    logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
     options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
     print(json.dumps(import_logs(values.source, values.input, values.out, options=options), indent=2))
@@ -184,8 +212,29 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Data directory to make", flag_values=values)
     flags.DEFINE_string("schema", None, "Schema to use in place of LOGS/schema.yaml", flag_values=values)
+    flags.DEFINE_multi_string(
+        "table",
+        [],
+        "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "partitions", None, "Parts to join in, also training shards; by size when absent", 1, flag_values=values
+    )
+    flags.DEFINE_string(
+        "transform", None, "Earlier data, or its transform directory, whose transform to apply", flag_values=values
+    )
+    flags.DEFINE_string(
+        "grow_from", None, "Earlier data whose transform to apply, new values appended", flag_values=values
+    )
+    flags.DEFINE_string(
+        "since", None, "ISO 8601 date or time (UTC): impressions before it make no rows", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "drift_limit",
+        [],
+        "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift or coverage moved further from earlier data",
+        flag_values=values,
     )
 
 
@@ -193,7 +242,19 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     from pipelines.preprocess import preprocess
     from pipelines.stats import describe
 
-    stats = preprocess(values.logs, values.out, values.schema, beam_options, values.partitions, progress=True)
+    stats = preprocess(
+        values.logs,
+        values.out,
+        values.schema,
+        beam_options,
+        values.partitions,
+        progress=True,
+        tables=values.table,
+        transform=values.transform,
+        grow_from=values.grow_from,
+        since=values.since,
+        drift_limits=values.drift_limit,
+    )
     print(describe(stats))
 
 
@@ -298,9 +359,7 @@ VERBS = {
         "input",
         tensorflow=False,
     ),
-    "preprocess": Verb(
-        "Join, label, split and transform logs", _preprocess_flags, _preprocess, ("logs", "out"), beam=True
-    ),
+    "preprocess": Verb("Join, label, split and transform logs", _preprocess_flags, _preprocess, ("out",), beam=True),
     "train": Verb("Train a model", _train_flags, _train, ("data", "out"), "set"),
     "evaluate": Verb("Figures and a report of a run", _evaluate_flags, _evaluate, ("run", "out")),
     "export": Verb("Write a SavedModel for TF Serving", _export_flags, _export, ("run", "out")),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -107,9 +107,10 @@ def details_document(
 ) -> dict[str, Any]:
     """`details.json`: what the figures of `metrics_document` are to be held against.
 
-    Laid out as `metrics.json`; each task holds `intervals` (figure → [low, high] or null) and `baselines`
+    Laid out as `metrics.json`; each task holds `intervals` (figure → [low, high] or null), `baselines`
     (`position` and `popularity` → `rank_metrics` of that score and `auc_gain`, the interval of the model's
-    AUC less its, or null where it is not known). Both baselines rank by click, whatever the task.
+    AUC less its, or null where it is not known) and `oracle` (`logloss` and `ne` of the true probabilities, the
+    least that a model can hope for, or null where a row has none). Both baselines rank by click, whatever the task.
 
     Args:
       train_clicks: item → (clicks, impressions) in the training split, for the popularity baseline.
@@ -133,6 +134,7 @@ def details_document(
                 for interval in [bootstrap_interval(rows, task, figure, replicates, seed, level)]
             },
             "baselines": {name: None if score is None else held_against(score) for name, score in scores.items()},
+            "oracle": _oracle_loss(rows.labels[task], rows.oracle.get(task)),
         }
 
     return {"level": level, "replicates": replicates, "seed": seed} | _by_scenario(predictions, schema, details)
@@ -168,25 +170,34 @@ def task_metrics(
       oracle: true probabilities `[N]`, if known.
     """
     n, positives = len(labels), int(np.count_nonzero(labels))
-    loss = entropy = None
-    if n:
-        loss = float(log_loss(labels, _clip(probabilities), labels=[0, 1]))
-    if 0 < positives < n:
-        entropy = _entropy(positives / n)
     ranks = rank_metrics(labels, probabilities, users, requests)
     figures: dict[str, int | float | None] = {
         "auc": ranks["auc"],
         "gauc": ranks["gauc"],
-        "logloss": loss,
-        "ne": None if loss is None or entropy is None else loss / entropy,
+        **_loss(labels, probabilities),
         "calibration": float(probabilities.sum(dtype=np.float64)) / positives if positives else None,
         "ndcg@10": ranks["ndcg@10"],
         "n": n,
         "positives": positives,
     }
-    if oracle is not None and np.isfinite(oracle).all():
+    if _is_known(oracle):
         figures["oracle_auc"] = _auc(labels, oracle)
     return figures
+
+
+def _loss(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """`logloss` and `ne` of `task_metrics`."""
+    n, positives = len(labels), np.count_nonzero(labels)
+    loss = float(log_loss(labels, _clip(probabilities), labels=[0, 1])) if n else None
+    return {"logloss": loss, "ne": loss / _entropy(positives / n) if 0 < positives < n else None}
+
+
+def _oracle_loss(labels: np.ndarray, oracle: np.ndarray | None) -> dict[str, float | None] | None:
+    return _loss(labels, oracle) if _is_known(oracle) else None
+
+
+def _is_known(oracle: np.ndarray | None) -> TypeGuard[np.ndarray]:
+    return oracle is not None and bool(np.isfinite(oracle).all())
 
 
 def rank_metrics(

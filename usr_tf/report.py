@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from sklearn.metrics import roc_curve
 
@@ -88,19 +89,31 @@ def write_report(
         replace_text(out_dir / name, text)
 
 
-def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Table:
-    """AUC per scenario and task with its interval, the baselines' and the oracle's, for the terminal."""
-    columns = _headline_columns(details)
-    table = Table(title="AUC", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(columns[0], no_wrap=True)
-    table.add_column(columns[1], no_wrap=True)
-    for column in columns[4:]:  # rows and positives would not fit into 80 columns
-        table.add_column(column, justify="right", no_wrap=True)
+def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Group:
+    """Two tables for the terminal, per scenario and task, both with the oracle's figure beside the model's.
+
+    AUC has its interval and the baselines', logloss has NE and calibration.
+    """
+    cells = list(_cells(document, details))
+    ranking = [(scenario, task, *_headline(figures, detail)[2:]) for scenario, task, figures, detail in cells]
+    losses = [(scenario, task, *_losses(figures, detail)) for scenario, task, figures, detail in cells]
+    names = _headline_columns(details)
+    return Group(
+        _terminal_table("AUC", [*names[:2], *names[4:]], ranking),  # rows and positives are too wide for 80 columns
+        _terminal_table("Logloss", [*names[:2], *_LOSS_COLUMNS], losses),
+    )
+
+
+def _terminal_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first two columns are scenario and task."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
     previous = None
-    for scenario, task, figures, detail in _cells(document, details):
+    for scenario, *row in rows:
         if scenario != previous and previous is not None:
             table.add_section()
-        table.add_row(scenario if scenario != previous else "", task, *_headline(figures, detail)[2:])
+        table.add_row(scenario if scenario != previous else "", *row)
         previous = scenario
     return table
 
@@ -133,6 +146,16 @@ def _headline(figures: Mapping[str, Any], detail: Mapping[str, Any]) -> list[str
         _figure((baselines["popularity"] or {}).get("auc")),
         _figure(figures.get("oracle_auc")),
     ]
+
+
+_LOSS_COLUMNS = ("logloss", "oracle", "NE", "oracle", "calibration")
+
+
+def _losses(figures: Mapping[str, Any], detail: Mapping[str, Any]) -> list[str]:
+    """Values of `_LOSS_COLUMNS`."""
+    oracle = detail["oracle"] or {}
+    values = (figures["logloss"], oracle.get("logloss"), figures["ne"], oracle.get("ne"), figures["calibration"])
+    return [_figure(value) for value in values]
 
 
 def _figure(value: float | None) -> str:
@@ -171,7 +194,8 @@ _HOW_TO_READ = (
     ),
     (
         "Oracle",
-        "The AUC of the true probabilities, which only simulated logs have. No model can be expected to do better.",
+        "The AUC, logloss or NE of the true probabilities, which only simulated logs have. No model can be expected to "
+        "do better.",
     ),
     (
         "GAUC and NDCG@10",
@@ -241,6 +265,8 @@ def _page(
 <p class="lead">{_lead(predictions, schema)}</p>
 <h2>AUC</h2>
 {_headline_table(cells, details)}
+<h2>Logloss</h2>
+{_loss_table(cells)}
 <h2>All figures</h2>
 {_all_figures_table(cells)}
 <h2>Rows and positives</h2>
@@ -270,6 +296,11 @@ def _headline_table(cells: Sequence[tuple], details: Mapping[str, Any]) -> str:
     rows = [(scenario, task, *_headline(figures, detail)) for scenario, task, figures, detail in cells]
     note = f"{details['level']:.0%} interval from {details['replicates']} bootstrap resamples of users."
     return _table(_headline_columns(details), rows, main=4) + f'<p class="note">{note}</p>'
+
+
+def _loss_table(cells: Sequence[tuple]) -> str:
+    rows = [(scenario, task, *_losses(figures, detail)) for scenario, task, figures, detail in cells]
+    return _table(["scenario", "task", *_LOSS_COLUMNS], rows, main=2)
 
 
 def _all_figures_table(cells: Sequence[tuple]) -> str:

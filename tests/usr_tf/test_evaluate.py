@@ -51,6 +51,7 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
     ctr = details["scenarios"]["search"]["ctr"]
     low, high = ctr["intervals"]["auc"]
     assert low <= document["scenarios"]["search"]["ctr"]["auc"] <= high
+    assert ctr["oracle"] is None  # the toy shop's logs have no true probabilities
     # Even items are clicked ten times as often, and the training split says so.
     assert ctr["baselines"]["popularity"]["auc"] > 0.65
 

@@ -242,9 +242,26 @@ class TestDocument:
         rank = [int(item[1:]) for item in search.item]  # the smoothed rate rises with the clicks
         assert task["baselines"]["popularity"]["auc"] == pytest.approx(roc_auc_score(search.labels["ctr"], rank))
 
+    def test_details_hold_the_loss_of_the_true_probabilities(self):
+        # Four rows of the base rate ½, of which the oracle gives 4/5 to what happens each time.
+        known = dataclasses.replace(
+            predictions_of([1, 0, 1, 0], [0.5] * 4, users=list("abab")),
+            labels={task: np.array([1.0, 0, 1, 0]) for task in SCHEMA.task_names},
+            probabilities={task: np.full(4, 0.5) for task in SCHEMA.task_names},
+            oracle={"ctr": np.array([0.8, 0.2, 0.8, 0.2]), "ctcvr": np.array([0.8, 0.2, np.nan, 0.2])},
+        )
+        details = metrics.details_document(known, SCHEMA, replicates=2)
+        loss = -np.log(0.8)
+        assert details["scenarios"]["search"]["ctr"]["oracle"] == pytest.approx(
+            {"logloss": loss, "ne": loss / np.log(2)}
+        )
+        assert details["overall"]["ctcvr"]["oracle"] is None  # a row has none
+        assert details["scenarios"]["recommendation"]["ctr"]["oracle"] == {"logloss": None, "ne": None}  # no rows
+
     def test_details_of_logs_that_say_little(self):
-        predictions = dataclasses.replace(drawn_predictions(n=300), position=np.zeros(300, np.int64))
+        predictions = dataclasses.replace(drawn_predictions(n=300, oracle=False), position=np.zeros(300, np.int64))
         details = metrics.details_document(predictions, SCHEMA, replicates=5)
+        assert details["overall"]["ctr"]["oracle"] is None
         assert details["overall"]["ctr"]["baselines"] == {"position": None, "popularity": None}
 
 

@@ -157,14 +157,28 @@ def test_headline_table(page, evaluation):
     assert video_ctr[2:] == ["0", "0", *["–"] * 5]
 
 
-def test_figures_and_rows_tables(page, evaluation):
+def test_logloss_stands_beside_the_oracles(page, evaluation):
     header, *rows = page.tables[1]
+    assert header == ["scenario", "task", "logloss", "oracle", "NE", "oracle", "calibration"]
+    figures = evaluation["document"]["scenarios"]["search"]["ctr"]
+    oracle = evaluation["details"]["scenarios"]["search"]["ctr"]["oracle"]
+    assert rows[0][2:] == [
+        f"{value:.4f}"
+        for value in (figures["logloss"], oracle["logloss"], figures["ne"], oracle["ne"], figures["calibration"])
+    ]
+    recommendation_ctcvr, video_ctr = rows[3], rows[6]
+    assert recommendation_ctcvr[3] == recommendation_ctcvr[5] == "–"  # some rows have no true probability
+    assert video_ctr[2:] == ["–"] * 5
+
+
+def test_figures_and_rows_tables(page, evaluation):
+    header, *rows = page.tables[2]
     assert header[2:] == ["AUC", "GAUC", "logloss", "NE", "calibration", "NDCG@10"]
     overall = evaluation["document"]["overall"]["ctcvr"]
     assert rows[-1][2:] == [f"{overall[name]:.4f}" for name in metrics.FIGURES]
-    assert page.tables[2][0] == ["scenario", "task", "rows", "positives", "positive rate"]
-    assert page.tables[2][6] == ["", "ctcvr", "30", "0", "0.000%"]
-    assert page.tables[2][7] == ["video", "ctr", "0", "0", "–"]
+    assert page.tables[3][0] == ["scenario", "task", "rows", "positives", "positive rate"]
+    assert page.tables[3][6] == ["", "ctcvr", "30", "0", "0.000%"]
+    assert page.tables[3][7] == ["video", "ctr", "0", "0", "–"]
 
 
 def test_a_picture_for_each_scenario_and_task_with_rows(page):
@@ -208,12 +222,16 @@ def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
         report.write_report(path, **evaluation)
 
 
-def test_terminal_table_fits_eighty_columns(evaluation):
+def test_terminal_tables_fit_eighty_columns(evaluation):
     console = Console(width=80)
     with console.capture() as capture:
         console.print(report.format_table(evaluation["document"], evaluation["details"]))
-    text = capture.get()
-    assert "…" not in text
+    whole = capture.get()
+    assert "…" not in whole
+    text, losses = whole.split("Logloss")
+    oracle = evaluation["details"]["scenarios"]["search"]["ctr"]["oracle"]["logloss"]
+    row = next(line for line in losses.splitlines() if line.strip().startswith("search"))
+    assert row.split()[3] == f"{oracle:.4f}"
     search = evaluation["document"]["scenarios"]["search"]["ctr"]
     line = next(line for line in text.splitlines() if line.strip().startswith("search"))
     low, high = evaluation["details"]["scenarios"]["search"]["ctr"]["intervals"]["auc"]

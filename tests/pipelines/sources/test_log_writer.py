@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.log_writer import LogWriter
+from pipelines.log_writer import LogWriter, open_shard
 from usr_tf.errors import InputError
 
 
@@ -46,6 +46,22 @@ def test_a_full_last_shard_is_followed_by_no_empty_one(tmp_path):
         "items-00000-of-00002.jsonl.gz",
         "items-00001-of-00002.jsonl.gz",
     ]
+
+
+def test_finished_files_become_shards_in_the_order_they_are_added(tmp_path):
+    with LogWriter(tmp_path / "logs", "") as logs:
+        logs.write("items", {"index": 0})
+        for index in (1, 2):
+            path = logs.folder / f"made-elsewhere-{index}"
+            with open_shard(path) as file:
+                file.write(b'{"index":%d}\n' % index)
+            logs.add_shard("items", path, rows=1)
+        logs.write("items", {"index": 3})
+    shards = [path for path in sorted((tmp_path / "logs").iterdir()) if path.name.startswith("items")]
+    assert [path.name for path in shards] == [f"items-0000{index}-of-00004.jsonl.gz" for index in range(4)]
+    assert [rows(path) for path in shards] == [[{"index": index}] for index in range(4)]
+    assert logs.counts["items"] == 4
+    assert not any(name.startswith("made") for name in names(tmp_path / "logs"))
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path, monkeypatch):

@@ -1,0 +1,330 @@
+"""What people want, what they are shown, and what they do with it: the equations of `docs/simulator.md`.
+
+`U` users of one chunk, `R` their requests, `r` requests played at once, `S` = `SLATE` places, `n = R S` impressions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.simulator import catalogue as names
+from pipelines.simulator.people import REST_MS, Users, Visits, plan_visits
+from pipelines.simulator.ranker import SLATE, Asked, Ranker
+from pipelines.simulator.world import FRESH_MS, HOUR_MS, TASTE_DIM, World
+
+# The coefficients of docs/simulator.md.
+SAME_KIND, SAME_CATEGORY, SAME_BRAND, SAME_WORD, IN_MIND = 1.4, 0.6, 0.5, 0.5, 1.2
+BUY_APPEAL, BUY_FIT = 0.6, 0.5
+SHORT_NEED_MS, LONG_NEED_MS = 6 * HOUR_MS, 72 * HOUR_MS
+WISHES = 16
+"""Items that a new wish is chosen from."""
+SYNONYMS = 0.15
+"""Share of a query's terms that are named by their synonym, if they have one."""
+STAY = 0.4
+"""Chance that the next request of a session is made in the same scenario, whatever the need."""
+SEARCH_PULL = 1.5
+"""How much more often people with a need turn to a scenario in which they can ask."""
+RETURN = 0.35
+"""Share of the items that caught the eye without a click which the user looks up later, outside of any list."""
+CART_OF_BOUGHT, CART_OF_CLICKED = 0.7, 0.1
+LATE_MS = (1.5 * HOUR_MS, 20 * HOUR_MS)
+"""When a delayed purchase or a return comes: beyond the hour of attribution, within the day of global labels."""
+PILOT_REQUESTS, PILOT_ROUNDS = 24, 3  # of each user
+
+
+@dataclass(frozen=True)
+class Play:
+    """What truly happened, `[n]` each unless said otherwise; a request's impressions stand together."""
+
+    scenario: NDArray
+    user: NDArray
+    item: NDArray
+    time: NDArray  # ms
+    position: NDArray  # from 1
+    device: NDArray
+    query: NDArray  # [n, 3], number of the term, -1 for none
+    spelling: NDArray  # [n, 3]
+    propensity: NDArray
+    relevance: NDArray  # chance of a click once examined
+    examined: NDArray  # chance of being examined
+    p_click: NDArray
+    p_convert: NDArray  # of a purchase, given the click
+    click: NDArray
+    buy: NDArray  # decides to purchase; never without the click
+    prompt: NDArray  # and does so at once, should there be a purchase
+    returns: NDArray  # looks it up later, though not clicked here
+    return_buys: NDArray  # and purchases it then
+    click_delay: NDArray  # ms after the impression
+    cart_delay: NDArray  # ms after the click
+    buy_delay: NDArray  # ms after the cart
+    late_delay: NDArray  # ms after the impression, of what comes late
+    whim: NDArray  # uniform, decides upon the cart
+
+    def by_time(self) -> "Play":
+        """Requests in the order of time."""
+        order = np.argsort(self.time[::SLATE], kind="stable")
+        rows = (order[:, None] * SLATE + np.arange(SLATE)).ravel()
+        return Play(**{name: column[rows] for name, column in vars(self).items()})
+
+    def first(self, count: int) -> "Play":
+        return Play(**{name: column[:count] for name, column in vars(self).items()})
+
+
+def play(rng: np.random.Generator, world: World, users: Users, requests: int) -> Play:
+    """Plays the requests of a chunk's users, users side by side: what one does changes what they do next."""
+    shop = _Chunk(rng, world, users)
+    visits = plan_visits(rng, users, requests)
+    parts = [shop.serve(rng, visits, rows) for rows in _rounds(visits)]
+    return Play(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def tuned(seed: np.random.SeedSequence, world: World, users: int) -> World:
+    """The world with the biases that give each scenario its rates, measured on a pilot of so many users of its own.
+
+    So rates depend little on the seed, and not on the similarity.
+    """
+    scenarios = len(world.scenarios)
+    ctr, cvr, prompt = (world.of_scenarios(figure) for figure in ("ctr", "cvr", "prompt"))
+    for _ in range(PILOT_ROUNDS):
+        rng = np.random.default_rng(seed)  # the same users and luck each time, as far as can be
+        people = replace(Users.draw(rng, world, users), activity=np.full(users, 1 / users))
+        pilot = play(rng, world, people, users * PILOT_REQUESTS)
+        click_bias, buy_bias = world.click_bias.copy(), world.buy_bias.copy()
+        for v in range(scenarios):
+            of = pilot.scenario == v
+            if of.any():
+                relevance, examined = pilot.relevance[of], pilot.examined[of]
+                shift = _shift(relevance, examined, ctr[v] * of.sum())
+                p_click = examined * _shifted(relevance, shift)
+                click_bias[v] += shift
+                buy_bias[v] += _shift(pilot.p_convert[of], p_click * prompt[v], cvr[v] * p_click.sum())
+        world = replace(world, click_bias=click_bias, buy_bias=buy_bias)
+    return world
+
+
+def _shift(p: NDArray, weight: NDArray, total: float) -> float:
+    """What to add to the logits of `p` for its weighted sum to be `total`, by bisection."""
+    low, high = -10.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (weight * _shifted(p, middle)).sum() < total else (low, middle)
+    return (low + high) / 2
+
+
+def _shifted(p: NDArray, shift: float) -> NDArray:
+    return p / (p + (1 - p) * np.exp(-shift))
+
+
+def _rounds(visits: Visits) -> Iterator[NDArray]:
+    """Rows of equal rank, so that no user is in a round twice, earlier ranks first."""
+    order = np.argsort(visits.rank, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(visits.rank[order])) + 1)
+
+
+class _Chunk:
+    """The state of a chunk's users, `[U]` each: -1 stands for nothing."""
+
+    def __init__(self, rng: np.random.Generator, world: World, users: Users):
+        count = users.age.size
+        self._world, self._users = world, users
+        self._ranker = Ranker(rng, world, users)
+        liking = np.exp(np.einsum("ud,cd->uc", users.shared_taste, world.items.kind_style) / np.sqrt(TASTE_DIM))
+        self._wish_until = np.cumsum(liking / liking.sum(axis=1, keepdims=True), axis=1)  # [U, kinds]
+        self._need = np.full(count, -1)  # the item that stands for it
+        self._until = np.zeros(count, np.int64)  # when the need is over
+        self._met = np.zeros(count, bool)  # whether the user has seen that item, so has it in mind
+        self._last = np.full(count, -1)  # the item clicked last
+        self._clock = np.zeros(count, np.int64)  # the latest request
+        self._place = np.full(count, -1)  # its scenario
+        share, asks = world.of_scenarios("share"), world.of_scenarios("asks")
+        self._share = np.stack([share, share * np.where(asks, SEARCH_PULL, 1)])
+
+    def serve(self, rng: np.random.Generator, visits: Visits, rows: NDArray) -> dict[str, NDArray]:
+        """One request of each of `r` users: a slate, and what is done with it. Columns of `Play`."""
+        world, user = self._world, visits.user[rows]
+        r = user.size
+        now = np.maximum(visits.time[rows], self._clock[user] + REST_MS)
+        wish, lasting, met = self._wishes(rng, user, now)
+        scenario = self._scenarios(rng, user, lasting, visits.opens[rows])
+        asks = world.of_scenarios("asks")[scenario]
+        query, spelling = self._queries(rng, wish, scenario, asks)
+        asked = Asked(
+            scenario=scenario,
+            user=user,
+            now=now,
+            kind=np.where(asks, world.items.kind[wish], -1),
+            brand=query[:, 0] - names.FIRST_BRAND,
+            word=query[:, 1] - names.FIRST_WORD,
+            last=self._last[user],
+        )
+        item, propensity = self._ranker.slates(rng, asked)
+        appeal = self._appeal(scenario, user, now, item)
+        fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+        relevance = _sigmoid(world.click_bias[scenario][:, None] + appeal + fit)
+        p_convert = _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+        position = np.arange(1, SLATE + 1)
+        examined = position ** -world.of_scenarios("decay")[scenario][:, None]
+        p_click = examined * relevance
+        u_click, u_buy, u_prompt, u_caught, u_return, u_return_buy, whim = rng.random((7, r, SLATE))
+        click = u_click < p_click
+        buy = click & (u_buy < p_convert)
+        caught = ~click & (u_caught < p_click)
+        returns = caught & (u_return < RETURN)
+        click_delay = rng.integers(3_000, REST_MS, size=item.shape)
+        self._remember(rng, user, now, scenario, wish, lasting, met, item, click, buy, caught, click_delay)
+        device = np.where(rng.random(r) < 0.85, self._users.device[user], 1 - self._users.device[user])
+        of_request = {
+            "scenario": scenario, "user": user, "time": now, "device": device, "query": query, "spelling": spelling,
+        }  # fmt: skip
+        of_impression = {
+            "item": item,
+            "position": np.broadcast_to(position, item.shape),
+            "propensity": propensity,
+            "relevance": relevance,
+            "examined": examined,
+            "p_click": p_click,
+            "p_convert": p_convert,
+            "click": click,
+            "buy": buy,
+            "prompt": u_prompt < world.of_scenarios("prompt")[scenario][:, None],
+            "returns": returns,
+            "return_buys": returns & (u_return_buy < p_convert),
+            "click_delay": click_delay,
+            "cart_delay": rng.integers(5_000, 60_000, size=item.shape),
+            "buy_delay": rng.integers(60_000, 20 * 60_000, size=item.shape),
+            "late_delay": rng.integers(*map(int, LATE_MS), size=item.shape),
+            "whim": whim,
+        }
+        return {name: np.repeat(column, SLATE, axis=0) for name, column in of_request.items()} | {
+            name: column.reshape(-1) for name, column in of_impression.items()
+        }
+
+    def _wishes(self, rng: np.random.Generator, user: NDArray, now: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """The item that stands for what each user wants; whether that lasts; whether the very item is in mind."""
+        world, users, items = self._world, self._users, self._world.items
+        needs = (self._need[user] >= 0) & (now < self._until[user])
+        kind = (self._wish_until[user] < rng.random(user.size)[:, None]).sum(axis=1)
+        kind = np.minimum(kind, len(names.KINDS) - 1)  # the last sum may be a hair below 1
+        pick = (rng.random((user.size, WISHES)) * items.kind_size[kind][:, None]).astype(np.int64)
+        option = items.by_kind[items.kind_start[kind][:, None] + pick]  # [r, WISHES]
+        taste = np.einsum("rd,rwd->rw", users.shared_taste[user], items.style[option]) / np.sqrt(TASTE_DIM)
+        loyal = self._is_favourite(user, option)
+        dear = np.abs(items.dearness[option] - users.dearness[user][:, None])
+        score = taste + 1.5 * loyal - 0.7 * dear + 0.5 * items.quality[option] + rng.gumbel(size=option.shape)
+        score[items.launch[option] > now[:, None]] = -np.inf
+        new = option[np.arange(user.size), score.argmax(axis=1)]
+        starts = ~needs & (rng.random(user.size) < world.needs)
+        wish = np.where(needs, self._need[user], new)
+        self._until[user] = np.where(starts, now + _lives(rng, user.size), self._until[user])
+        return wish, needs | starts, needs & self._met[user]
+
+    def _scenarios(self, rng: np.random.Generator, user: NDArray, lasting: NDArray, opens: NDArray) -> NDArray:
+        """Where each request is made: often where the last one of the session was."""
+        until = np.cumsum(self._share[lasting.astype(np.int64)], axis=1)
+        drawn = (until <= (rng.random(user.size) * until[:, -1])[:, None]).sum(axis=1)
+        stays = ~opens & (rng.random(user.size) < STAY) & (self._place[user] >= 0)
+        return np.where(stays, self._place[user], drawn)
+
+    def _queries(
+        self, rng: np.random.Generator, wish: NDArray, scenario: NDArray, asks: NDArray
+    ) -> tuple[NDArray, NDArray]:
+        """`[brand] [word] kind-or-category`, as terms and as spellings, `[r, 3]` each."""
+        items = self._world.items
+        names_brand, names_word, names_kind = rng.random((3, wish.size)) < np.array([[0.5], [0.5], [0.75]])
+        terms = np.stack(
+            [
+                np.where(names_brand, names.FIRST_BRAND + items.brand[wish], -1),
+                np.where(names_word, names.FIRST_WORD + items.words[wish, 0], -1),
+                np.where(
+                    names_kind,
+                    names.FIRST_KIND + items.kind[wish],
+                    names.FIRST_CATEGORY + items.category[wish],
+                ),
+            ],
+            axis=1,
+        )
+        terms[~asks] = -1
+        u = rng.random(terms.shape)
+        typos = self._world.of_scenarios("typos")[scenario][:, None]
+        typo = 2 + (u / typos * names.TYPOS).astype(np.int64)  # used where u < typos, so 2, 3 or 4
+        return terms, np.where(u < typos, typo, u > 1 - SYNONYMS)
+
+    def _appeal(self, scenario: NDArray, user: NDArray, now: NDArray, item: NDArray) -> NDArray:
+        """What an item is to a user beside the need: components, each of variance about 1, by their importance."""
+        world, users, items = self._world, self._users, self._world.items
+        taste = users.taste[scenario, user]
+        loyal = self._is_favourite(user, item)
+        chance = 1 / names.BRANDS_EACH
+        apart = np.abs(items.dearness[item] - users.dearness[user][:, None])  # of two normals: mean 2/√π
+        daypart = now // HOUR_MS % 24 * 4 // 24
+        components = [
+            np.einsum("rd,rsd->rs", taste, items.style[item]) / np.sqrt(TASTE_DIM),
+            (loyal - chance) / np.sqrt(chance * (1 - chance)),
+            (2 / np.sqrt(np.pi) - apart) / np.sqrt(2 - 4 / np.pi),
+            items.quality[item],
+            2 * np.exp(np.minimum(items.launch[item] - now[:, None], 0) / FRESH_MS),
+            world.by_daypart[daypart[:, None], items.department[item]],
+        ]
+        weight = world.importance[scenario].T[..., None]
+        return sum(w * component for w, component in zip(weight, components, strict=True))
+
+    def _fit(self, item: NDArray, wish: NDArray, met: NDArray) -> NDArray:
+        """How well an item meets the wish."""
+        items, wish = self._world.items, wish[:, None]
+        kind = items.kind[item] == items.kind[wish]
+        category = items.category[item] == items.category[wish]
+        brand = category & (items.brand[item] == items.brand[wish])
+        word = category & (items.words[item] == items.words[wish][..., :1]).any(axis=2)
+        return (
+            SAME_KIND * kind
+            + SAME_CATEGORY * (category & ~kind)
+            + SAME_BRAND * brand
+            + SAME_WORD * word
+            + IN_MIND * ((item == wish) & met[:, None])
+        )
+
+    def _is_favourite(self, user: NDArray, item: NDArray) -> NDArray:
+        items = self._world.items
+        return self._users.favourite[user[:, None], items.department[item]] == items.brand[item] % names.BRANDS_EACH
+
+    def _remember(
+        self,
+        rng: np.random.Generator,
+        user: NDArray,
+        now: NDArray,
+        scenario: NDArray,
+        wish: NDArray,
+        lasting: NDArray,
+        met: NDArray,
+        item: NDArray,
+        click: NDArray,
+        buy: NDArray,
+        caught: NDArray,
+        click_delay: NDArray,
+    ) -> None:
+        """A click, or what caught the eye, becomes the need, if wishes last; a purchase ends it."""
+        rows = np.arange(user.size)
+        clicked, seen, bought = click.any(axis=1), caught.any(axis=1), buy.any(axis=1)
+        last = item[rows, np.where(click, click_delay, -1).argmax(axis=1)]
+        eye = item[rows, caught.argmax(axis=1)]
+        takes = (clicked | seen) & (lasting | (rng.random(user.size) < self._world.needs))
+        need = np.where(takes, np.where(clicked, last, eye), np.where(lasting, wish, -1))
+        longer = np.maximum(self._until[user], now + _lives(rng, user.size))
+        self._until[user] = np.where(takes, longer, self._until[user])
+        self._need[user] = np.where(bought, -1, need)
+        self._met[user] = takes | (met & (need == wish))
+        self._last[user] = np.where(clicked, last, self._last[user])
+        self._clock[user] = now
+        self._place[user] = scenario
+
+
+def _lives(rng: np.random.Generator, count: int) -> NDArray:
+    """How long needs last, ms: half of them for hours, half for days."""
+    mean = np.where(rng.random(count) < 0.5, SHORT_NEED_MS, LONG_NEED_MS)
+    return (mean * rng.exponential(size=count)).astype(np.int64)
+
+
+def _sigmoid(x: NDArray) -> NDArray:
+    return 1 / (1 + np.exp(-x))

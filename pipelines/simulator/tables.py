@@ -1,0 +1,172 @@
+"""The simulated shop as rows of the log tables (DESIGN §2)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipelines.simulator import catalogue as names
+from pipelines.simulator.behaviour import CART_OF_BOUGHT, CART_OF_CLICKED, Play
+from pipelines.simulator.noise import Record
+from pipelines.simulator.people import Users
+from pipelines.simulator.ranker import SLATE
+from pipelines.simulator.world import DAY_MS, HOUR_MS, START_MS, Items, World
+
+_SLICE = 20_000
+"""Rows that are Python objects at once."""
+
+Row = dict[str, Any]
+
+SCHEMA = """\
+scenarios: [{scenarios}]
+tasks:
+  - {{name: ctr, action: click}}
+  - {{name: ctcvr, action: purchase}}
+labels: {{attribution: 1h, global_window: 1d}}
+history: {{actions: [click, cart, purchase], max_length: 20}}
+split: {{valid: 0.1, test: 0.1}}
+features:
+  user_id:    {{group: user, type: categorical, min_count: 2}}
+  age_band:   {{group: user, type: categorical}}
+  city:       {{group: user, type: categorical}}
+  item_id:    {{group: item, type: categorical, in_history: true}}
+  category:   {{group: item, type: categorical, in_history: true}}
+  kind:       {{group: item, type: categorical, in_history: true}}
+  brand:      {{group: item, type: categorical, in_history: true}}
+  price_band: {{group: item, type: categorical, in_history: true}}
+  words:      {{group: item, type: categorical_list, max_length: 2}}
+  price:      {{group: item, type: numeric, transform: log}}
+  popularity: {{group: item, type: numeric, transform: log}}
+  launch_day: {{group: item, type: numeric}}
+  query:      {{group: query, type: text, tokenizer: whitespace, max_length: 3}}
+  device:     {{group: context, type: categorical}}
+  hour:       {{group: context, type: categorical}}
+"""
+
+
+def schema_of(world: World) -> str:
+    return SCHEMA.format(scenarios=", ".join(scenario.name for scenario in world.scenarios))
+
+
+def item_rows(items: Items) -> Iterator[Row]:
+    bands = np.searchsorted([-0.84, -0.25, 0.25, 0.84], items.dearness)  # fifths of a standard normal
+    launch_day = (items.launch - START_MS) // DAY_MS
+    for item in range(items.kind.size):
+        yield {
+            "item_id": _item_id(item),
+            "department": names.DEPARTMENTS[items.department[item]],
+            "category": names.CATEGORIES[items.category[item]],
+            "kind": names.KINDS[items.kind[item]],
+            "brand": names.BRANDS[items.brand[item]],
+            "words": [names.WORDS[word] for word in items.words[item]],
+            "price": float(items.price[item]),
+            "price_band": names.PRICE_BANDS[bands[item]],
+            "popularity": int(items.popularity[item]),
+            "launch_day": int(launch_day[item]),
+        }
+
+
+def user_rows(users: Users, first_user: int) -> Iterator[Row]:
+    for user, (age, city, arrival) in enumerate(zip(users.age, users.city, users.arrival, strict=True)):
+        yield {
+            "user_id": _user_id(first_user + user),
+            "age_band": names.AGE_BANDS[age],
+            "city": names.CITIES[city],
+            "arrival_day": int((arrival - START_MS) // DAY_MS),
+        }
+
+
+class LogTables:
+    """Impressions and actions of one chunk.
+
+    Args:
+      first_user: number of the chunk's first user in the whole shop.
+    """
+
+    def __init__(self, world: World, played: Play, recorded: Record, chunk: int, first_user: int):
+        self._played, self._recorded, self._chunk = played, recorded, chunk
+        self._scenarios = [scenario.name for scenario in world.scenarios]
+        users = played.user.max(initial=-1) + 1
+        self._user_ids = [_user_id(first_user + user) for user in range(users)]
+        self._item_ids = [_item_id(item) for item in range(world.items.kind.size)]
+        self._queries = [
+            " ".join(names.SPELLINGS[t][s] for t, s in zip(terms, spelling, strict=True) if t >= 0)
+            for terms, spelling in zip(played.query[::SLATE].tolist(), played.spelling[::SLATE].tolist(), strict=True)
+        ]
+
+    def impressions(self) -> Iterator[Row]:
+        played, recorded = self._played, self._recorded
+        for start in range(0, played.item.size, _SLICE):
+            of = slice(start, start + _SLICE)
+            columns = (
+                np.arange(played.item.size)[of] // SLATE, played.scenario[of], played.user[of], played.item[of],
+                played.time[of], played.position[of], played.device[of], played.time[of] // HOUR_MS % 24,
+                played.propensity[of].round(6), recorded.p_click[of].round(6), recorded.p_buy[of].round(6),
+            )  # fmt: skip
+            for request, scenario, user, item, time, position, device, hour, propensity, p_click, p_buy in zip(
+                *(column.tolist() for column in columns), strict=True
+            ):
+                yield {
+                    "request_id": self._request_id(request),
+                    "scenario": self._scenarios[scenario],
+                    "user_id": self._user_ids[user],
+                    "item_id": self._item_ids[item],
+                    "timestamp": time,
+                    "position": position,
+                    "query": self._queries[request],
+                    "device": names.DEVICES[device],
+                    "hour": f"{hour:02}",
+                    "propensity": propensity,
+                    "oracle_ctr": p_click,
+                    "oracle_ctcvr": p_buy,
+                }
+
+    def actions(self) -> Iterator[Row]:
+        """In the order of time. Returns name no scenario, and a visit of their own for a request."""
+        played, recorded = self._played, self._recorded
+        click_at = played.time + played.click_delay
+        cart_at = click_at + played.cart_delay
+        late_at = played.time + played.late_delay
+        cart = recorded.click & (played.whim < np.where(recorded.buy, CART_OF_BOUGHT, CART_OF_CLICKED))
+        done = (
+            (recorded.click, click_at, "click", False),
+            (cart, cart_at, "cart", False),
+            (recorded.buy, cart_at + played.buy_delay, "purchase", False),
+            (recorded.late, late_at, "purchase", False),
+            (recorded.returns, late_at + played.click_delay, "click", True),
+            (recorded.return_buys, late_at + played.click_delay + played.buy_delay, "purchase", True),
+        )
+        rows = [np.flatnonzero(happens) for happens, *_ in done]
+        row = np.concatenate(rows)
+        kind = np.repeat(np.arange(len(done)), [of.size for of in rows])
+        at = np.concatenate([at[of] for of, (_, at, *_) in zip(rows, done, strict=True)])
+        order = np.lexsort((kind, row, at))
+        for index, time, which in zip(row[order].tolist(), at[order].tolist(), kind[order].tolist(), strict=True):
+            _, _, action, outside = done[which]
+            place = (
+                {"request_id": f"v{self._chunk:05}{index:07}"}
+                if outside
+                else {
+                    "request_id": self._request_id(index // SLATE),
+                    "scenario": self._scenarios[played.scenario[index]],
+                    "query": self._queries[index // SLATE],
+                }
+            )
+            yield {
+                **place,
+                "user_id": self._user_ids[played.user[index]],
+                "item_id": self._item_ids[played.item[index]],
+                "timestamp": time,
+                "action": action,
+            }
+
+    def _request_id(self, request: int) -> str:
+        return f"r{self._chunk:05}{request:06}"
+
+
+def _user_id(user: int) -> str:
+    return f"u{user:07}"
+
+
+def _item_id(item: int) -> str:
+    return f"i{item:05}"
