@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +18,28 @@ Handle = bytes | tuple[str, int, int]
 """A packed block, or where one lies: file, offset, bytes."""
 Block = tuple[str, Handle]
 """A table's name, and rows of it."""
+
+
+class RecordBatchCoder(beam.coders.Coder):
+    """How Beam itself encodes a batch, where one passes between stages, and how large it takes it to be.
+
+    Beam would pickle batches, also those that stay inside a stage: it samples elements to estimate their size.
+    """
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        return _pack(value)
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        return load(encoded)
+
+    def estimate_size(self, value: pa.RecordBatch) -> int:
+        return value.nbytes
+
+    def is_deterministic(self) -> bool:
+        return False
+
+
+beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
 
 _PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 

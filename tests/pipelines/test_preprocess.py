@@ -86,7 +86,11 @@ def expected_bounds(made):
 
 def test_stats_account_for_every_row(made):
     assert made.stats == json.loads((made.data / "stats.json").read_text())
-    tables, rows = made.shop.tables, made.stats["rows"]
+    tables = made.shop.tables
+    rows = {
+        table: {key: counts[key] for key in ("read", "written", "rejected")}
+        for table, counts in made.stats["rows"].items()
+    }
     assert rows["impressions"] == {
         "read": 406,
         "written": 400,
@@ -104,6 +108,9 @@ def test_stats_account_for_every_row(made):
     assert rows["actions"] == {"read": done + 3, "written": done, "rejected": rejected}
     assert rows["items"] == {"read": 17, "written": 15, "rejected": {"duplicate": 1, "wrong_type_price": 1}}
     assert rows["users"] == {"read": 11, "written": 10, "rejected": {"duplicate": 1}}
+    example = {"place": "users.parquet:11", "row": '{"user_id": "u1", "city": "Nowhere"}'}
+    assert made.stats["rows"]["users"]["examples"] == {"duplicate": [example]}
+    assert made.stats["quality"]["train"]["search"]["item_id"]["oov_share"] == 0.0
     assert "impressions: 406 read, 400 written" in describe(made.stats)
 
 
