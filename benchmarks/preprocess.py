@@ -186,7 +186,10 @@ def _plain_tft(folder: Path, _: Sequence[str]) -> Callable[[], object]:
         }
         transform_fn = (rows["train"], metadata) | tft_beam.AnalyzeDataset(preprocessing_fn(schema))
         for split in SPLITS:
-            transformed, made = ((rows[split], metadata), transform_fn) | split >> tft_beam.TransformDataset()
+            transformed, made = (
+                (rows[split], metadata),
+                transform_fn,
+            ) | f"Transform[{split}]" >> tft_beam.TransformDataset()
             coder = ExampleProtoCoder(made.schema)
             _ = transformed | f"Encode[{split}]" >> beam.Map(coder.encode)
     return lambda: pipeline.run().wait_until_finish()

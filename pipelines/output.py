@@ -1,6 +1,7 @@
 """The data directory: made ready before the job, marked as whole after it."""
 
 import json
+from collections.abc import Sequence
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
@@ -39,10 +40,8 @@ def prepare(out: str, schema: Schema) -> None:
         foreign = [name for name in found if name not in _WRITTEN or SCHEMA not in found]
         if foreign:
             raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
-        if FileSystems.exists(out):
-            ours = [FileSystems.join(out, name) for name in _WRITTEN]
-            FileSystems.delete([path for path in ours if FileSystems.exists(path)])
-        else:
+        _clear(out, _WRITTEN)
+        if not FileSystems.exists(out):
             FileSystems.mkdirs(out)
         with FileSystems.create(FileSystems.join(out, SCHEMA), "text/plain") as stream:
             stream.write(schema.to_yaml().encode("utf-8"))
@@ -54,9 +53,19 @@ def prepare(out: str, schema: Schema) -> None:
 
 def finish(out: str) -> None:
     """Clears the scratch files away and marks `out` as whole."""
-    FileSystems.delete([FileSystems.join(out, TEMP)])
+    _clear(out, (TEMP,))
     with FileSystems.create(FileSystems.join(out, SUCCESS)) as marker:
         marker.write(b"")
+
+
+def _clear(out: str, names: Sequence[str]) -> None:
+    """Deletes what lies under these names, in their order: files one by one, for a store of objects has no folders."""
+    top = FileSystems.join(out, "")
+    files = match_in(out, ["**"])
+    for name in names:
+        FileSystems.delete([path for path in files if path.removeprefix(top).split("/")[0] == name])
+        if FileSystems.exists(FileSystems.join(out, name)):
+            FileSystems.delete([FileSystems.join(out, name)])
 
 
 def read_schema(path: str) -> Schema:
