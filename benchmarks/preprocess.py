@@ -115,12 +115,12 @@ def _join(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
 
     from pipelines.beam_options import make_pipeline
     from pipelines.blocks import BlockStore
-    from pipelines.inputs import find_inputs, partitions_for
     from pipelines.join_logs import JoinLogs
     from pipelines.read import reader
     from pipelines.split import SPLITS
+    from pipelines.table_inputs import find_tables, partitions_for
 
-    schema, inputs = load_schema(folder / "logs" / "schema.yaml"), find_inputs(str(folder / "logs"))
+    schema, inputs = load_schema(folder / "logs" / "schema.yaml"), find_tables(str(folder / "logs"))
     blocks = folder / "blocks"
     blocks.mkdir()
     store, pipeline = BlockStore(str(blocks)), make_pipeline(beam_args)
@@ -140,9 +140,9 @@ def _transform(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
 
     from pipelines.beam_options import make_pipeline
     from pipelines.blocks import BlockStore
-    from pipelines.inputs import find_inputs, partitions_for
     from pipelines.output import prepare
     from pipelines.split import SPLITS
+    from pipelines.table_inputs import find_tables, partitions_for
     from pipelines.transform_splits import TransformSplits
 
     schema, out = load_schema(folder / "logs" / "schema.yaml"), str(folder / "transformed")
@@ -152,7 +152,7 @@ def _transform(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
         split: pipeline | split >> beam.Create(_handles(folder, split)) | f"Spread[{split}]" >> beam.Reshuffle()
         for split in SPLITS
     }
-    shards = partitions_for(find_inputs(str(folder / "logs")))
+    shards = partitions_for(find_tables(str(folder / "logs")))
     _ = splits | TransformSplits(schema, out, shards, BlockStore(str(folder / "blocks")))
     return lambda: pipeline.run().wait_until_finish()
 

@@ -34,7 +34,7 @@ def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
 
 def is_local(pipeline: beam.Pipeline) -> bool:
     """Whether all workers run on this machine."""
-    return pipeline.options.view_as(StandardOptions).runner == _LOCAL_RUNNER
+    return pipeline.options.view_as(StandardOptions).runner.lower() == _LOCAL_RUNNER.lower()
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, beam_args: Sequence[str]) -> None:

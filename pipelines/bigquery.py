@@ -32,10 +32,11 @@ def check_columns(schema: Schema, table: str, name: str) -> None:
       InputError: no such table, a missing column, or a `timestamp` that is not whole milliseconds.
     """
     types = {field.name: field.type for field in _look_up(name).schema.fields}
-    for column, kind in logs.columns_of(schema, table).items():
+    columns = logs.columns_of(schema, table)
+    for column, kind in columns.items():
         if column not in types and (kind.required or column in schema.features):
             raise InputError(f"{name}: column {column!r}", f"only {', '.join(sorted(types))}", "this column")
-    if types.get(TIMESTAMP, "INTEGER") not in ("INTEGER", "INT64"):
+    if TIMESTAMP in columns and types[TIMESTAMP] not in ("INTEGER", "INT64"):
         raise InputError(
             f"{name}: column {TIMESTAMP!r}", types[TIMESTAMP], "INT64, milliseconds: a table of UNIX_MILLIS(…)"
         )

@@ -13,6 +13,8 @@ import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 Handle = bytes | tuple[str, int, int]
 """A packed block, or where one lies: file, offset, bytes."""
@@ -85,13 +87,43 @@ def partition(batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tupl
     """The rows of `batch` by the partition that the hash of their `key` falls in."""
     codes = batch.column(key).dictionary_encode()
     of_key = pd.util.hash_array(codes.dictionary.to_numpy(zero_copy_only=False).astype(object)) % np.uint64(partitions)
-    of_row = of_key.astype(np.int64)[codes.indices.to_numpy()]
-    order = np.argsort(of_row, kind="stable")
+    yield from divide(batch, of_key.astype(np.int64)[codes.indices.to_numpy()])
+
+
+def divide(batch: pa.RecordBatch, part_of_row: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of `batch` by their part, in rising order of the parts that have any."""
+    order = np.argsort(part_of_row, kind="stable")
     batch = batch.take(pa.array(order))
-    starts = np.searchsorted(of_row[order], np.arange(partitions + 1))
-    for number in range(partitions):
-        if starts[number] < starts[number + 1]:
-            yield number, batch.slice(starts[number], starts[number + 1] - starts[number])
+    parts, starts, sizes = np.unique(part_of_row[order], return_index=True, return_counts=True)
+    for part, start, size in zip(parts.tolist(), starts, sizes, strict=True):
+        yield part, batch.slice(start, size)
+
+
+class Gather(beam.DoFn):
+    """Puts the batches of a bundle together to about `size` rows, so that what they are divided into is not too small.
+
+    A block of a few rows is mostly header: with a thousand parts, dividing every batch as it comes would cost more in
+    headers than in rows.
+    """
+
+    def __init__(self, size: int):
+        self._size = size
+
+    def start_bundle(self) -> None:
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= self._size:
+            yield pa.concat_batches(self._waiting)
+            self.start_bundle()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._waiting:
+            yield GlobalWindows.windowed_value(pa.concat_batches(self._waiting))
+            self.start_bundle()
 
 
 def gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from pipelines import logs
-from pipelines.blocks import Block, BlockStore, gather, load, partition, tables_of
+from pipelines.blocks import Block, BlockStore, Gather, gather, load, partition, tables_of
 from pipelines.join import attach, first_of_each, histories, label
 from pipelines.logs import PLACE
 from pipelines.rejected import COUNTS, REJECTED, set_aside_marked
@@ -25,7 +25,7 @@ from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Sche
 BEFORE_SINCE = "before_since"
 """Why an impression makes no row though it is sound. Too many to be set aside row by row, they are only counted."""
 
-_BLOCK_ROWS = 100_000
+_BLOCK_ROWS, _ROWS_PER_PART = 100_000, 256
 _SPLIT = "_split"  # no feature can have this name
 
 
@@ -72,7 +72,16 @@ class JoinLogs(beam.PTransform):
 
     def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
         by_key = _Partition(table, key, self._partitions, self._store)
-        return tables[table] | f"Partition[{table}]" >> beam.ParDo(by_key)
+        return (
+            tables[table]
+            | f"Gather[{table}]" >> beam.ParDo(Gather(_block_rows(self._partitions)))
+            | f"Partition[{table}]" >> beam.ParDo(by_key)
+        )
+
+
+def _block_rows(partitions: int) -> int:
+    """Rows that are divided at once: so many that a part of them is no mere header."""
+    return max(_BLOCK_ROWS, _ROWS_PER_PART * partitions)
 
 
 def _minutes(impressions: pa.RecordBatch, since: int) -> Counts:
@@ -111,7 +120,8 @@ class _AttachItems(beam.DoFn):
         wanted = {"impressions": list(self._schema.features_of("item")), "actions": list(self._schema.history_features)}
         for table, names in wanted.items():
             columns = items.select(dict.fromkeys([ITEM, *names]))
-            for rows in gather((load(handle) for name, handle in blocks if name == table), _BLOCK_ROWS):
+            size = _block_rows(self._partitions)
+            for rows in gather((load(handle) for name, handle in blocks if name == table), size):
                 wider, known = attach(rows, columns, ITEM)
                 yield from set_aside_marked(pa.table(rows), ~known, "unknown_item", table, self._store)
                 for number, part in partition(wider.filter(pa.array(known)), USER, self._partitions):

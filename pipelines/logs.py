@@ -98,7 +98,7 @@ def find_files(logs: str, table: str) -> list[str]:
     patterns = [f"{table}{infix}{suffix}" for suffix in _SUFFIXES for infix in ("", "-*")]
     try:
         paths = sorted(set(match_in(logs, patterns)))
-    except BeamIOError as error:
+    except (ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
         raise InputError(logs, f"no readable directory ({error})", "a directory of logs") from error
     if not paths and table not in OPTIONAL_TABLES:
         raise InputError(logs, f"no {table} file", f"{table}.jsonl, .jsonl.gz or .parquet, or shards of it")
@@ -114,7 +114,7 @@ def match_files(pattern: str, table: str) -> list[str]:
     """
     try:
         paths = sorted(file.path for file in FileSystems.match([pattern])[0].metadata_list)
-    except BeamIOError as error:
+    except (ValueError, BeamIOError) as error:
         raise InputError(pattern, f"no readable files ({error})", f"files of {table}") from error
     if not paths:
         raise InputError(pattern, "no file", f"at least one of {table}")
@@ -359,7 +359,7 @@ def _is_optional_key(name: str, column: Column) -> bool:
 
 
 def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
-    """Whether every row is one that `_reject_reason` would let pass."""
+    """Whether every row is one that `_check_values` would let pass."""
     for name, column in columns.items():
         values = batch.column(name)
         if column.required and values.null_count:

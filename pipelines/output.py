@@ -32,9 +32,9 @@ def prepare(out: str, schema: Schema) -> None:
     Raises:
       InputError: `out` holds finished data or files of others, or cannot be written.
     """
-    if FileSystems.exists(FileSystems.join(out, SUCCESS)):
-        raise InputError(out, "finished data", "a new or an unfinished directory")
     try:
+        if FileSystems.exists(FileSystems.join(out, SUCCESS)):
+            raise InputError(out, "finished data", "a new or an unfinished directory")
         paths = match_in(out, ["**"])
         found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
         foreign = [name for name in found if name not in _WRITTEN or SCHEMA not in found]
@@ -47,7 +47,7 @@ def prepare(out: str, schema: Schema) -> None:
             stream.write(schema.to_yaml().encode("utf-8"))
         for name in (*SPLITS, TEMP):
             FileSystems.mkdirs(FileSystems.join(out, name))
-    except (OSError, BeamIOError) as error:
+    except (OSError, ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 
 
@@ -72,8 +72,12 @@ def read_schema(path: str) -> Schema:
     """`load_schema` from any file system."""
     if "://" not in path:
         return load_schema(path)
-    with FileSystems.open(path) as stream:
-        return parse_schema(stream.read().decode("utf-8"), path)
+    try:
+        with FileSystems.open(path) as stream:
+            text = stream.read().decode("utf-8")
+    except (OSError, ValueError, BeamIOError) as error:
+        raise InputError(path, f"no readable file ({' '.join(str(error).split())})", "a schema.yaml") from error
+    return parse_schema(text, path)
 
 
 def read_json(path: str) -> dict:

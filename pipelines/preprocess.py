@@ -20,7 +20,6 @@ from pipelines import drift, stats
 from pipelines.beam_options import is_local, make_pipeline
 from pipelines.blocks import BlockStore
 from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
-from pipelines.inputs import Inputs, check_columns, find_inputs, partitions_for
 from pipelines.join_logs import JoinLogs
 from pipelines.output import SCHEMA, TEMP, TRANSFORM, finish, prepare, read_json, read_schema, write_json
 from pipelines.quality import MeasureQuality
@@ -28,6 +27,7 @@ from pipelines.read import reader
 from pipelines.rejected import COUNTS, REJECTED, FindExamples, WriteRejected
 from pipelines.requests import SampleRequests
 from pipelines.split import EVER, SPLITS
+from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from pipelines.transform_splits import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
@@ -74,17 +74,17 @@ def preprocess(
         raise InputError("--partitions", str(partitions), "a whole number from 1")
     if schema_path is None and logs_dir is None:
         raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
+    pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
     schema_path = schema_path or FileSystems.join(logs_dir, SCHEMA)
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = _milliseconds(since) if since else EVER
     limits = drift.parse_limits(drift_limits)
-    if drift_limits and not earlier:
-        raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it")
     old = read_stats(earlier) if earlier else None
-    inputs = find_inputs(logs_dir, tables)
+    if drift_limits and not old:
+        raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it, with stats.json")
+    inputs = find_tables(logs_dir, tables)
     check_columns(schema, inputs)
-    pipeline = make_pipeline(beam_args)
     prepare(out, schema)
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
@@ -113,7 +113,7 @@ def preprocess(
 def build(
     pipeline: beam.Pipeline,
     schema: Schema,
-    inputs: Inputs,
+    inputs: TableInputs,
     out: str,
     partitions: int,
     store: BlockStore,

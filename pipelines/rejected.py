@@ -112,6 +112,7 @@ def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _to_json(row: object) -> str:
-    """JSON that UTF-8 can hold, though the row may hold half a surrogate."""
-    text = json.dumps(row, ensure_ascii=False, default=str)
+    """JSON that UTF-8 can hold, though the row may hold half a surrogate, or a number that is none."""
+    finite = json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)
+    text = json.dumps(finite, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,12 +13,14 @@ import pyarrow as pa
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.blocks import BlockStore, Handle, load
+from pipelines.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.examples import encode_examples
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
-_CHUNK = pa.schema({"hash": pa.uint64(), "example": pa.binary()})
+_ROWS_PER_SHARD = 64
+"""Rows for each shard that are divided at once, in the mean."""
+_CHUNK = pa.schema({"hash": pa.uint64(), "example": pa.large_binary()})  # large, for a shard may have over 2 GiB
 
 
 class WriteShards(beam.PTransform):
@@ -37,7 +39,12 @@ class WriteShards(beam.PTransform):
         every_shard = batches.pipeline | "EveryShard" >> beam.Create(
             [(shard, BlockStore().put(empty)) for shard in range(self._shards)]
         )
-        chunks = batches | "Serialize" >> beam.ParDo(_Serialize(self._shards, self._store))
+        chunks = (
+            batches
+            | "Serialize" >> beam.Map(_serialize)
+            | "Gather" >> beam.ParDo(Gather(_ROWS_PER_SHARD * self._shards))
+            | "Divide" >> beam.ParDo(_Divide(self._shards, self._store))
+        )
         return (
             (chunks, every_shard)
             | beam.Flatten()
@@ -55,19 +62,23 @@ def row_hash(batch: pa.RecordBatch, names: Iterable[str]) -> np.ndarray:
     return hashed
 
 
-class _Serialize(beam.DoFn):
-    """Batches of transformed rows → `(shard, chunk of serialized rows)`."""
+def _serialize(batch: pa.RecordBatch | tuple) -> pa.RecordBatch:
+    """A batch of transformed rows as a chunk."""
+    batch = batch[0] if isinstance(batch, tuple) else batch
+    hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
+    return pa.RecordBatch.from_arrays([pa.array(hashes), encode_examples(batch).cast(pa.large_binary())], schema=_CHUNK)
+
+
+class _Divide(beam.DoFn):
+    """Chunks → `(shard, chunk of it)`."""
 
     def __init__(self, shards: int, store: BlockStore):
         self._shards, self._store = shards, store
 
-    def process(self, batch: pa.RecordBatch | tuple) -> Iterator[tuple[int, Handle]]:
-        batch = batch[0] if isinstance(batch, tuple) else batch
-        hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
-        chunk = pa.RecordBatch.from_arrays([pa.array(hashes), encode_examples(batch)], schema=_CHUNK)
-        shard_of = (hashes >> np.uint64(32)) % np.uint64(self._shards)
-        for shard in np.unique(shard_of):
-            yield int(shard), self._store.put(chunk.filter(pa.array(shard_of == shard)))
+    def process(self, chunk: pa.RecordBatch) -> Iterator[tuple[int, Handle]]:
+        shard_of = (chunk.column("hash").to_numpy() >> np.uint64(32)) % np.uint64(self._shards)
+        for shard, part in divide(chunk, shard_of.astype(np.int64)):
+            yield shard, self._store.put(part)
 
 
 def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int) -> str:

@@ -266,10 +266,10 @@ class _Product(ExportRow):
     name: Text = Field("", alias="v2ProductName")
     category: Text = Field("", alias="v2ProductCategory")
     brand: Text = Field("", alias="productBrand")
-    price: int | None = Field(None, alias="productPrice")
+    price: int | None = Field(None, alias="productPrice", lt=2**53)
     """In millionths of the currency."""
     list_name: Text = Field("", alias="productListName")
-    position: int | None = Field(None, alias="productListPosition")
+    position: int | None = Field(None, alias="productListPosition", lt=2**53)
     is_impression: bool | None = Field(None, alias="isImpression")
     is_click: bool | None = Field(None, alias="isClick")
 
@@ -284,8 +284,8 @@ class _Ecommerce(ExportRow):
 
 
 class _Hit(ExportRow):
-    number: int = Field(alias="hitNumber")
-    time: int
+    number: int = Field(alias="hitNumber", lt=2**53)
+    time: int = Field(lt=2**53)
     """Milliseconds since the visit's start."""
     hour: int | None = None
     page: _Page | None = None
@@ -303,7 +303,7 @@ class _Geo(ExportRow):
 
 class _Visit(ExportRow):
     user: str = Field(alias="fullVisitorId", min_length=1)
-    start: int = Field(alias="visitStartTime", gt=0)
+    start: int = Field(alias="visitStartTime", gt=0, lt=2**43)
     """Seconds UTC."""
     hits: Repeated[_Hit] = Field(min_length=1)
     channel: Text = Field("", alias="channelGrouping")

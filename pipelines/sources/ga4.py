@@ -216,7 +216,9 @@ class GA4(Source):
             for item in items:
                 if not item.key:
                     self._dropped[f"{action}_without_item"] += 1
-                elif user.tells_again(action, item.key) or user.bought_already(event, item.key):
+                elif user.tells_again(action, item.key) or (
+                    action == "purchase" and user.bought_already(event, item.key)
+                ):
                     self._dropped[f"repeated_{action}"] += 1
                 else:
                     self._note(item)
@@ -272,7 +274,7 @@ class _User:
 
 def _positions(items: list["_Item"]) -> list[int]:
     """`[items]`, from 1."""
-    if all(item.index.isdecimal() for item in items):
+    if all(item.index.isdecimal() and len(item.index) < 10 for item in items):  # longer ones are no places
         return [int(item.index) + 1 for item in items]
     return list(range(1, len(items) + 1))
 

@@ -212,7 +212,7 @@ def refusals(made, tmp_path):
         ),
         "no drift": (
             ["--drift_limit=coverage=0.5"],
-            "--drift_limit: found no earlier data, expected --transform or --grow_from beside it",
+            "--drift_limit: found no earlier data, expected --transform or --grow_from beside it, with stats.json",
         ),
         "no limit": ([f"--transform={old}", "--drift_limit=tokens=1"], "--drift_limit: tokens: found an unknown key"),
         "no figures": (

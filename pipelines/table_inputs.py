@@ -9,13 +9,13 @@ from pipelines import bigquery, logs
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES, TABLES, Schema
 
-Inputs = dict[str, list[str]]
+TableInputs = dict[str, list[str]]
 """The inputs of each table, in the order of their names: paths of files, or one `bigquery:PROJECT.DATASET.TABLE`."""
 
 _BYTES_PER_PARTITION = {".gz": 2 << 20, ".parquet": 4 << 20, ".jsonl": 16 << 20}
 
 
-def find_inputs(logs_dir: str | None, tables: Iterable[str] = ()) -> Inputs:
+def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs:
     """The inputs of every table.
 
     Args:
@@ -26,7 +26,7 @@ def find_inputs(logs_dir: str | None, tables: Iterable[str] = ()) -> Inputs:
       InputError: a table that the contract requires is nowhere, or no file matches.
     """
     apart = _parse(tables)
-    found: Inputs = {}
+    found: TableInputs = {}
     for table in TABLES:
         if table in apart:
             where = apart[table]
@@ -40,7 +40,7 @@ def find_inputs(logs_dir: str | None, tables: Iterable[str] = ()) -> Inputs:
     return found
 
 
-def check_columns(schema: Schema, inputs: Inputs) -> None:
+def check_columns(schema: Schema, inputs: TableInputs) -> None:
     """Refuses a table that lacks a required column or the column of a feature, before anything is run.
 
     Raises:
@@ -53,7 +53,7 @@ def check_columns(schema: Schema, inputs: Inputs) -> None:
             logs.check_columns(schema, table, names)
 
 
-def partitions_for(inputs: Inputs) -> int:
+def partitions_for(inputs: TableInputs) -> int:
     """Parts that tables of this size are joined in: some 80,000 impressions each."""
     size = 0.0
     for names in inputs.values():

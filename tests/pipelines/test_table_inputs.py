@@ -4,9 +4,9 @@ from apache_beam.testing.util import assert_that
 
 from pipelines import bigquery, logs, stats
 from pipelines.blocks import BlockStore, load
-from pipelines.inputs import check_columns, find_inputs
 from pipelines.logs import PLACE
 from pipelines.read import reader
+from pipelines.table_inputs import check_columns, find_tables
 from tests.pipelines.tiny import write_table
 from usr_tf.errors import InputError
 
@@ -22,7 +22,7 @@ def test_a_table_named_apart_takes_the_place_of_the_directorys(folder, tmp_path)
     for day in ("01", "02"):
         (tmp_path / f"day={day}").mkdir()
         write_table(tmp_path / f"day={day}", "impressions", [{"item_id": "i"}])
-    found = find_inputs(str(folder), [f"impressions={tmp_path}/day=*/impressions*.jsonl"])
+    found = find_tables(str(folder), [f"impressions={tmp_path}/day=*/impressions*.jsonl"])
     assert found["impressions"] == [f"{tmp_path}/day={day}/impressions.jsonl" for day in ("01", "02")]
     assert found["items"] == [f"{folder}/items.jsonl"]
     assert found["users"] == []
@@ -30,9 +30,9 @@ def test_a_table_named_apart_takes_the_place_of_the_directorys(folder, tmp_path)
 
 def test_every_table_can_be_named_apart(folder):
     tables = [f"{table}={folder}/{table}.jsonl" for table in ("impressions", "actions", "items")]
-    assert find_inputs(None, tables)["actions"] == [f"{folder}/actions.jsonl"]
+    assert find_tables(None, tables)["actions"] == [f"{folder}/actions.jsonl"]
     with pytest.raises(InputError, match=r"--logs: found nothing, expected a log directory, or --table items=WHERE"):
-        find_inputs(None, tables[:2])
+        find_tables(None, tables[:2])
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_table_that_is_nowhere_is_refused(folder, tables, message):
     (folder / "part-00000-of-00002.jsonl").touch()
     tables = [table.format(folder=folder) for table in tables]
     if message is None:  # looked at when its columns are
-        assert find_inputs(str(folder), tables)["items"] == ["bigquery:shop.items"]
+        assert find_tables(str(folder), tables)["items"] == ["bigquery:shop.items"]
         with pytest.raises(InputError, match=r"bigquery:shop.items: found no table's name, expected bigquery:PROJECT"):
             bigquery.size("bigquery:shop.items")
     else:
         with pytest.raises(InputError, match=message):
-            find_inputs(str(folder), tables)
+            find_tables(str(folder), tables)
 
 
 class Field:
