@@ -33,13 +33,17 @@ def prepare(out: str, schema: Schema) -> None:
       InputError: `out` holds finished data or files of others, or cannot be written.
     """
     try:
-        if FileSystems.exists(FileSystems.join(out, SUCCESS)):
-            raise InputError(out, "finished data", "a new or an unfinished directory")
+        finished = FileSystems.exists(FileSystems.join(out, SUCCESS))
         paths = match_in(out, ["**"])
-        found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
-        foreign = [name for name in found if name not in _WRITTEN or SCHEMA not in found]
-        if foreign:
-            raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
+    except (OSError, ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
+        raise InputError(out, f"no readable directory ({error})", "one that can be written") from error
+    if finished:
+        raise InputError(out, "finished data", "a new or an unfinished directory")
+    found = sorted({path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths})
+    foreign = [name for name in found if name not in _WRITTEN or SCHEMA not in found]
+    if foreign:
+        raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
+    try:
         _clear(out, _WRITTEN)
         if not FileSystems.exists(out):
             FileSystems.mkdirs(out)
@@ -47,7 +51,7 @@ def prepare(out: str, schema: Schema) -> None:
             stream.write(schema.to_yaml().encode("utf-8"))
         for name in (*SPLITS, TEMP):
             FileSystems.mkdirs(FileSystems.join(out, name))
-    except (OSError, ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
+    except (OSError, BeamIOError) as error:
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 
 

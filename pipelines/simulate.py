@@ -63,7 +63,7 @@ def simulate(
       progress: whether to draw a progress bar on stderr.
       global_label_noise: the same for actions that only global labels see; None for that of `label_noise`.
       scenarios: how many of `scenarios.SCENARIOS`, from the first, or their names.
-      needs: chance that a wish outlasts its request, 0 to 1. At 0 nothing passes from scenario to scenario but taste.
+      needs: chance that a wish outlasts its request, 0 to 1. At 0 no need passes from scenario to scenario.
       workers: processes; None for one a core if that pays. It has no part in the result. With more than one, a
         script has to call this under `if __name__ == "__main__"`.
 

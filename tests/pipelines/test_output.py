@@ -3,7 +3,7 @@ import io
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
-from pipelines.output import TEMP, finish, prepare, read_json, write_json
+from pipelines.output import TEMP, finish, prepare, read_json, read_schema, write_json
 from usr_tf.errors import InputError
 from usr_tf.schema import SUCCESS
 
@@ -84,3 +84,10 @@ def test_files_of_others_in_a_store_are_refused_and_kept(store, shop):
     with pytest.raises(InputError, match=r"objects://b/data: found other files \(train\), expected a new directory"):
         prepare("objects://b/data", shop.schema)
     assert set(store) == {"objects://b/data/train/part"}
+
+
+@pytest.mark.parametrize("place", ["nowhere://b/data", "nowhere://b/logs/schema.yaml"])
+def test_a_file_system_that_beam_does_not_have_is_refused_in_one_line(shop, place):
+    with pytest.raises(InputError, match=r"nowhere://b/.*: found no readable") as error:
+        prepare(place, shop.schema) if place.endswith("data") else read_schema(place)
+    assert "\n" not in str(error.value)
