@@ -29,8 +29,8 @@ from pipelines.simulate import simulate
 from usr_tf.schema import Schema, load_schema
 
 SIZES = (300_000, 1_000_000, 5_000_000)
-BESIDE, HALVES, TWO_WORKERS = 300_000, 1_000_000, 1_000_000
-"""For the sake of time: the other ways up to this size, the two halves up to this one, two workers from this one on."""
+HALVES, TWO_WORKERS = 300_000, 1_000_000
+"""For the sake of time: the two halves and the other ways up to this size, two workers from this one on."""
 _WORKERS = ("--direct_num_workers={}", "--direct_running_mode=multi_processing")
 
 
@@ -59,9 +59,7 @@ def _measure(size: int, folder: Path) -> list[dict]:
     if size >= TWO_WORKERS:
         runs += [("whole", 2)]
     if size <= HALVES:
-        runs += [("join", 1), ("transform", 1)]
-    if size <= BESIDE:
-        runs += [("plain TFT", 1), ("pandas join", 1)]
+        runs += [("join", 1), ("transform", 1), ("plain TFT", 1), ("pandas join", 1)]
     figures = []
     for name, workers in runs:
         command = [sys.executable, "-m", "benchmarks.preprocess", "--part", name, str(folder), str(workers)]

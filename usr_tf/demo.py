@@ -48,7 +48,7 @@ def demo(out: str | Path, impressions: int) -> None:
     console.print(describe(preprocess(str(logs), str(data_dir), progress=True)))
     data = open_data(data_dir)
     step(f"train → {run_dir}")
-    train(data, run_dir, load_config(overrides=["train.epochs=3", "train.batch_size=512"]), verbose=2)
+    train(data, run_dir, load_config(overrides=["train.epochs=3", "train.batch_size=256"]), verbose=2)
     run = open_run(run_dir)
     step(f"evaluate → {report}/report.html")
     console.print(format_table(*evaluate(run, data, report)))
