@@ -11,10 +11,9 @@ from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
+
+from pipelines.hashing import hash_strings
 
 Handle = bytes | tuple[str, int, int]
 """A packed block, or where one lies: file, offset, bytes."""
@@ -86,7 +85,7 @@ def load(handle: Handle) -> pa.RecordBatch:
 def partition(batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The rows of `batch` by the partition that the hash of their `key` falls in."""
     codes = batch.column(key).dictionary_encode()
-    of_key = pd.util.hash_array(codes.dictionary.to_numpy(zero_copy_only=False).astype(object)) % np.uint64(partitions)
+    of_key = hash_strings(codes.dictionary) % np.uint64(partitions)
     yield from divide(batch, of_key.astype(np.int64)[codes.indices.to_numpy()])
 
 
@@ -99,31 +98,23 @@ def divide(batch: pa.RecordBatch, part_of_row: np.ndarray) -> Iterator[tuple[int
         yield part, batch.slice(start, size)
 
 
-class Gather(beam.DoFn):
-    """Puts the batches of a bundle together to about `size` rows, so that what they are divided into is not too small.
+class Gather(beam.PTransform):
+    """Puts the batches of a bundle together to some `size` rows, so that what they are divided into is not too small.
 
     A block of a few rows is mostly header: with a thousand parts, dividing every batch as it comes would cost more in
     headers than in rows.
     """
 
     def __init__(self, size: int):
+        super().__init__()
         self._size = size
 
-    def start_bundle(self) -> None:
-        self._waiting: list[pa.RecordBatch] = []
-        self._rows = 0
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        self._waiting.append(batch)
-        self._rows += batch.num_rows
-        if self._rows >= self._size:
-            yield pa.concat_batches(self._waiting)
-            self.start_bundle()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._waiting:
-            yield GlobalWindows.windowed_value(pa.concat_batches(self._waiting))
-            self.start_bundle()
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | beam.BatchElements(self._size, self._size, element_size_fn=lambda batch: batch.num_rows)
+            | beam.FlatMap(lambda waiting: gather(waiting, self._size))
+        )
 
 
 def gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:

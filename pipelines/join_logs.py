@@ -74,7 +74,7 @@ class JoinLogs(beam.PTransform):
         by_key = _Partition(table, key, self._partitions, self._store)
         return (
             tables[table]
-            | f"Gather[{table}]" >> beam.ParDo(Gather(_block_rows(self._partitions)))
+            | f"Gather[{table}]" >> Gather(_block_rows(self._partitions))
             | f"Partition[{table}]" >> beam.ParDo(by_key)
         )
 

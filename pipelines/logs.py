@@ -161,7 +161,7 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
 
 
 def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tuple[pa.RecordBatch, list[dict]]]:
-    """Blocks of a file: the rows that are sound, and the rejected ones as `{table, place, reason, row}`.
+    """Blocks of a file: the rows that are sound, and the rejected ones as `{place, reason, row}`.
 
     Args:
       number: the file's index among the table's files, for `place`.
@@ -402,23 +402,23 @@ def _convert_row_by_row(
             try:
                 row = json.loads(row)
             except (ValueError, RecursionError):
-                rejected.append(_rejection(table, place + offset, "broken_json", row.decode("utf-8", "replace")[:1000]))
+                rejected.append(_rejection(place + offset, "broken_json", row.decode("utf-8", "replace")[:1000]))
                 continue
         if not isinstance(row, dict):
-            rejected.append(_rejection(table, place + offset, "not_an_object", row))
+            rejected.append(_rejection(place + offset, "not_an_object", row))
             continue
         try:
             values = {name: _coerce(row.get(name), column, name) for name, column in columns.items()}
             _check_values(values, allowed)
         except _Reject as reason:
-            rejected.append(_rejection(table, place + offset, str(reason), row))
+            rejected.append(_rejection(place + offset, str(reason), row))
             continue
         sound.append({**values, PLACE: place + offset})
     return pa.RecordBatch.from_pylist(sound, schema=table_schema(schema, table)), rejected
 
 
-def _rejection(table: str, place: int, reason: str, row: Any) -> dict:
-    return {"table": table, "place": place, "reason": reason, "row": row}
+def _rejection(place: int, reason: str, row: Any) -> dict:
+    return {"place": place, "reason": reason, "row": row}
 
 
 class _Reject(Exception):

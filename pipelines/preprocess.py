@@ -183,30 +183,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Raw logs to training data; every other option goes to Beam.", allow_abbrev=False
     )
-    parser.add_argument("--logs")
+    parser.add_argument("--logs", dest="logs_dir")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--schema")
-    parser.add_argument("--table", action="append", default=[])
+    parser.add_argument("--schema", dest="schema_path")
+    parser.add_argument("--table", dest="tables", action="append", default=[])
     parser.add_argument("--partitions", type=int)
     parser.add_argument("--transform")
     parser.add_argument("--grow_from")
     parser.add_argument("--since")
-    parser.add_argument("--drift_limit", action="append", default=[])
+    parser.add_argument("--drift_limit", dest="drift_limits", action="append", default=[])
     known, beam_args = parser.parse_known_args(argv)
     try:
-        document = preprocess(
-            known.logs,
-            known.out,
-            known.schema,
-            beam_args,
-            known.partitions,
-            progress=True,
-            tables=known.table,
-            transform=known.transform,
-            grow_from=known.grow_from,
-            since=known.since,
-            drift_limits=known.drift_limit,
-        )
+        document = preprocess(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

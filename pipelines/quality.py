@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.blocks import load
+from pipelines.hashing import hash_rows, hash_strings
 from pipelines.sketch import Distinct, Moments, Sample
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, history_column
 
@@ -25,72 +26,10 @@ HISTORY = history_column("action")
 Figures = dict[str, dict[str, dict[str, Any]]]
 """By scenario and feature, the figures that `stats.json` holds; one that no row defines is None."""
 
-Measured = dict[tuple[str, str], dict]
-"""By kind (raw, ids) and split, the sums of `RawQuality` or `IdQuality`."""
-
-
-class RawQuality(beam.CombineFn):
-    """Batches of joined rows (`pipelines.rows.row_schema`) → `Figures` of every feature and of the history."""
-
-    def __init__(self, schema: Schema):
-        super().__init__()
-        self._schema = schema
-
-    def create_accumulator(self) -> dict:
-        return {}
-
-    def add_input(self, accumulator: dict, batch: pa.RecordBatch) -> dict:
-        schema = self._schema
-        scenario_of = _scenarios(batch, schema)
-        rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
-        keys = _row_keys(batch) if any(feature.type == "numeric" for feature in schema.features.values()) else None
-        for name, feature in schema.features.items():
-            if feature.type == "numeric":
-                measured = _measure_numbers(batch.column(name), scenario_of, rows, keys)
-            else:
-                measured = _measure_strings(batch.column(name), scenario_of, rows, feature)
-            _add(accumulator, schema, name, measured)
-        if schema.history_columns:
-            _add(accumulator, schema, HISTORY, _measure_history(batch.column(HISTORY), scenario_of, rows))
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[dict]) -> dict:
-        return _merge(accumulators)
-
-    def extract_output(self, accumulator: dict) -> Figures:
-        schema = self._schema
-        kinds = {name: _kind(feature) for name, feature in schema.features.items()}
-        if schema.history_columns:
-            kinds[HISTORY] = _History
-        return _figures(accumulator, schema, kinds)
-
-
-class IdQuality(beam.CombineFn):
-    """Batches of transformed rows → `Figures` of the features that have a vocabulary.
-
-    An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary.
-    """
-
-    def __init__(self, schema: Schema):
-        super().__init__()
-        self._schema = schema
-
-    def create_accumulator(self) -> dict:
-        return {}
-
-    def add_input(self, accumulator: dict, batch: pa.RecordBatch | tuple) -> dict:
-        schema = self._schema
-        batch = batch[0] if isinstance(batch, tuple) else batch
-        scenario_of = _scenarios(batch, schema)
-        for name, feature in _with_vocabulary(schema).items():
-            _add(accumulator, schema, name, _measure_ids(batch.column(name), scenario_of, schema, feature))
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[dict]) -> dict:
-        return _merge(accumulators)
-
-    def extract_output(self, accumulator: dict) -> Figures:
-        return _figures(accumulator, self._schema, dict.fromkeys(_with_vocabulary(self._schema), _Ids))
+Sums = dict[tuple[str, str], "_Sums"]
+"""By scenario and feature, what adds up to the figures."""
+Measured = dict[tuple[str, str], Sums]
+"""By kind, `raw` or `ids`, and split."""
 
 
 class MeasureQuality(beam.PTransform):
@@ -102,35 +41,73 @@ class MeasureQuality(beam.PTransform):
 
     def __init__(self, schema: Schema):
         super().__init__()
-        self._kinds = {"raw": RawQuality(schema), "ids": IdQuality(schema)}
+        self._schema = schema
 
     def expand(self, rows):  # Beam warns of hints that are dictionaries
         sums = [
-            batches | f"Measure {key}" >> beam.Map(self._measure, tuple(key.split())) for key, batches in rows.items()
+            batches | f"Measure {key}" >> beam.Map(_measure, tuple(key.split()), self._schema)
+            for key, batches in rows.items()
         ]
-        return sums | beam.Flatten() | beam.CombinePerKey(_merge)
+        return sums | beam.Flatten() | beam.CombinePerKey(merge)
 
-    def _measure(self, batch: Any, key: tuple[str, str]) -> tuple[tuple[str, str], dict]:
-        combine = self._kinds[key[0]]
-        batch = load(batch) if key[0] == "raw" else batch
-        return key, combine.add_input(combine.create_accumulator(), batch)
+
+def _measure(batch: Any, key: tuple[str, str], schema: Schema) -> tuple[tuple[str, str], dict]:
+    return key, measure_raw(load(batch), schema) if key[0] == "raw" else measure_ids(batch, schema)
 
 
 def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
     """What was measured in one split."""
-    raw, ids = (
-        combine.extract_output(measured.get((kind, split), combine.create_accumulator()))
-        for kind, combine in {"raw": RawQuality(schema), "ids": IdQuality(schema)}.items()
-    )
-    return merge_figures(raw, ids)
+    raw, ids = measured.get(("raw", split), {}), measured.get(("ids", split), {})
+    kinds = {name: _kind(feature) for name, feature in schema.features.items()}
+    if schema.history_columns:
+        kinds[HISTORY] = _History
+
+    def figures(scenario: str, name: str) -> dict[str, Any]:
+        of_raw = raw.get((scenario, name), kinds[name]()).document()
+        has_ids = name in schema.features and schema.features[name].has_vocabulary
+        return of_raw | ids.get((scenario, name), _Ids()).document() if has_ids else of_raw
+
+    return {scenario: {name: figures(scenario, name) for name in kinds} for scenario in schema.scenarios}
 
 
-def merge_figures(raw: Figures, ids: Figures) -> Figures:
-    """What `RawQuality` and `IdQuality` found in one split, side by side."""
-    return {
-        scenario: {name: figures | ids[scenario].get(name, {}) for name, figures in features.items()}
-        for scenario, features in raw.items()
+def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
+    """Sums of every feature and of the history, of joined rows (`pipelines.rows.row_schema`)."""
+    scenario_of = _scenarios(batch, schema)
+    rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
+    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM))
+    measured: dict[str, list] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            measured[name] = _measure_numbers(batch.column(name), scenario_of, rows, keys)
+        else:
+            measured[name] = _measure_strings(batch.column(name), scenario_of, rows, feature)
+    if schema.history_columns:
+        measured[HISTORY] = _measure_history(batch.column(HISTORY), scenario_of, rows)
+    return _by_scenario(measured, schema)
+
+
+def measure_ids(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
+    """Sums of the features that have a vocabulary, of transformed rows.
+
+    An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary.
+    """
+    batch = batch[0] if isinstance(batch, tuple) else batch
+    scenario_of = _scenarios(batch, schema)
+    measured = {
+        name: _measure_ids(batch.column(name), scenario_of, schema, feature)
+        for name, feature in schema.features.items()
+        if feature.has_vocabulary
     }
+    return _by_scenario(measured, schema)
+
+
+def merge(parts: Iterable[Sums]) -> Sums:
+    """The sums of several batches as one."""
+    merged: Sums = {}
+    for part in parts:
+        for key, sums in part.items():
+            merged[key] = merged[key] + sums if key in merged else sums
+    return merged
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,29 +192,12 @@ def _kind(feature: Feature) -> type[_Column]:
     return _List if feature.is_list else _Categorical
 
 
-def _with_vocabulary(schema: Schema) -> dict[str, Feature]:
-    return {name: feature for name, feature in schema.features.items() if feature.has_vocabulary}
-
-
-def _add(accumulator: dict, schema: Schema, name: str, measured: list[_Sums]) -> None:
-    """Adds the sums of a batch, one for each scenario, to those so far."""
-    for scenario, sums in zip(schema.scenarios, measured, strict=True):
-        key = scenario, name
-        accumulator[key] = accumulator[key] + sums if key in accumulator else sums
-
-
-def _merge(accumulators: Iterable[dict]) -> dict:
-    merged: dict = {}
-    for accumulator in accumulators:
-        for key, sums in accumulator.items():
-            merged[key] = merged[key] + sums if key in merged else sums
-    return merged
-
-
-def _figures(accumulator: dict, schema: Schema, kinds: dict[str, type[_Sums]]) -> Figures:
+def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
+    """By scenario and feature, what was measured of each feature in the order of the scenarios."""
     return {
-        scenario: {name: accumulator.get((scenario, name), kind()).document() for name, kind in kinds.items()}
-        for scenario in schema.scenarios
+        (scenario, name): sums
+        for name, of_scenarios in measured.items()
+        for scenario, sums in zip(schema.scenarios, of_scenarios, strict=True)
     }
 
 
@@ -246,7 +206,7 @@ def _measure_strings(
 ) -> list[_Categorical]:
     encoded = pc.fill_null(column.flatten(), "").dictionary_encode()
     codes, values = encoded.indices.to_numpy(), encoded.dictionary
-    lengths, hashes = _lengths(values, feature), _hash(values)
+    lengths, hashes = _lengths(values, feature), hash_strings(values)
     row_of = _row_of_value(column) if feature.type == "categorical_list" else None  # others have one value a row
     scenarios = scenario_of if row_of is None else scenario_of[row_of]
     counts = _count_pairs(scenarios, codes, (len(rows), len(values)))
@@ -307,20 +267,6 @@ def _measure_ids(column: pa.Array, scenario_of: np.ndarray, schema: Schema, feat
 def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
     """`[rows]`: the place of each row's scenario among those of the schema."""
     return pc.index_in(batch.column(SCENARIO).flatten(), pa.array(schema.scenarios)).to_numpy()
-
-
-def _row_keys(batch: pa.RecordBatch) -> np.ndarray:
-    """`[rows]` uint64: a hash of what identifies an impression."""
-    keys = np.zeros(batch.num_rows, np.uint64)
-    for name in (RAW_USER, REQUEST, RAW_ITEM):
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + _hash(batch.column(name).flatten())
-    return keys
-
-
-def _hash(values: pa.Array) -> np.ndarray:
-    """uint64 SipHash of strings: the same in every process. As bytes they need no decoding, sound UTF-8 or not."""
-    data = values.cast(pa.binary()).to_numpy(zero_copy_only=False)
-    return pd.util.hash_array(data, categorize=False)
 
 
 def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.blocks import Handle, load
-from pipelines.shards import row_hash
+from pipelines.hashing import hash_rows
 from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 REQUESTS_PER_SCENARIO = 200
@@ -57,7 +57,7 @@ class SampleRequests(beam.PTransform):
 def _request_keys(handle: Handle) -> Iterator[tuple[str, _Key]]:
     batch = load(handle)
     scenarios, requests = (batch.column(name).flatten().to_pylist() for name in (SCENARIO, REQUEST))
-    hashes = row_hash(batch, [REQUEST]).view(np.int64).tolist()  # signed, as Beam codes integers
+    hashes = hash_rows(batch, [REQUEST]).view(np.int64).tolist()  # signed, as Beam codes integers
     yield from set(zip(scenarios, zip(hashes, requests, strict=True), strict=True))
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.examples import encode_examples
+from pipelines.hashing import hash_rows
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
@@ -42,7 +42,7 @@ class WriteShards(beam.PTransform):
         chunks = (
             batches
             | "Serialize" >> beam.Map(_serialize)
-            | "Gather" >> beam.ParDo(Gather(_ROWS_PER_SHARD * self._shards))
+            | "Gather" >> Gather(_ROWS_PER_SHARD * self._shards)
             | "Divide" >> beam.ParDo(_Divide(self._shards, self._store))
         )
         return (
@@ -53,19 +53,10 @@ class WriteShards(beam.PTransform):
         )
 
 
-def row_hash(batch: pa.RecordBatch, names: Iterable[str]) -> np.ndarray:
-    """`[rows]` uint64 hash of single-valued list columns: the same in every process and run."""
-    hashed = np.zeros(batch.num_rows, np.uint64)
-    for name in names:
-        values = batch.column(name).flatten().to_numpy(zero_copy_only=False)
-        hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + pd.util.hash_array(values.astype(object))
-    return hashed
-
-
 def _serialize(batch: pa.RecordBatch | tuple) -> pa.RecordBatch:
     """A batch of transformed rows as a chunk."""
     batch = batch[0] if isinstance(batch, tuple) else batch
-    hashes = row_hash(batch, (RAW_USER, REQUEST, RAW_ITEM))
+    hashes = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM))
     return pa.RecordBatch.from_arrays([pa.array(hashes), encode_examples(batch).cast(pa.large_binary())], schema=_CHUNK)
 
 

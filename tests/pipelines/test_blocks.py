@@ -42,4 +42,4 @@ def test_batches_of_a_bundle_are_gathered_and_none_is_left_behind():
 
     with beam.Pipeline("FnApiRunner") as pipeline:
         batches = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [batch_of(n, n + 1) for n in range(0, 50, 2)])
-        assert_that(batches | beam.ParDo(Gather(8)), check)
+        assert_that(batches | Gather(8), check)

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.blocks import BlockStore
-from pipelines.quality import IdQuality, MeasureQuality, RawQuality, _lengths, figures_of, merge_figures
+from pipelines.quality import MeasureQuality, _lengths, figures_of, measure_ids, measure_raw, merge
 from pipelines.rows import row_schema
 from pipelines.transform import tokens
 from usr_tf.schema import Feature, Schema, parse_schema
@@ -37,7 +37,7 @@ ROWS = [
     {"scenario": "search", "user_id": "", "words": ["a"], "price": math.nan, "query": "", "history": 1},
     {"scenario": "search", "user_id": "u2", "words": ["c", "c"], "price": 3.0, "query": "茶"},
 ]
-RAW, IDS = RawQuality(SCHEMA), IdQuality(SCHEMA)
+RAW, IDS, OF_IDS = "raw", "ids", {"values", "oov", "oov_share"}
 
 
 def to_batch(rows: list[dict], schema: Schema = SCHEMA) -> pa.RecordBatch:
@@ -64,12 +64,20 @@ def to_ids(scenarios: list[str], **columns: list[list[int]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def measure(combine: beam.CombineFn, *batches) -> dict:
-    """The figures, each batch measured by a worker of its own; they must be JSON."""
-    parts = [combine.add_input(combine.create_accumulator(), batch) for batch in batches]
-    figures = combine.extract_output(combine.merge_accumulators([combine.create_accumulator(), *parts]))
+def measure(kind: str, *batches, schema: Schema = SCHEMA) -> dict:
+    """The figures of one kind, each batch measured by a worker of its own; they must be JSON."""
+    measure_batch = {RAW: measure_raw, IDS: measure_ids}[kind]
+    sums = merge(measure_batch(batch, schema) for batch in batches)
+    figures = figures_of({(kind, "train"): sums}, "train", schema)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    return figures
+    return {
+        scenario: {
+            name: {key: value for key, value in found.items() if (key in OF_IDS) == (kind == IDS)}
+            for name, found in of_features.items()
+            if kind == RAW or found.keys() >= OF_IDS
+        }
+        for scenario, of_features in figures.items()
+    }
 
 
 def test_strings_are_counted_and_told_apart():
@@ -117,7 +125,7 @@ scenarios: [search]
 tasks: [{name: ctr, action: click}]
 features: {item_id: {group: item, type: categorical}}
 """)
-    assert measure(RawQuality(schema), to_batch([{"scenario": "search", "item_id": "i"}], schema)) == {
+    assert measure(RAW, to_batch([{"scenario": "search", "item_id": "i"}], schema), schema=schema) == {
         "search": {"item_id": {"rows": 1, "coverage": 1.0, "cardinality": 1}}
     }
 
@@ -164,7 +172,11 @@ def test_ids_out_of_vocabulary_are_those_of_the_buckets():
 def test_raw_and_id_figures_stand_side_by_side():
     raw = measure(RAW, to_batch(ROWS))
     ids = measure(IDS, to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]))
-    merged = merge_figures(raw, ids)
+    sums = {
+        (RAW, "train"): measure_raw(to_batch(ROWS), SCHEMA),
+        (IDS, "train"): measure_ids(to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]), SCHEMA),
+    }
+    merged = figures_of(sums, "train", SCHEMA)
     assert merged["search"]["user_id"] == raw["search"]["user_id"] | ids["search"]["user_id"]
     assert merged["search"]["price"] == raw["search"]["price"]
 
@@ -198,11 +210,6 @@ def test_a_slice_of_a_batch_is_measured_alone():
 def test_beam_combines_them():
     store = BlockStore()
     with beam.Pipeline("FnApiRunner") as pipeline:
-        batches = pipeline | "Rows" >> beam.Create([to_batch(ROWS[:2]), to_batch(ROWS[2:])])
-        counted = batches | "Raw" >> beam.CombineGlobally(RAW) | beam.Map(lambda found: found["search"]["user_id"])
-        assert_that(counted, equal_to([{"rows": 5, "coverage": 0.8, "cardinality": 3}]), "raw")
-        none = pipeline | "NoRows" >> beam.Create([]) | "NoIds" >> beam.CombineGlobally(IDS)
-        assert_that(none, equal_to([measure(IDS)]), "ids")
         ids = to_ids(
             ["search"] * 5, user_id=[[3], [1], [0], [1], [4]], item_id=[[0]] * 5, words=[[]] * 5, query=[[]] * 5
         )
