@@ -141,7 +141,7 @@ class USRModel(tfrs.Model):
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
         scenario, inputs = features[SCENARIO], self._read(features)
         views = self._generate(inputs, self._trigger(inputs.query, scenario[:, tf.newaxis]))
-        log_p = self._rank(inputs, views, scenario)
+        log_p = self._rank(inputs, views, scenario, training)
         return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
 
     def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
@@ -177,7 +177,8 @@ class USRModel(tfrs.Model):
             shown = scenario[:, tf.newaxis]
         trigger = self._trigger(read.query, shown)
         views = self._generate(read, trigger)
-        log_p = self._rank(read, Views(*(_own_view(part, scenario) for part in views)) if contrast else views, scenario)
+        own = Views(*(_own_view(part, scenario) for part in views)) if contrast else views
+        log_p = self._rank(read, own, scenario, training)
         loss = self._task_losses(log_p, labels)
         if contrast:
             loss += self._contrastive_losses(read, trigger, views)
@@ -258,7 +259,7 @@ class USRModel(tfrs.Model):
             interest = interest[:, tf.newaxis] if one_request else interest
         return Views(request, candidate, interest)
 
-    def _rank(self, inputs: "_Inputs", views: "Views", scenario: Scenario) -> LogProbabilities:
+    def _rank(self, inputs: "_Inputs", views: "Views", scenario: Scenario, training: bool = False) -> LogProbabilities:
         """Log probabilities `[B, T]` from one view a row."""
         request, candidate = [], [views.candidate[:, 0]]
         per_candidate = self.feature_generator and self.feature_generator.condition == "trigger_and_features"
@@ -272,7 +273,7 @@ class USRModel(tfrs.Model):
             pooled = tf.reduce_sum(inputs.history * real, axis=1)
             request.append(tf.math.divide_no_nan(pooled, tf.reduce_sum(real, axis=1)))
         together = _concat(candidate)
-        hidden = self.backbone(_concat(request, like=together), together, scenario)
+        hidden = self.backbone(_concat(request, like=together), together, scenario, training=training)
         return self.heads(hidden.scenario, hidden.shared, scenario)
 
     def _task_losses(self, log_p: LogProbabilities, labels: Labels) -> tf.Tensor:

@@ -34,6 +34,7 @@ class Backbone(keras.layers.Layer):
       request: `[R, dr]`, what all candidates of a request share. R is B in training; in serving it is 1.
       candidate: `[B, dc]`.
       scenario: int32 `[B]`; or a Python int, and then only that scenario's weights are read.
+      training: Whether statistics of the batch are used and moving ones updated, where a backbone has any.
 
     Returns:
       `BackboneOutput`.
@@ -50,7 +51,9 @@ class Backbone(keras.layers.Layer):
         self.use_shared = use_shared
         self.l2 = l2
 
-    def call(self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario) -> BackboneOutput:
+    def call(
+        self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario, training: bool = False
+    ) -> BackboneOutput:
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class MMoE(Backbone):
             self._shared_gates = StackedDense(experts, tasks, **gate)
             self._shared_towers = Towers(tower, tasks, kernel_regularizer=regularizer)
 
-    def call(self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario) -> BackboneOutput:
+    def call(
+        self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario, training: bool = False
+    ) -> BackboneOutput:
         x = (request, candidate)
         experts = self._experts(x)  # [B, E, h]
         own = self._scenario_towers(tf.matmul(self._scenario_gates(x, scenario), experts), scenario)

@@ -44,7 +44,9 @@ class SharedBottom(Backbone):
         self._scenario_towers = Towers(tower, tasks, scenarios, kernel_regularizer=regularizer)
         self._shared_towers = Towers(tower, tasks, kernel_regularizer=regularizer) if use_shared else None
 
-    def call(self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario) -> BackboneOutput:
+    def call(
+        self, request: tf.Tensor, candidate: tf.Tensor, scenario: Scenario, training: bool = False
+    ) -> BackboneOutput:
         hidden = self._first((request, candidate))
         for dense in self._rest:
             hidden = dense(hidden)

@@ -6,105 +6,20 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.usr_tf.backbones.common import (
+    BATCH,
+    CANDIDATES,
+    REQUESTS,
+    SIZES,
+    assert_same,
+    built,
+    scenarios_of,
+)
 from tests.usr_tf.saved import check_config, check_everywhere
 from usr_tf.backbones import BACKBONES, Backbone, make_backbone
 from usr_tf.backbones.base import Towers
-from usr_tf.backbones.mmoe import MMoE
 from usr_tf.backbones.shared_bottom import SharedBottom
 from usr_tf.config import Config
-
-BATCH, REQUEST, CANDIDATE = 6, 3, 4
-SIZES = {
-    "shared_bottom": {"bottom": (7, 5), "tower": (4, 3)},
-    "mmoe": {"experts": 3, "expert": (7, 5), "tower": (4, 3)},
-}
-
-
-def normal(*shape: int, seed: int = 0) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
-
-
-REQUESTS, CANDIDATES = normal(BATCH, REQUEST), normal(BATCH, CANDIDATE, seed=1)
-
-
-def scenarios_of(number: int) -> tf.Tensor:
-    return tf.constant([2, 0, 1, 1, 0, 2]) % number
-
-
-def built(name: str, scenarios: int = 3, tasks: int = 2, use_shared: bool = True, **options) -> Backbone:
-    backbone = BACKBONES[name](scenarios, tasks, use_shared, **{**SIZES[name], **options})
-    backbone(REQUESTS, CANDIDATES, 0)
-    for seed, weight in enumerate(backbone.weights):  # no bias at zero, where one gone astray would not show
-        weight.assign(normal(*weight.shape, seed=seed + 10) * 0.6)
-    return backbone
-
-
-def assert_same(one, other, rtol=1e-5, atol=1e-5):
-    for left, right in zip(one, other, strict=True):
-        np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
-
-
-# The oracles: NumPy, row by row and task by task.
-
-
-def relu(x):
-    return np.maximum(x, 0)
-
-
-def softmax(x):
-    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
-
-
-def arrays(layer) -> list[np.ndarray]:
-    return [weight.numpy().astype(float) for weight in layer.weights]
-
-
-def tower(weights: list[np.ndarray], index: tuple[int, ...], x: np.ndarray) -> np.ndarray:
-    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
-        x = relu(x @ kernel[index] + bias[index])
-    return x
-
-
-def shared_bottom_oracle(backbone: SharedBottom, x: np.ndarray, scenarios: np.ndarray):
-    bottom = arrays(backbone._first) + [array for dense in backbone._rest for array in arrays(dense)]
-    own, shared = arrays(backbone._scenario_towers), arrays(backbone._shared_towers)
-    hidden = [tower(bottom, (), row) for row in x]
-    tasks = range(backbone.tasks)
-    return (
-        np.array([[tower(own, (p, t), row) for t in tasks] for row, p in zip(hidden, scenarios, strict=True)]),
-        np.array([[tower(shared, (t,), row) for t in tasks] for row in hidden]),
-    )
-
-
-def mmoe_oracle(backbone: MMoE, x: np.ndarray, scenarios: np.ndarray):
-    experts = arrays(backbone._experts)
-    gates, gate_bias = arrays(backbone._scenario_gates)
-    shared_gates, shared_gate_bias = arrays(backbone._shared_gates)
-    own_towers, shared_towers = arrays(backbone._scenario_towers), arrays(backbone._shared_towers)
-    own, shared = [], []
-    for row, p in zip(x, scenarios, strict=True):
-        outputs = np.array([tower(experts, (e,), row) for e in range(backbone.experts)])
-        own.append([]), shared.append([])
-        for t in range(backbone.tasks):
-            own[-1].append(tower(own_towers, (p, t), softmax(row @ gates[p, t] + gate_bias[p, t]) @ outputs))
-            shared[-1].append(
-                tower(shared_towers, (t,), softmax(row @ shared_gates[t] + shared_gate_bias[t]) @ outputs)
-            )
-    return np.array(own), np.array(shared)
-
-
-ORACLES = {"shared_bottom": shared_bottom_oracle, "mmoe": mmoe_oracle}
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize(("scenarios", "tasks"), [(3, 2), (1, 1), (2, 3)])
-def test_equals_the_oracle(name, scenarios, tasks):
-    backbone = built(name, scenarios, tasks)
-    result = backbone(REQUESTS, CANDIDATES, scenarios_of(scenarios))
-    x = np.concatenate([REQUESTS, CANDIDATES], 1).astype(float)
-    expected = ORACLES[name](backbone, x, scenarios_of(scenarios).numpy())
-    assert min(np.abs(part).max() for part in expected) > 0.1  # something to compare
-    assert_same(result, expected)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
