@@ -41,13 +41,18 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
 
     def transform(inputs: dict[str, Values]) -> dict[str, Values]:
         outputs: dict[str, Values] = {}
+        values: dict[str, Values] = {}
         for name, feature in schema.features.items():
             if feature.type == "numeric":
                 outputs[name] = _numeric(inputs[name], feature)
-                continue
-            values = tokens(inputs[name], feature)
-            lookup = _lookup(name, values, feature)
-            outputs[name] = _map_values(lookup, values)
+            else:
+                values[name] = tokens(inputs[name], feature)
+        lookups = {
+            name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
+        }
+        for name in values:
+            lookup = lookups[schema.owner(name)]
+            outputs[name] = _map_values(lookup, values[name])
             if name in schema.history_features:
                 column = history_column(name)
                 outputs[column] = _map_values(lookup, inputs[column])

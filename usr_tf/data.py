@@ -43,9 +43,14 @@ class Data:
         """Ids of each feature that has any, 0 for padding included."""
         return vocabulary_sizes(self.schema, self.directory / "transform")
 
-    def training(self, batch_size: int, seed: int = 0) -> tf.data.Dataset:
-        """The training split, shuffled anew in every epoch: `(features, labels)` batches for `model.fit`."""
-        return self._batches("train", batch_size, seed=seed).map(split_labels(self.schema), tf.data.AUTOTUNE)
+    def training(self, batch_size: int, seed: int = 0, with_position: bool = False) -> tf.data.Dataset:
+        """The training split, shuffled anew in every epoch: `(features, labels)` batches for `model.fit`.
+
+        Args:
+          with_position: whether features hold `position` too, int64 `[B]`, 0 where unknown: for a position tower.
+        """
+        keys = {POSITION: tf.io.FixedLenFeature([], tf.int64)} if with_position else None
+        return self._batches("train", batch_size, keys, seed).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:
         """A split in the order of its files: `(features, labels)` batches."""
@@ -149,7 +154,7 @@ def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
             sizes[name] = 1 + feature.oov_buckets + output.vocabulary_size_by_name(name)
         elif feature.hash_buckets:
             sizes[name] = 1 + feature.hash_buckets
-    return sizes
+    return sizes | {name: sizes[feature.shares] for name, feature in schema.features.items() if feature.shares}
 
 
 def split_labels(schema: Schema):

@@ -12,7 +12,9 @@ from usr_tf.model import USRModel
 
 def make_optimizer(model: USRModel, config: Train) -> keras.optimizers.legacy.Optimizer:
     """The optimizer of `config` for `model.compile`. Make it under the strategy that the model was made under."""
-    adagrad = keras.optimizers.legacy.Adagrad(config.embedding_learning_rate)
+    # Keras starts the sums of squares at 0.1, which the gradients of a table, each row's share of a batch's mean, do
+    # not reach for epochs: until then Adagrad is plain SGD with a rate that suits no row.
+    adagrad = keras.optimizers.legacy.Adagrad(config.embedding_learning_rate, initial_accumulator_value=1e-7)
     adam = keras.optimizers.legacy.Adam(config.learning_rate)
     return tfrs.experimental.optimizers.CompositeOptimizer(
         [(adagrad, lambda: model.table_variables), (adam, lambda: model.dense_variables)]

@@ -104,6 +104,10 @@ class Split(_Strict):
         return self
 
 
+_KEYS_OF_IDS = frozenset({"min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"})
+"""Keys that say what a feature's ids are, and how wide their vectors."""
+
+
 class Feature(_Strict):
     """One feature. Keys other than `group` and `type` have defaults that suit most shops."""
 
@@ -123,13 +127,15 @@ class Feature(_Strict):
     tokenizer: Literal["whitespace", "character"] | None = None
     max_length: int | None = Field(None, ge=1)
     """Values of a list, or tokens of a text, that are kept."""
+    shares: Name | None = None
+    """Another feature, whose ids and embedding table this one has too: a title's words are then a query's."""
     transform: Literal["standard", "log", "none"] | None = None
     """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|)."""
 
     @model_validator(mode="after")
     def _keys_suit_the_type(self) -> "Feature":
         allowed = {
-            "categorical": {"min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"},
+            "categorical": {"shares", *_KEYS_OF_IDS},
             "numeric": {"transform"},
         }
         allowed["categorical_list"] = allowed["categorical"] | {"max_length"}
@@ -141,6 +147,8 @@ class Feature(_Strict):
                 f"in_history: found on a {self.group} feature of type {self.type}, "
                 "expected an item feature of type categorical or categorical_list"
             )
+        if self.shares and (found := self.model_fields_set & _KEYS_OF_IDS):
+            raise ValueError(f"shares: found beside {min(found)}, expected that key on {self.shares} alone")
         if self.hash_buckets and self.model_fields_set & {"min_count", "vocabulary_size", "oov_buckets"}:
             raise ValueError("hash_buckets: found beside a vocabulary key, expected one or the other")
         return self
@@ -152,8 +160,8 @@ class Feature(_Strict):
 
     @property
     def has_vocabulary(self) -> bool:
-        """Whether its ids come from a vocabulary, not from a hash."""
-        return self.type != "numeric" and not self.hash_buckets
+        """Whether it has a vocabulary of its own: its ids come neither from a hash nor from another feature."""
+        return self.type != "numeric" and not self.hash_buckets and not self.shares
 
     @property
     def length(self) -> int:
@@ -198,6 +206,12 @@ class Schema(_Strict):
             owner = {USER: "user", ITEM: "item"}.get(name)
             if owner and (feature.group != owner or feature.type != "categorical"):
                 raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")
+            if feature.shares:
+                other = self.features.get(feature.shares)
+                if other is None or other.type == "numeric" or other.shares:
+                    raise ValueError(
+                        f"features.{name}.shares: found {feature.shares!r}, expected a feature with ids of its own"
+                    )
         if not any(feature.group == "item" for feature in self.features.values()):
             raise ValueError("features: found no item feature, expected at least one to rank by")
         if self.history.actions and not self.history_features:
@@ -207,6 +221,10 @@ class Schema(_Strict):
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
+
+    def owner(self, name: str) -> str:
+        """The feature whose ids and embedding table the feature `name` has: most have their own."""
+        return self.features[name].shares or name
 
     @property
     def label_names(self) -> tuple[str, ...]:

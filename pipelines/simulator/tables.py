@@ -35,6 +35,7 @@ features:
   brand:      {{group: item, type: categorical, in_history: true}}
   price_band: {{group: item, type: categorical, in_history: true}}
   words:      {{group: item, type: categorical_list, max_length: 2}}
+  title:      {{group: item, type: text, tokenizer: whitespace, max_length: 4, shares: query}}
   price:      {{group: item, type: numeric, transform: log}}
   popularity: {{group: item, type: numeric, transform: log}}
   launch_day: {{group: item, type: numeric}}
@@ -52,13 +53,16 @@ def item_rows(items: Items) -> Iterator[Row]:
     bands = np.searchsorted([-0.84, -0.25, 0.25, 0.84], items.dearness)  # fifths of a standard normal
     launch_day = (items.launch - START_MS) // DAY_MS
     for item in range(items.kind.size):
+        kind, brand = names.KINDS[items.kind[item]], names.BRANDS[items.brand[item]]
+        words = [names.WORDS[word] for word in items.words[item]]
         yield {
             "item_id": _item_id(item),
+            "title": " ".join([brand, *words, kind]),
             "department": names.DEPARTMENTS[items.department[item]],
             "category": names.CATEGORIES[items.category[item]],
-            "kind": names.KINDS[items.kind[item]],
-            "brand": names.BRANDS[items.brand[item]],
-            "words": [names.WORDS[word] for word in items.words[item]],
+            "kind": kind,
+            "brand": brand,
+            "words": words,
             "price": float(items.price[item]),
             "price_band": names.PRICE_BANDS[bands[item]],
             "popularity": int(items.popularity[item]),

@@ -34,6 +34,7 @@ features:
   price: {group: item, type: numeric, transform: log}
   weight: {group: item, type: numeric, transform: none}
   query: {group: query, type: text, tokenizer: whitespace, max_length: 3}
+  title: {group: item, type: text, shares: query}
   device: {group: context, type: categorical, hash_buckets: 8}
   place: {group: context, type: categorical}
 """
@@ -72,6 +73,7 @@ def _make_shop() -> Shop:
         {
             "item_id": f"i{number}",
             "category": draw.choice(["tea", "milk", None]),
+            "title": f"Tea no. {number}",
             "words": [f"w{draw.randrange(6)}" for _ in range(draw.randrange(4))],
             "price": draw.choice([None, round(draw.uniform(1, 90), 2)]),
             "weight": round(draw.uniform(-1, 1), 3),

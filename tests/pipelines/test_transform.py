@@ -54,6 +54,14 @@ def test_ids_are_0_for_missing_then_the_unknown_then_the_vocabulary(apply, vocab
     assert past["history_item_id"] == [5, 0, 1, 2]
 
 
+def test_a_feature_that_shares_has_the_ids_of_the_other(apply, made):
+    text = "Green tea unasked-for"
+    asked, titled = (apply(**{name: text})[name] for name in ("query", "title"))
+    assert asked == titled
+    assert titled[2] == 1 < min(titled[:2])
+    assert not list((made.data / "transform").rglob("*title*"))
+
+
 def test_a_feature_without_a_value_in_training_knows_only_missing_and_unknown(apply):
     missing, unseen, another = (apply(place=value)["place"][0] for value in ("", "home", "moon"))
     assert missing == 0

@@ -39,6 +39,14 @@ def test_a_batch_has_the_shapes_and_types_that_the_model_takes(toy_data):
     assert all(label.dtype == tf.float32 and label.shape == [32] for label in labels.values())
 
 
+def test_the_shown_position_is_a_feature_where_it_is_asked_for(toy_data):
+    features, _ = next(iter(toy_data.training(32, with_position=True)))
+    assert features["position"].dtype == tf.int64
+    assert set(features["position"].numpy()) == {1, 2, 3, 4, 5}
+    for dataset in (toy_data.training(32), toy_data.validation(32), toy_data.evaluation(32)):
+        assert "position" not in next(iter(dataset))[0]
+
+
 def test_an_epoch_has_every_row_once_whatever_the_batch(toy_data):
     for batch in (7, 500):
         sizes = [len(labels["ctr"]) for _, labels in toy_data.training(batch)]

@@ -9,7 +9,7 @@ from tests.usr_tf.saved import check_config
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.schema import AGE_BUCKETS, parse_schema
 
-SCHEMA = parse_schema("""
+TEXT = """\
 scenarios: [search, recommendation]
 tasks: [{name: ctr, action: click}]
 history: {actions: [click, purchase]}
@@ -18,7 +18,8 @@ features:
   tags: {group: item, type: categorical_list, in_history: true, max_length: 2}
   price: {group: item, type: numeric}
   query: {group: query, type: text}
-""")
+"""
+SCHEMA = parse_schema(TEXT)
 SIZES = {"item_id": 4, "tags": 3, "query": 5}
 
 
@@ -60,6 +61,15 @@ def test_a_number_is_itself(embedding):
     np.testing.assert_array_equal(embedding({"price": tf.constant([0.5, -2.0])}, ["price"])["price"], [[0.5], [-2.0]])
 
 
+def test_features_that_share_ids_have_one_table():
+    schema = parse_schema(TEXT + "  title: {group: item, type: text, shares: query}\n")
+    layer = FeatureEmbedding(schema, {**SIZES, "title": SIZES["query"]}, size=2)
+    ids = {"query": tf.constant([[1, 4]]), "title": tf.constant([[1, 4]])}
+    vectors = layer(ids, ["query", "title"])
+    np.testing.assert_array_equal(vectors["query"], vectors["title"])
+    assert [weight.shape for weight in layer.weights if weight.shape[0] == SIZES["query"]] == [(5, 2)]
+
+
 def test_widths(embedding):
     assert [embedding.width(name) for name in SCHEMA.features] == [2, 1, 1, 1]
     assert embedding.item_width == 3
@@ -76,6 +86,37 @@ def test_an_action_is_its_item_and_what_was_done_where_and_when(embedding):
     vectors, real = embedding.history(history([[2, 0]], [[[1, 2], [0, 0]]], [[5, 0]], [[2, 0]], [[1, 0]]))
     np.testing.assert_array_equal(real, [[True, False]])
     np.testing.assert_array_equal(vectors[0, 0], [5 + 6 + 110, 6 + 7 + 220, 2.5 + 8 + 330])
+
+
+@pytest.mark.parametrize(
+    ("ages", "places"),
+    [
+        ([[5, 4, 3, 2]], [[3, 3, 2, 1]]),  # those beyond the longest history share the last place
+        ([[0, 5, 4, 0, 3, 0]], [[0, 3, 2, 0, 1, 0]]),  # padding, wherever it stands, takes none
+        ([[0, 0]], [[0, 0]]),
+    ],
+)
+def test_a_place_is_counted_from_the_newest_real_action(ages, places):
+    schema = SCHEMA.model_copy(update={"history": SCHEMA.history.model_copy(update={"max_length": 3})})
+    layer = FeatureEmbedding(schema, SIZES, size=1, describe=["position"])
+    items, tags = np.zeros_like(ages), np.zeros((*np.shape(ages), 1), int)
+    layer.history(history(items, tags, ages))
+    (table,) = (weight for weight in layer.weights if "history_position" in weight.name)
+    assert table.shape[0] == 4
+    table.assign(tf.repeat(tf.range(4.0)[:, tf.newaxis], 3, 1))
+    vectors, real = layer.history(history(items, tags, ages))
+    np.testing.assert_array_equal(vectors[..., 0], places)
+    np.testing.assert_array_equal(real, np.array(ages) > 0)
+
+
+def test_an_action_is_described_by_what_was_asked_for_alone():
+    actions, others = history([[1]], [[[1]]], [[3]], [[1]], [[1]]), history([[1]], [[[1]]], [[9]], [[2]], [[1]])
+    for describe, same in (([], True), (["scenario"], True), (["action"], False), (["age", "scenario"], False)):
+        layer = FeatureEmbedding(SCHEMA, SIZES, size=1, describe=describe)
+        assert np.array_equal(layer.history(actions)[0], layer.history(others)[0]) == same
+        assert len(layer.weights) == 2 + len(describe)  # the tables of item and tags
+    with pytest.raises(ValueError, match=r"`describe` must hold names of .*Received: {'price'}"):
+        FeatureEmbedding(SCHEMA, SIZES, size=1, describe=["price"])
 
 
 def test_the_history_shares_its_candidates_table(embedding):
@@ -100,7 +141,7 @@ def test_padding_gets_no_gradient(embedding):
 
 
 def test_config():
-    check_config(FeatureEmbedding(SCHEMA, SIZES, size=4))
+    check_config(FeatureEmbedding(SCHEMA, SIZES, size=4, describe=["position", "action"]))
 
 
 def test_every_feature_with_ids_needs_a_size():

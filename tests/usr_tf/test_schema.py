@@ -87,7 +87,7 @@ def test_durations(text, milliseconds):
     assert parse_schema(schema.to_yaml()) == schema
 
 
-CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "oov_buckets", "vocabulary_size"]
+CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "oov_buckets", "shares", "vocabulary_size"]
 
 MISTAKES = {
     "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of features, "),
@@ -186,6 +186,18 @@ MISTAKES = {
     "feature: hash and vocabulary": (
         with_feature("brand", group="item", type="categorical", hash_buckets=9, min_count=2),
         "features.brand.hash_buckets: found beside a vocabulary key, expected one or the other",
+    ),
+    "feature: shares and a key of its own ids": (
+        with_feature("brand", group="item", type="categorical", shares="item_id", min_count=2),
+        "features.brand.shares: found beside min_count, expected that key on item_id alone",
+    ),
+    "feature: shares of nothing": (
+        with_feature("brand", group="item", type="categorical", shares="maker"),
+        "features.brand.shares: found 'maker', expected a feature with ids of its own",
+    ),
+    "feature: shares of itself": (
+        with_feature("brand", group="item", type="categorical", shares="brand"),
+        "features.brand.shares: found 'brand', expected a feature with ids of its own",
     ),
     "feature: one bucket": (
         with_feature("brand", group="item", type="categorical", hash_buckets=1),
