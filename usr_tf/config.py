@@ -26,6 +26,8 @@ class Contrastive(_Strict):
     learn_temperature: bool = False
     projection: int = Field(32, ge=1)
     """Size of the space in which likeness is measured."""
+    anchors: int = Field(256, ge=1)
+    """The most rows of a batch that are compared, in every view. All others are computed in their own view alone."""
     negatives: int = Field(16, ge=1)
     """The most rows of the batch that an anchor is held against."""
     feature_dropout: float = Field(0.1, gt=0, lt=1)
@@ -43,12 +45,36 @@ class Usr(_Strict):
     contrastive: bool = True
     rank: int = Field(8, ge=1)
     """Rank `r` of the generated projections of the interest extractor."""
+    heads: int = Field(1, ge=1)
+    """Attention heads of the interest extractor; they divide the width of an action of the history."""
     trigger_hidden: int = Field(32, ge=1)
     fg_hidden: int = Field(64, ge=1)
     fg_condition: Literal["trigger", "trigger_and_features"] = "trigger"
     global_weight: float = Field(0.5, ge=0)
     """Weight of the global-label losses."""
     contrastive_loss: Contrastive = Contrastive()
+
+
+class History(_Strict):
+    """What a model reads of the user's history."""
+
+    describe: tuple[Literal["action", "scenario", "age", "position"], ...] = ("action", "scenario", "age")
+    """What is added to each action's item: what was done, in which scenario, how long before the impression, and its
+    place counted from the newest."""
+    pooling: Literal["mean", "din"] = "mean"
+    """What takes the interest extractor's place with `usr.ie=false`: the mean of the actions, or DIN's attention."""
+    din: tuple[Units, ...] = Field((36,), min_length=1)
+    """Sizes of the hidden layers of DIN's activation unit; torch-rechub's default."""
+
+
+class PositionTower(_Strict):
+    """The shown position's bias: learned in training, left out of every score."""
+
+    enabled: bool = False
+    positions: int = Field(50, ge=1)
+    """Places that are told apart; those behind share the last one's bias."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the training rows whose position is hidden; that of Zhao et al. (RecSys 2019)."""
 
 
 class SharedBottom(_Strict):
@@ -62,11 +88,75 @@ class MMoE(_Strict):
     tower: tuple[Units, ...] = (64,)
 
 
+class PLE(_Strict):
+    """The defaults are those of DeepCTR's `PLE`."""
+
+    levels: int = Field(2, ge=1)
+    specific_experts: int = Field(1, ge=0)
+    """Experts of each scenario and task, at each level."""
+    shared_experts: int = Field(1, ge=1)
+    """Experts that all scenarios and tasks share, at each level."""
+    expert: tuple[Units, ...] = Field((256,), min_length=1)
+    tower: tuple[Units, ...] = (64,)
+
+
+class STAR(_Strict):
+    """The defaults are those of Scenario-Wise-Rec's scripts, whose network of (128, 64, 32) has one task: here each
+    task has a last layer of its own."""
+
+    network: tuple[Units, ...] = Field((128, 64), min_length=1)
+    tower: tuple[Units, ...] = (32,)
+    auxiliary: tuple[Units, ...] = (32,)
+    """Hidden layers of the auxiliary network."""
+    scenario_embedding: int = Field(16, ge=1)
+    """Size of the scenario's vector that the auxiliary network reads."""
+
+
+class PEPNet(_Strict):
+    scenario_embedding: int = Field(16, ge=1)
+    """Size of the scenarios' vectors; 16 is FuxiCTR's size for what its gates read."""
+    gate_hidden: int = Field(64, ge=1)
+    """Width of each gate's hidden layer; FuxiCTR's `gate_hidden_dim`."""
+    tower: tuple[Units, ...] = Field((100, 64), min_length=1)
+    """Sizes of the gated towers; deep-rec-kit's `hidden_units`."""
+
+
+class M2M(_Strict):
+    """Sizes of fun-rec's M2M (4 experts, views of 32, scenarios of 16, units and tower of depth 3), but for `(256,)`
+    before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours."""
+
+    experts: int = Field(4, ge=1)
+    expert: tuple[Units, ...] = Field((256, 32), min_length=1)
+    scenario_embedding: int = Field(16, ge=1)
+    """Size of the vectors that stand for what is known of a scenario."""
+    task_embedding: int = Field(16, ge=1)
+    unit_depth: int = Field(3, ge=1)
+    """Layers of each meta unit."""
+    tower_depth: int = Field(3, ge=0)
+    """Levels of the meta tower, each a meta unit and a residual."""
+
+
+class APG(_Strict):
+    """Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's
+    (`rank_k`, `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom."""
+
+    bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
+    tower: tuple[Units, ...] = (64,)
+    condition: Literal["group", "mix", "self"] = "group"
+    """What generates a layer's core: the scenario, the scenario and the layer's input, or that input alone."""
+    scenario_embedding: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1)
+    overparameter: Units | None = 64
+    """Inner size of the two factors of `U` and `V` in training; null: none."""
+    generator: tuple[Units, ...] = (64, 32)
+    """Hidden layers of the network that generates the core."""
+
+
 class Train(_Strict):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1)
     """Rows of one step, over all replicas together."""
-    embedding_learning_rate: float = Field(0.1, gt=0)
+    embedding_learning_rate: float = Field(0.02, gt=0)
     """Adagrad, for the embedding tables: costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam, for everything else."""
@@ -84,11 +174,18 @@ class Config(_Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     data: str | None = None
     """The data that the run was trained on; `train` fills it in."""
-    backbone: Literal["shared_bottom", "mmoe"] = "shared_bottom"
+    backbone: Literal["shared_bottom", "mmoe", "ple", "star", "pepnet", "m2m", "apg"] = "shared_bottom"
     embedding_size: int = Field(16, ge=1)
+    history: History = History()
+    position_tower: PositionTower = PositionTower()
     usr: Usr = Usr()
     shared_bottom: SharedBottom = SharedBottom()
     mmoe: MMoE = MMoE()
+    ple: PLE = PLE()
+    star: STAR = STAR()
+    m2m: M2M = M2M()
+    apg: APG = APG()
+    pepnet: PEPNet = PEPNet()
     train: Train = Train()
 
     def to_yaml(self) -> str:

@@ -258,7 +258,24 @@ def paired_bootstrap(
     Raises:
       ValueError: the rows of the two are not the same, or as in `bootstrap_interval`.
     """
-    a, b = predictions_a, predictions_b
+    statistics = _paired_statistics(predictions_a, predictions_b, task, figure)
+    return _interval(predictions_a.user, statistics, replicates, seed, level)
+
+
+def paired_bootstrap_sample(
+    predictions_a: Predictions,
+    predictions_b: Predictions,
+    task: str,
+    figure: str = "auc",
+    replicates: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """The replicates `[replicates]` behind `paired_bootstrap`, NaN where undefined, to go on with."""
+    statistics = _paired_statistics(predictions_a, predictions_b, task, figure)
+    return _resample(predictions_a.user, statistics, replicates, seed)
+
+
+def _paired_statistics(a: Predictions, b: Predictions, task: str, figure: str) -> "list[_Statistic]":
     if len(a) != len(b) or any(
         not np.array_equal(left, right)
         for left, right in [
@@ -271,8 +288,7 @@ def paired_bootstrap(
         raise ValueError(
             f"A paired bootstrap needs the same rows twice. Received: {len(a)} and {len(b)} rows that differ"
         )
-    statistics = [_statistic(a, task, figure), _statistic(b, task, figure)]
-    return _interval(a.user, statistics, replicates, seed, level)
+    return [_statistic(a, task, figure), _statistic(b, task, figure)]
 
 
 def position_baseline(predictions: Predictions) -> np.ndarray | None:
@@ -474,21 +490,28 @@ def _interval(
     user: np.ndarray, statistics: Sequence[_Statistic], replicates: int, seed: int, level: float
 ) -> tuple[float, float] | None:
     """Interval of the one statistic, or of the first less the second."""
-    if replicates < 1:
-        raise ValueError(f"A bootstrap needs at least one replicate. Received: {replicates}")
     if not 0 < level < 1:
         raise ValueError(f"The level must be within (0, 1). Received: {level}")
     users = len(_codes(user)[1])
     if users < 2 or any(np.isnan(statistic(np.ones(users, np.int64))) for statistic in statistics):
         return None
+    sample = _resample(user, statistics, replicates, seed)
+    defined = sample[np.isfinite(sample)]
+    if len(defined) < (1 - _UNDEFINED_SHARE) * replicates:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resample(user: np.ndarray, statistics: Sequence[_Statistic], replicates: int, seed: int) -> np.ndarray:
+    """The one statistic, or the first less the second, of each of `replicates` draws of the users."""
+    if replicates < 1:
+        raise ValueError(f"A bootstrap needs at least one replicate. Received: {replicates}")
+    users = len(_codes(user)[1])
     generator = np.random.default_rng(seed)
     sample = np.empty(replicates)
     for replicate in range(replicates):
         drawn = np.bincount(generator.integers(users, size=users), minlength=users)
         first, *second = (statistic(drawn) for statistic in statistics)
         sample[replicate] = first - sum(second)
-    defined = sample[np.isfinite(sample)]
-    if len(defined) < (1 - _UNDEFINED_SHARE) * replicates:
-        return None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return sample

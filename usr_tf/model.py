@@ -11,25 +11,28 @@ from usr_tf.backbones import make_backbone
 from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
 from usr_tf.embedding import FeatureEmbedding
+from usr_tf.errors import InputError
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
+from usr_tf.layers.din import DIN
 from usr_tf.layers.feature_generator import FeatureGenerator
 from usr_tf.layers.global_label import GlobalLabelHeads, LogProbabilities
 from usr_tf.layers.interest_extractor import InterestExtractor
 from usr_tf.layers.log_space import binary_cross_entropy
+from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
-from usr_tf.schema import SCENARIO, Schema
+from usr_tf.schema import POSITION, SCENARIO, Schema
 from usr_tf.streaming_metrics import ScenarioAUC
 
 
 class Views(NamedTuple):
-    """What USR generates once for each scenario view: V is K in training, 1 (the row's own) elsewhere."""
+    """What USR generates once for each scenario view: V is K in the contrastive loss, 1 (the row's own) elsewhere."""
 
     request: tf.Tensor
     """`[R, V, dr]`, rescaled user and context features; `[B, V, dr]` when the gate reads the candidate too."""
     candidate: tf.Tensor
     """`[B, V, dc]`, rescaled item features."""
     interest: tf.Tensor | None
-    """`[B, V, d]`; None without the interest extractor."""
+    """`[B, V, d]`; from DIN `[B, 1, d]`, the same in every view; None without either."""
 
 
 class USRModel(tfrs.Model):
@@ -42,8 +45,9 @@ class USRModel(tfrs.Model):
         features f_v = FG(user ⊕ context ⊕ item, t_v)       rescaled
         p = heads(backbone([f_v ; i_v ; q]))                v the row's own scenario
 
-    Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history
-    instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT.
+    Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history or DIN's
+    attention instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT. A position
+    tower, where there is one, bears on the loss in training and on nothing else.
 
     Args:
       schema: What the rows hold.
@@ -56,6 +60,9 @@ class USRModel(tfrs.Model):
 
     Returns:
       `{label: [B] probability}`: each task's, and each `global_<task>`'s with GLMT.
+
+    Raises:
+      InputError: `usr.heads` do not divide the width of an action of the history.
     """
 
     def __init__(self, schema: Schema, vocabulary_sizes: Mapping[str, int], config: Config | None = None):
@@ -67,20 +74,27 @@ class USRModel(tfrs.Model):
         self._candidate_features = tuple(schema.features_of("item"))
         self._query_features = tuple(schema.features_of("query"))
         self._query_ids = tuple(name for name in self._query_features if schema.features[name].type != "numeric")
-        self._has_history = bool(schema.history_columns)
+        self._has_history, history = bool(schema.history_columns), self.config.history
         # Replicas add up their gradients, and each of them has the whole penalty.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         share = self.config.train.model_copy(update={"l2": self.config.train.l2 / self._replicas})
 
         size = self.config.embedding_size
-        self.embedding = FeatureEmbedding(schema, vocabulary_sizes, size, name="embedding")
+        self.embedding = FeatureEmbedding(schema, vocabulary_sizes, size, history.describe, name="embedding")
         self._no_query = None
         if self._query_ids:
             width = sum(self.embedding.width(name) for name in self._query_features)
             self._no_query = self.add_weight(name="no_query", shape=[width], initializer="uniform")
-        self.interest_extractor = self.feature_generator = self.scenario_embedding = None
+        self.interest_extractor = self.din = self.feature_generator = self.scenario_embedding = None
         if usr.ie and self._has_history:
-            self.interest_extractor = InterestExtractor(usr.rank, usr.trigger_hidden, name="interest_extractor")
+            if self.embedding.item_width % usr.heads:
+                width = f"a divisor of {self.embedding.item_width}, the width of an action of the history"
+                raise InputError("usr.heads", str(usr.heads), width)
+            self.interest_extractor = InterestExtractor(
+                usr.rank, usr.trigger_hidden, usr.heads, name="interest_extractor"
+            )
+        elif history.pooling == "din" and self._has_history:
+            self.din = DIN(history.din, name="din")
         if usr.fg:
             self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
         if self.interest_extractor or self.feature_generator:
@@ -88,6 +102,10 @@ class USRModel(tfrs.Model):
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
         penalty = keras.regularizers.L2(share.l2) if share.l2 else None
         self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, penalty, name="heads")
+        self.position_tower = None
+        if self.config.position_tower.enabled:
+            options = self.config.position_tower.model_dump(exclude={"enabled"})
+            self.position_tower = PositionTower(self._scenarios, tasks, usr.glmt, **options, name="position_tower")
         self._contrastive = self._make_contrastive_losses()
 
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
@@ -101,14 +119,17 @@ class USRModel(tfrs.Model):
 
     def make_variables(self) -> None:
         """Makes every variable now, which Keras would do at the first batch. Call it before weights are restored."""
-        blank: Features = {SCENARIO: tf.zeros([1], tf.int32)}
+        # No rows: moving statistics stay as they start.
+        blank: Features = {SCENARIO: tf.zeros([0], tf.int32)}
         for name, feature in self.schema.features.items():
             blank[name] = tf.zeros(
-                [1, 1] if feature.is_list else [1], tf.float32 if feature.type == "numeric" else tf.int64
+                [0, 1] if feature.is_list else [0], tf.float32 if feature.type == "numeric" else tf.int64
             )
         for name in self.schema.history_columns:
-            blank[name] = tf.zeros([1, 1, 1] if self.schema.history_width(name) else [1, 1], tf.int64)
-        labels = {name: tf.zeros([1]) for name in self.schema.label_names}
+            blank[name] = tf.zeros([0, 1, 1] if self.schema.history_width(name) else [0, 1], tf.int64)
+        if self.position_tower:
+            blank[POSITION] = tf.zeros([0], tf.int64)
+        labels = {name: tf.zeros([0]) for name in self.schema.label_names}
         # Through the strategy: metrics under several replicas can be updated within a replica alone.
         tf.distribute.get_strategy().run(self.compute_loss, args=((blank, labels), True))
         self.reset_metrics()
@@ -120,9 +141,11 @@ class USRModel(tfrs.Model):
             "scenario_embedding": self.scenario_embedding,
             "no_query": self._no_query,
             "interest_extractor": self.interest_extractor,
+            "din": self.din,
             "feature_generator": self.feature_generator,
             "backbone": self.backbone,
             "heads": self.heads,
+            "position_tower": self.position_tower,
             **{f"{name}_contrastive": layer for name, layer in self._contrastive.items()},
         }
         return tf.train.Checkpoint(**{name: part for name, part in parts.items() if part is not None})
@@ -166,22 +189,17 @@ class USRModel(tfrs.Model):
 
         Where the last batch of a shard leaves the replicas unequal parts, each part still counts the same.
 
-        `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`.
+        `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`. In training, a
+        position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
         """
         (features, labels), scenario = inputs, inputs[0][SCENARIO]
         read = self._read(features)
-        contrast = training and bool(self._contrastive)
-        if contrast:
-            shown = tf.broadcast_to(tf.range(self._scenarios), [tf.shape(scenario)[0], self._scenarios])
-        else:
-            shown = scenario[:, tf.newaxis]
-        trigger = self._trigger(read.query, shown)
-        views = self._generate(read, trigger)
-        own = Views(*(_own_view(part, scenario) for part in views)) if contrast else views
-        log_p = self._rank(read, own, scenario, training)
+        views = self._generate(read, self._trigger(read.query, scenario[:, tf.newaxis]))
+        bias = self.position_tower(scenario, features[POSITION]) if training and self.position_tower else None
+        log_p = self._rank(read, views, scenario, training, bias)
         loss = self._task_losses(log_p, labels)
-        if contrast:
-            loss += self._contrastive_losses(read, trigger, views)
+        if training and self._contrastive:
+            loss += self._contrastive_losses(read)
         for task, auc in enumerate(self._auc):
             auc.update_state(labels[auc.task], tf.exp(log_p.scenario[:, task]), scenario)
         self._terms["loss"].update_state(loss, tf.shape(scenario)[0])
@@ -208,7 +226,7 @@ class USRModel(tfrs.Model):
             return {}
         weights = {"interest": options.ie_weight, "features": options.fg_weight}
         made = {"interest": self.interest_extractor, "features": self.feature_generator}
-        chosen = options.model_dump(exclude={"ie_weight", "fg_weight", "feature_dropout"})
+        chosen = options.model_dump(exclude={"ie_weight", "fg_weight", "feature_dropout", "anchors"})
         return {
             name: ContrastiveLoss(**chosen, name=f"{name}_contrastive") for name in made if made[name] and weights[name]
         }
@@ -257,9 +275,19 @@ class USRModel(tfrs.Model):
             extract = self.interest_extractor.serve if one_request else self.interest_extractor
             interest = extract(inputs.item, inputs.history, inputs.mask, trigger)
             interest = interest[:, tf.newaxis] if one_request else interest
+        elif self.din:
+            pool = self.din.serve if one_request else self.din
+            interest = pool(inputs.item, inputs.history, inputs.mask)[:, tf.newaxis]
         return Views(request, candidate, interest)
 
-    def _rank(self, inputs: "_Inputs", views: "Views", scenario: Scenario, training: bool = False) -> LogProbabilities:
+    def _rank(
+        self,
+        inputs: "_Inputs",
+        views: "Views",
+        scenario: Scenario,
+        training: bool = False,
+        bias: LogitBias | None = None,
+    ) -> LogProbabilities:
         """Log probabilities `[B, T]` from one view a row."""
         request, candidate = [], [views.candidate[:, 0]]
         per_candidate = self.feature_generator and self.feature_generator.condition == "trigger_and_features"
@@ -268,13 +296,17 @@ class USRModel(tfrs.Model):
             request.append(inputs.query)
         if views.interest is not None:
             candidate.append(views.interest[:, 0])
+            if self.interest_extractor:  # where the item meets the interest, which a network is slow to find out
+                candidate.append(views.interest[:, 0] * inputs.item)
         elif self._has_history:
             real = tf.cast(inputs.mask, tf.float32)[..., tf.newaxis]
             pooled = tf.reduce_sum(inputs.history * real, axis=1)
             request.append(tf.math.divide_no_nan(pooled, tf.reduce_sum(real, axis=1)))
         together = _concat(candidate)
         hidden = self.backbone(_concat(request, like=together), together, scenario, training=training)
-        return self.heads(hidden.scenario, hidden.shared, scenario)
+        bias = bias or LogitBias(None, None)
+        own = [logit for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
+        return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)
 
     def _task_losses(self, log_p: LogProbabilities, labels: Labels) -> tf.Tensor:
         losses = binary_cross_entropy(
@@ -288,8 +320,13 @@ class USRModel(tfrs.Model):
         self._terms["nll"].update_state(tf.reduce_sum(losses[:, :tasks], axis=1))
         return tf.reduce_sum(mean[:tasks]) + self.config.usr.global_weight * tf.reduce_sum(mean[tasks:])
 
-    def _contrastive_losses(self, inputs: "_Inputs", trigger: tf.Tensor, views: "Views") -> tf.Tensor:
+    def _contrastive_losses(self, inputs: "_Inputs") -> tf.Tensor:
+        """Of the batch's first rows, in every view: rows come shuffled, so the first are as good as any."""
         options = self.config.usr.contrastive_loss
+        inputs = _Inputs(*(part if part is None else part[: options.anchors] for part in inputs))
+        shown = tf.broadcast_to(tf.range(self._scenarios), [tf.shape(inputs.candidate)[0], self._scenarios])
+        trigger = self._trigger(inputs.query, shown)
+        views = self._generate(inputs, trigger)
         augmented = None
         if options.variant == "augmented":
             values = {name: getattr(inputs, name) for name in ("request", "candidate", "item", "history")}
@@ -336,13 +373,6 @@ def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor | None = None) -> tf.Ten
     """
     parts = [part for part in parts if part.shape[-1]]
     return tf.concat(parts, axis=-1) if parts else like[:, :0]
-
-
-def _own_view(part: tf.Tensor | None, scenario: tf.Tensor) -> tf.Tensor | None:
-    """`[B, 1, d]`: of `[B, V, d]` each row's own view; a part with one view serves all."""
-    if part is None or part.shape[1] == 1:
-        return part
-    return tf.gather(part, scenario[:, tf.newaxis], axis=1, batch_dims=1)
 
 
 def _vectors(views: Views, name: str) -> tf.Tensor:

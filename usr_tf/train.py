@@ -50,7 +50,7 @@ def train(
     valid = data.validation(config.train.batch_size) if data.rows("valid") else None
     checkpoints = Checkpoints(run, model, optimizer, config.train, validated=valid is not None)
     model.fit(
-        data.training(config.train.batch_size, config.seed),
+        data.training(config.train.batch_size, config.seed, config.position_tower.enabled),
         validation_data=valid,
         epochs=config.train.epochs,
         initial_epoch=checkpoints.restore(),

@@ -42,9 +42,29 @@ def small_config(**keys) -> Config:
     """A configuration that trains in a second."""
     sizes = {
         "embedding_size": 4,
+        "history": {"din": [3]},
         "usr": {"rank": 2, "trigger_hidden": 4, "fg_hidden": 4, "contrastive_loss": {"projection": 4, "negatives": 3}},
         "shared_bottom": {"bottom": [8, 6], "tower": [4]},
         "mmoe": {"experts": 2, "expert": [8], "tower": [4]},
+        "ple": {"expert": [8], "tower": [4]},
+        "star": {"network": [8, 6], "tower": [4], "auxiliary": [4], "scenario_embedding": 3},
+        "m2m": {
+            "experts": 2,
+            "expert": [8, 4],
+            "scenario_embedding": 3,
+            "task_embedding": 3,
+            "unit_depth": 1,
+            "tower_depth": 1,
+        },
+        "apg": {
+            "bottom": [8, 6],
+            "tower": [4],
+            "scenario_embedding": 3,
+            "rank": 2,
+            "overparameter": 4,
+            "generator": [4],
+        },
+        "pepnet": {"scenario_embedding": 2, "gate_hidden": 4, "tower": [4]},
         "train": {"epochs": 3, "batch_size": 128, "learning_rate": 0.01, "embedding_learning_rate": 0.2},
     }
     return Config(**_merge(sizes, keys))

@@ -47,10 +47,10 @@ def test_an_override_may_hold_an_equals_sign():
 
 
 MISTAKES = {
-    "unknown key": ("optimizer: adam", "optimizer: found an unknown key, expected one of backbone, data, emb"),
+    "unknown key": ("optimizer: adam", "optimizer: found an unknown key, expected one of apg, backbone, data"),
     "unknown deep key": (
         "usr: {contrastive_loss: {tau: 1}}",
-        "usr.contrastive_loss.tau: found an unknown key, expected one of fe",
+        "usr.contrastive_loss.tau: found an unknown key, expected one of anchors",
     ),
     "unknown backbone": ("backbone: dnn", "backbone: found 'dnn', expected 'shared_bottom'"),
     "backbone that is a list": ("backbone: [mmoe]", "backbone: found ['mmoe'], expected 'shared_bottom'"),
@@ -71,6 +71,13 @@ MISTAKES = {
     "seed below 0": ("seed: -1", "seed: found -1, expected greater than or equal to 0"),
     "seed too large": ("seed: 4294967296", "seed: found 4294967296, expected less than"),
     "switch that is no switch": ("usr: {ie: maybe}", "usr.ie: found 'maybe', expected a valid boolean"),
+    "no heads": ("usr: {heads: 0}", "usr.heads: found 0, expected greater than or equal to 1"),
+    "unknown description": ("history: {describe: [brand]}", "history.describe.0: found 'brand', expected 'action', "),
+    "unknown pooling": ("history: {pooling: max}", "history.pooling: found 'max', expected 'mean' or 'din'"),
+    "no layers in the unit": ("history: {din: []}", "history.din: found []"),
+    "tower that is a switch": ("position_tower: true", "position_tower: found True, expected"),
+    "no positions": ("position_tower: {positions: 0}", "position_tower.positions: found 0, expected greater"),
+    "all positions hidden": ("position_tower: {dropout: 1}", "position_tower.dropout: found 1, expected less than 1"),
     "unknown condition": (
         "usr: {fg_condition: item}",
         "usr.fg_condition: found 'item', expected 'trigger' or 'trigger_a",

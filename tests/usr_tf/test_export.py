@@ -16,11 +16,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 import usr_tf.export as export_module
 from serving.client import TensorSpec, request_inputs
 from serving.warmup import read_warmup_records, to_examples
-from tests.usr_tf.fixtures import toy_schema
+from tests.usr_tf.fixtures import small_config, toy_schema
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.export import ServingModule, export, request_spec
-from usr_tf.run import Run
+from usr_tf.run import Run, open_run
+from usr_tf.train import train
 
 SCENARIOS = ("search", "recommendation")
 ITEM_SIDE = {"item_id", "tags", "title", "price"}
@@ -74,6 +75,10 @@ def logged(run: Run, scenario: str) -> Iterator[tuple[dict, dict[str, np.ndarray
     for line in (run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines():
         document = json.loads(line)
         yield document, request_inputs(document["inputs"], specs)
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def spec_shape(spec: tf.TensorSpec) -> tuple[int, ...]:
@@ -182,6 +187,67 @@ def test_request_examples_and_offline_scores_are_the_same(scenario, toy_run, toy
         same(by_examples, expected, atol=1e-5)
         checked += len(rows)
     assert checked == np.count_nonzero(offline.scenario == SCENARIOS.index(scenario))  # of 90 requests, all are sampled
+
+
+def test_a_whole_history_is_cut_as_the_pipeline_cut_it(toy_run, toy_data, served):
+    """Requests with all of a user's earlier actions, as the raw logs have them, get the offline scores of their rows,
+    which hold the newest four.
+    """
+    logs = toy_data.directory.parent / "logs"
+    items = {row["item_id"]: row for row in read_lines(logs / "items.jsonl")}
+    moments = {row["request_id"]: row for row in read_lines(logs / "impressions.jsonl")}
+    order = ("timestamp", "action", "item_id", "scenario")  # the pipeline's, ties included
+    actions = sorted(read_lines(logs / "actions.jsonl"), key=lambda row: [row[name] for name in order])
+    offline = predict(toy_run.load_model(), toy_data, "test")
+    place = {key: row for row, key in enumerate(zip(offline.request, offline.item, strict=True))}
+    specs = {name: TensorSpec(spec.dtype, spec_shape(spec)) for name, spec in request_spec(toy_run.schema).items()}
+    longest = 0
+    for document, inputs in list(logged(toy_run, "search"))[:10]:
+        moment = moments[document["request_id"]]
+        past = [
+            row for row in actions if row["user_id"] == moment["user_id"] and row["timestamp"] < moment["timestamp"]
+        ]
+        whole = {
+            "history_item_id": [row["item_id"] for row in past],
+            "history_tags": [items[row["item_id"]]["tags"] for row in past],
+            "history_action": [row["action"] for row in past],
+            "history_scenario": [row["scenario"] for row in past],
+            "history_age": [moment["timestamp"] - row["timestamp"] for row in past],
+        }
+        inputs = request_inputs(document["inputs"] | whole, specs)
+        rows = [place[document["request_id"].encode(), item] for item in inputs["item_id"]]
+        expected = {task: offline.probabilities[task][rows] for task in ("ctr", "ctcvr")}
+        same(ask(served, "search", inputs), expected, atol=1e-5)
+        longest = max(longest, len(past))
+    assert longest > 2 * toy_run.schema.history.max_length
+
+
+OPTIONS = {
+    "din and a position tower": {
+        "usr": {"ie": False},
+        "history": {"pooling": "din"},
+        "position_tower": {"enabled": True},
+    },
+    "heads and places": {"usr": {"heads": 7}, "history": {"describe": ["action", "scenario", "age", "position"]}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_served_scores_are_the_offline_ones_with_options(name, toy_data, tmp_path):
+    train(toy_data, tmp_path / "run", small_config(train={"epochs": 1}, **OPTIONS[name]), verbose=0)
+    run = open_run(tmp_path / "run")
+    loaded = tf.saved_model.load(str(export(run, tmp_path / "serving")))
+    served = {name: (loaded, signature) for name, signature in loaded.signatures.items()}
+    offline = predict(run.load_model(), toy_data, "test")
+    place = {key: row for row, key in enumerate(zip(offline.request, offline.item, strict=True))}
+    for scenario in SCENARIOS:
+        assert "position" not in served[scenario][1].structured_input_signature[1]
+        for document, inputs in list(logged(run, scenario))[:10]:
+            rows = [place[document["request_id"].encode(), item] for item in inputs["item_id"]]
+            expected = {task: offline.probabilities[task][rows] for task in ("ctr", "ctcvr")}
+            same(ask(served, scenario, inputs), expected, atol=1e-5)
+            same(ask(served, f"{scenario}_examples", {"examples": to_examples(inputs)}), expected, atol=1e-5)
 
 
 def test_serving_default_is_the_first_scenarios_examples(served, toy_run):

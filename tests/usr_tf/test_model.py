@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config, toy_schema
+from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.schema import Schema, parse_schema
 
@@ -93,6 +94,9 @@ CONFIGS = {
     "mmoe, gate that reads the features": {"backbone": "mmoe", "usr": {"fg_condition": "trigger_and_features"}},
     "same_view": {"usr": {"contrastive_loss": {"variant": "same_view"}}},
     "learned temperature": {"usr": {"contrastive_loss": {"learn_temperature": True}}},
+    "several heads, places of the history": {"usr": {"heads": 7}, "history": {"describe": ["position", "action"]}},
+    "din": {"usr": {"ie": False}, "history": {"pooling": "din", "describe": []}},
+    "din alone": {"usr": OFF, "history": {"pooling": "din"}},
     "no towers": {"shared_bottom": {"tower": []}},
 }
 
@@ -123,6 +127,11 @@ def test_the_least_schema(usr):
     model = make(schema, usr=usr)
     check_whole(model, schema)
     check_serving(model, random_rows(schema, ROWS)[0])
+
+
+def test_heads_that_do_not_divide_an_actions_width_are_refused():
+    with pytest.raises(InputError, match=r"usr\.heads: found 2, expected a divisor of 7, the width of an action"):
+        make(usr={"heads": 2})
 
 
 def test_a_query_of_numbers_alone_is_read_as_it_is():

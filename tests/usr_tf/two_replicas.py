@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
 from usr_tf.config import Config
+from usr_tf.layers import PartitionedNormalization
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.schema import parse_schema
@@ -32,6 +33,7 @@ def main() -> None:
     assert mirrored.num_replicas_in_sync == 2
     check_same_as_one(mirrored)
     check_uneven_batches(mirrored)
+    check_partitioned_statistics(mirrored)
     print("ok")
 
 
@@ -51,8 +53,9 @@ def check_same_as_one(mirrored: tf.distribute.Strategy) -> None:
 
 def check_uneven_batches(mirrored: tf.distribute.Strategy) -> None:
     """One row leaves the other replica without any; a batch of one class and scenario leaves AUCs undefined."""
-    config = small_config()
+    config = small_config(position_tower={"enabled": True})
     features, labels = random_rows(SCHEMA, 3)
+    features["position"] = tf.constant([1, 0, 2], tf.int64)
     labels = {name: tf.zeros_like(values) for name, values in labels.items()}
     features["scenario"] = tf.zeros([3], tf.int32)
     model, logs = fit(mirrored, config, (features, labels), batch=2)
@@ -61,6 +64,30 @@ def check_uneven_batches(mirrored: tf.distribute.Strategy) -> None:
     assert {name for name, values in logs.items() if np.isnan(values).any()} == {
         f"{scenario}/{task}_auc" for scenario in ("search", "recommendation") for task in ("ctr", "ctcvr")
     }
+
+
+def check_partitioned_statistics(mirrored: tf.distribute.Strategy) -> None:
+    """A scenario that one replica lacks, and an empty replica: outputs and statistics of the whole batch."""
+    x = tf.constant(np.random.default_rng(0).normal(3, 2, [6, 2]), tf.float32)
+    scenario = tf.constant([0, 0, 0, 1, 1, 0])
+    one = PartitionedNormalization(3)
+    expected = one((x[:, :1], x[:, 1:]), scenario, training=True)
+    for cut in (3, 6):
+        with mirrored.scope():
+            two = PartitionedNormalization(3)
+            two.build((tf.TensorShape([None, 1]), tf.TensorShape([None, 1])))
+
+        def train(replica: tf.distribute.ReplicaContext, layer: PartitionedNormalization, cut: int) -> tf.Tensor:
+            rows = slice(0, cut) if replica.replica_id_in_sync_group == 0 else slice(cut, 6)
+            result = layer((x[rows, :1], x[rows, 1:]), scenario[rows], training=True)
+            return tf.concat([*result.scenario, *result.shared], axis=1)
+
+        results = mirrored.run(lambda two=two, cut=cut: train(tf.distribute.get_replica_context(), two, cut))
+        results = tf.concat(mirrored.experimental_local_results(results), axis=0)
+        np.testing.assert_allclose(results, tf.concat([*expected.scenario, *expected.shared], 1), rtol=1e-4, atol=1e-5)
+        for left, right in zip(one.weights, two.weights, strict=True):
+            for copy in mirrored.experimental_local_results(right):
+                np.testing.assert_allclose(copy.numpy(), left.numpy(), rtol=1e-5, atol=1e-6, err_msg=left.name)
 
 
 def fit(

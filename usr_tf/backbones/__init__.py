@@ -4,14 +4,24 @@ A further backbone is a file here with a `Backbone`, a section of its sizes in `
 constructor's, and a line in `BACKBONES`.
 """
 
+from usr_tf.backbones.apg import APG
 from usr_tf.backbones.base import Backbone, BackboneOutput
+from usr_tf.backbones.m2m import M2M
 from usr_tf.backbones.mmoe import MMoE
+from usr_tf.backbones.pepnet import PEPNet
+from usr_tf.backbones.ple import PLE
 from usr_tf.backbones.shared_bottom import SharedBottom
+from usr_tf.backbones.star import STAR
 from usr_tf.config import Config
 
 BACKBONES: dict[str, type[Backbone]] = {
     "shared_bottom": SharedBottom,
     "mmoe": MMoE,
+    "ple": PLE,
+    "star": STAR,
+    "m2m": M2M,
+    "apg": APG,
+    "pepnet": PEPNet,
 }
 
 __all__ = ["BACKBONES", "Backbone", "BackboneOutput", "make_backbone"]

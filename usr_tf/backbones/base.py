@@ -1,13 +1,14 @@
 """What every backbone is to the model that plugs into it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
-from usr_tf.layers.dense import ScenarioDense, StackedDense
-from usr_tf.layers.scenario import Scenario
+from usr_tf.layers.dense import glorot_uniform, relu_network
+from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 
 class BackboneOutput(NamedTuple):
@@ -17,6 +18,8 @@ class BackboneOutput(NamedTuple):
     """`[B, T, h]`, of the example's own scenario."""
     shared: tf.Tensor | None
     """`[B, T, h]`, of the shared part, for the global heads; None without it."""
+    scenario_logit: tf.Tensor | None = None
+    """`[B, T]`, added to the scenario heads' logits; None for nothing."""
 
 
 class Backbone(keras.layers.Layer):
@@ -73,6 +76,9 @@ class Backbone(keras.layers.Layer):
 class Towers(keras.layers.Layer):
     """A ReLU network for each task, and for each scenario unless `scenarios` is None.
 
+    The rows of a mixed batch are routed to their scenarios' towers (`usr_tf.layers.scenario.route`), and each runs
+    through one tower a task.
+
     Args:
       units: Size of each layer. Empty: the input as it is.
       tasks: Number of tasks, T.
@@ -100,13 +106,20 @@ class Towers(keras.layers.Layer):
         self.tasks = tasks
         self.scenarios = scenarios
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        options = {"activation": "relu", "kernel_regularizer": kernel_regularizer}
-        self._dense = [
-            StackedDense(size, tasks, **options)
-            if scenarios is None
-            else ScenarioDense(size, scenarios, tasks, **options)
-            for size in units
-        ]
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        prefix, stack = ("", ()) if self.scenarios is None else ("scenario_", (self.scenarios,))
+        self._parameters = []
+        for index, (width, size) in enumerate(pairwise([input_shape[-1], *self.units])):
+            kernel = self.add_weight(
+                name=f"{prefix}kernel_{index}",
+                shape=(*stack, self.tasks, width, size),
+                initializer=glorot_uniform(width, size),
+                regularizer=self.kernel_regularizer,
+            )
+            bias = self.add_weight(name=f"{prefix}bias_{index}", shape=(*stack, self.tasks, size), initializer="zeros")
+            self._parameters += [kernel, bias]
+        super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, scenario: Scenario | None = None) -> tf.Tensor:
         if (scenario is None) != (self.scenarios is None):
@@ -114,12 +127,11 @@ class Towers(keras.layers.Layer):
                 f"`scenario` must be given if and only if the towers differ by scenario. Received: {scenario} "
                 f"with scenarios={self.scenarios}"
             )
-        hidden = inputs
-        for dense in self._dense:
-            hidden = dense(hidden) if scenario is None else dense(hidden, scenario)
-        if len(hidden.shape) == 2:  # no layer, and so no axis for the tasks yet
-            hidden = tf.repeat(hidden[:, tf.newaxis], self.tasks, axis=1)
-        return hidden
+        if not self.units:
+            return inputs if len(inputs.shape) == 3 else tf.repeat(inputs[:, tf.newaxis], self.tasks, axis=1)
+        if scenario is None:
+            return relu_network(inputs, *self._parameters)
+        return apply_own_weights(relu_network, inputs, self._parameters, scenario)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.folding import fold
-from usr_tf.layers.scenario import Scenario, apply_own_scenario
+from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 Split = tuple[tf.Tensor, ...]
 """An input in parts: `(request [R, dr], candidate [B, dc])`; R is B in training, and 1 in serving with B items."""
@@ -95,7 +95,7 @@ class SplitDense(_Dense):
         )
 
     def call(self, inputs: Split) -> tf.Tensor:
-        return self.activation(_affine(inputs, *self._parameters))
+        return self.activation(affine(inputs, *self._parameters))
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -135,7 +135,7 @@ class StackedDense(_Dense):
         self.layers = layers
 
     def call(self, inputs: tf.Tensor | Split) -> tf.Tensor:
-        return self.activation(_affine(inputs, *self._parameters))
+        return self.activation(affine(inputs, *self._parameters))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layers": self.layers}
@@ -145,8 +145,8 @@ class StackedDense(_Dense):
 class ScenarioDense(_Dense):
     """A dense layer with weights of its own for each scenario, and if asked for each task.
 
-    A mixed batch is multiplied with every scenario's kernel at once and each row keeps its own scenario's result:
-    K times the products of a `Dense`, which is little for towers and gates, and no row has a kernel to itself.
+    The rows of a mixed batch are routed to their scenarios' kernels (`usr_tf.layers.scenario.route`): as many products
+    as a `Dense` has, and no row has a kernel to itself.
 
     Args:
       units: Size of the output.
@@ -185,8 +185,7 @@ class ScenarioDense(_Dense):
         self.tasks = tasks
 
     def call(self, inputs: tf.Tensor | Split, scenario: Scenario) -> tf.Tensor:
-        own = apply_own_scenario(lambda *parameters: _affine(inputs, *parameters), self._parameters, scenario)
-        return self.activation(own)
+        return self.activation(apply_own_weights(affine, inputs, self._parameters, scenario))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scenarios": self.scenarios, "tasks": self.tasks}
@@ -220,7 +219,7 @@ class ExpertStack(keras.layers.Layer):
 
     def build(self, input_shape: tuple[tf.TensorShape, ...]) -> None:
         width = sum(shape[-1] for shape in input_shape)
-        self._dense = []
+        self._parameters = []
         for index, size in enumerate(self.units):
             kernel = self.add_weight(
                 name=f"kernel_{index}",
@@ -229,21 +228,15 @@ class ExpertStack(keras.layers.Layer):
                 regularizer=self.kernel_regularizer,
             )
             bias = self.add_weight(name=f"bias_{index}", shape=(self.experts, size), initializer="zeros")
-            self._dense.append((kernel, bias))
+            self._parameters += [kernel, bias]
             width = size
         super().build(input_shape)
 
     def call(self, inputs: Split) -> tf.Tensor:
-        # A product for each expert: one [in, E·h] product, or a batched one, moves results too large for the cache,
-        # which made a training step of 2,048 rows and four experts a fifth to a third longer on a CPU.
-        layers = [(tf.unstack(kernel), tf.unstack(bias)) for kernel, bias in self._dense]
-        outputs = []
-        for expert in range(self.experts):
-            hidden = inputs
-            for kernels, biases in layers:
-                hidden = tf.nn.relu(_affine(hidden, kernels[expert], biases[expert]))
-            outputs.append(hidden)
-        return tf.stack(outputs, axis=1)
+        # A product for each expert: one batched product a layer moves results too large for the cache. On a CPU this
+        # takes three quarters to nine tenths of its time in training, and no more in serving (`benchmarks/experts.py`).
+        own = zip(*(tf.unstack(weight) for weight in self._parameters), strict=True)
+        return tf.stack([relu_network(inputs, *weights) for weights in own], axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -264,7 +257,18 @@ def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-def _affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+def relu_network(inputs: tf.Tensor | Split, *weights: tf.Tensor) -> tf.Tensor:
+    """ReLU layers `inputs → relu(inputs W + b)` upon each other, by each one's kernel and bias in turn.
+
+    Inputs and kernels are as for `affine`: with kernels `[S, in, u]`, S networks side by side.
+    """
+    hidden = inputs
+    for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
+        hidden = tf.nn.relu(affine(hidden, kernel, bias))
+    return hidden
+
+
+def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
     """The kernel's product with the concatenation of `inputs`, part by part, and the bias."""
     parts = tf.nest.flatten(inputs)
     widths = [part.shape[-1] for part in parts]
@@ -276,17 +280,13 @@ def _affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None
 
 
 def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x` times a kernel `[in, u]`, or times stacked kernels `[T, in, u]` or `[K, T, in, u]`.
+    """`x [..., in]` by a kernel `[in, u]`: `[..., u]`; or by stacked kernels `[S, in, u]`: `[B, S, u]`.
 
-    `x` is `[..., in]` for one kernel; for stacked ones it is `[B, in]` or, a slice for each of T, `[B, T, in]`. The
-    kernel's leading axes come after the result's first.
+    With stacked kernels `x` is `[B, in]` or, a slice for each, `[B, S, in]`.
     """
-    stacked = len(kernel.shape) - 2
-    if stacked == 0:
+    if len(kernel.shape) == 2:
         return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, axes=1)
     if len(x.shape) == 2:  # one product of two matrices
-        leading = "kt"[:stacked]
-        return tf.einsum(f"bi,{leading}iu->b{leading}u", x, kernel)
+        return tf.einsum("bi,siu->bsu", x, kernel)
     # The transpositions are written out because `tf.einsum` moves more data here: it took half as long again.
-    product = tf.matmul(tf.transpose(x, [1, 0, 2]), kernel)
-    return tf.transpose(product, [stacked, *range(stacked), stacked + 1])
+    return tf.transpose(tf.matmul(tf.transpose(x, [1, 0, 2]), kernel), [1, 0, 2])

@@ -5,21 +5,19 @@ from typing import Any, Literal, get_args
 import tensorflow as tf
 import tf_keras as keras
 
-from usr_tf.layers.dense import Split, SplitDense
+from usr_tf.layers.dense import Split
+from usr_tf.layers.gate_unit import GateUnit
 
 Condition = Literal["trigger", "trigger_and_features"]
 
-_GAMMA = 2.0
-"""Twice a sigmoid: a gate that starts at 1 and can raise a feature as well as lower it."""
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class FeatureGenerator(keras.layers.Layer):
+class FeatureGenerator(GateUnit):
     """Rescales the scenario-agnostic features, once for each scenario view.
 
     With `t` the view's trigger, `x = [request ; candidate]` and `sg` stop-gradient::
 
-        f = x ⊙ δ,   δ = 2 · σ(W_2 relu(W_1 c + b_1) + b_2),   c = t  or  [t ; sg(x)]
+        f = x ⊗ δ,   δ = 2 · σ(W_2 relu(W_1 c + b_1) + b_2),   c = t  or  [t ; sg(x)]
 
     `W_2` and `b_2` start at zero, so the layer starts as the identity. The condition `trigger` costs once a request
     in serving and leaves the request's features as one row, so the layer after it still splits (DESIGN §5);
@@ -28,6 +26,7 @@ class FeatureGenerator(keras.layers.Layer):
     Args:
       hidden: Width of the gate's hidden layer.
       condition: What the gate reads: `trigger` or `trigger_and_features`.
+      kernel_regularizer: As for `GateUnit`.
 
     Call arguments:
       features: `(request [R, dr], candidate [B, dc])`, R being B in training, 1 in serving.
@@ -38,30 +37,20 @@ class FeatureGenerator(keras.layers.Layer):
       `trigger` and `[B, V, dr]` under `trigger_and_features`.
     """
 
+    _gate_initializer = "zeros"
+
     def __init__(self, hidden: int, condition: Condition = "trigger", **kwargs: Any):
-        super().__init__(**kwargs)
-        if hidden < 1:
-            raise ValueError(f"`hidden` must be at least 1. Received: {hidden}")
+        super().__init__(hidden, **kwargs)
         if condition not in get_args(Condition):
             raise ValueError(f"`condition` must be one of {get_args(Condition)}. Received: {condition}")
-        self.hidden = hidden
         self.condition = condition
-        self._hidden = SplitDense(hidden, activation="relu")
-
-    def build(self, input_shape: tuple[tf.TensorShape, tf.TensorShape]) -> None:
-        self._gate = keras.layers.Dense(
-            sum(shape[-1] for shape in input_shape), activation="sigmoid", kernel_initializer="zeros"
-        )
-        super().build(input_shape)
 
     def call(self, features: Split, trigger: tf.Tensor) -> Split:
-        request, candidate = (part[:, tf.newaxis] for part in features)  # an axis for the views
+        values = tuple(part[:, tf.newaxis] for part in features)  # an axis for the views
         condition = (trigger,)
         if self.condition == "trigger_and_features":
-            condition += (tf.stop_gradient(request), tf.stop_gradient(candidate))
-        gate = _GAMMA * self._gate(self._hidden(condition))
-        request_gate, candidate_gate = tf.split(gate, [request.shape[-1], candidate.shape[-1]], axis=-1)
-        return request * request_gate, candidate * candidate_gate
+            condition += tuple(map(tf.stop_gradient, values))
+        return super().call(values, condition)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "hidden": self.hidden, "condition": self.condition}
+        return {**super().get_config(), "condition": self.condition}

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
-from usr_tf.layers.scenario import Scenario, apply_own_scenario
+from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 
 class LogProbabilities(NamedTuple):
@@ -40,6 +40,8 @@ class GlobalLabelHeads(keras.layers.Layer):
       scenario_hidden: `[B, T, h]`, of the example's own scenario.
       shared_hidden: `[B, T, h]`, of the shared part; None without global labels.
       scenario: int32 `[B]`; or a Python int, and then only that scenario's weights are read.
+      scenario_logit: `[B, T]`, added to the `b_t`: what bears on them beside the hidden layer. None for nothing.
+      shared_logit: `[B, T]`, added to the `a_t`. None for nothing.
 
     Returns:
       `LogProbabilities`.
@@ -75,19 +77,26 @@ class GlobalLabelHeads(keras.layers.Layer):
         self._global_head = add("global", self.tasks) if self.use_global else None
         super().build(input_shape)
 
-    def call(self, scenario_hidden: tf.Tensor, shared_hidden: tf.Tensor | None, scenario: Scenario) -> LogProbabilities:
+    def call(
+        self,
+        scenario_hidden: tf.Tensor,
+        shared_hidden: tf.Tensor | None,
+        scenario: Scenario,
+        scenario_logit: tf.Tensor | None = None,
+        shared_logit: tf.Tensor | None = None,
+    ) -> LogProbabilities:
         if self.use_global != (shared_hidden is not None):
             raise ValueError(
                 f"`shared_hidden` must be given if and only if `use_global`. Received: {shared_hidden} "
                 f"with use_global={self.use_global}"
             )
-        logits = apply_own_scenario(
-            lambda kernel, bias: _logits(scenario_hidden, kernel, bias), self._scenario_head, scenario
-        )
-        log_own = tf.math.log_sigmoid(logits)
+        own = apply_own_weights(_logits, scenario_hidden, self._scenario_head, scenario)
+        log_own = tf.math.log_sigmoid(own if scenario_logit is None else own + scenario_logit)
         if not self.use_global:
             return LogProbabilities(tf.cumsum(log_own, axis=1), None)
-        log_global = tf.cumsum(tf.math.log_sigmoid(_logits(shared_hidden, *self._global_head)), axis=1)
+        shared = _logits(shared_hidden, *self._global_head)
+        log_global = tf.math.log_sigmoid(shared if shared_logit is None else shared + shared_logit)
+        log_global = tf.cumsum(log_global, axis=1)
         return LogProbabilities(log_global + log_own, log_global)
 
     def get_config(self) -> dict[str, Any]:
@@ -101,6 +110,5 @@ class GlobalLabelHeads(keras.layers.Layer):
 
 
 def _logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`hidden [B, T, h]` by `kernel [T, h]` or `[K, T, h]`: `[B, T]` or `[B, K, T]`."""
-    k = "k" if len(kernel.shape) == 3 else ""
-    return tf.einsum(f"bth,{k}th->b{k}t", hidden, kernel) + bias
+    """`hidden [B, T, h]` by `kernel [T, h]`: `[B, T]`."""
+    return tf.einsum("bth,th->bt", hidden, kernel) + bias

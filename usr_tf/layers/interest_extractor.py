@@ -1,31 +1,38 @@
 """The S&R Views User Interest Extractor (IE, DESIGN §4.2; our reading of arXiv 2405.10835)."""
 
-import math
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
-from usr_tf.layers.folding import fold
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class InterestExtractor(keras.layers.Layer):
     """Target attention over the history whose projections are generated from a scenario trigger.
 
-    Each projection is `W(t) = U · S(t) · V` with `U [d, r]` and `V [r, d]` of its own for query, key and value, and
-    `S(t) = I + reshape(MLP(t))`, `[r, r]`::
+    Each projection is the identity and a correction of low rank, `W(t) = I + U · S(t) · V`, with `U [d, r]` and
+    `V [r, d]` of its own for query, key and value, and `S(t) = I + reshape(MLP(t))`, `[r, r]`::
 
-        score_l = (e W_q(t)) · (h_l W_k(t)) / √d,   a = softmax over the real history,   i = (Σ_l a_l h_l) W_v(t)
+        score_l = (e W_q(t)) · (h_l W_k(t)),   a = softmax over the real history,   i = (Σ_l a_l h_l) W_v(t)
+
+    An item and an action share their embeddings, so with the identity in it the attention starts as likeness, and the
+    interest keeps all that the history holds. By `U · S · V` alone, as our first reading of the paper had it, both
+    pass through r numbers. The scores are not divided by √d: the tables start so wide that likeness tells.
+
+    With H heads, the columns of the projections are dealt out in order, `d / H` to each, as in Vaswani et al. (2017):
+    a head compares and pools with its own columns, and the heads' interests stand side by side. `U` and `S(t)` serve
+    all heads, so more of them need no further weights.
 
     All of it is linear, so the query is projected back, `p = e W_q W_kᵀ`, compared with the history as it is, and the
     history is pooled before it is projected. The history is thus read twice, an example and view costs
-    `O(L·d + d·r + r²)`, and no example gets a `d × d` or `d × r` matrix. An empty history gives the zero vector.
+    `O(H·(L·d + d·r + r²))`, and no example gets a `d × d` or `d × r` matrix. An empty history gives the zero vector.
 
     Args:
       rank: Rank of the projections, r.
       hidden: Width of the hidden layer that generates the `S(t)`.
+      heads: Number of heads, H, which divides d.
 
     Call arguments:
       item: `[B, d]`, the candidates.
@@ -35,14 +42,18 @@ class InterestExtractor(keras.layers.Layer):
 
     Returns:
       `[B, V, d]`, the interest in each view.
+
+    Raises:
+      ValueError: the heads do not divide d.
     """
 
-    def __init__(self, rank: int, hidden: int, **kwargs: Any):
+    def __init__(self, rank: int, hidden: int, heads: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
-        if min(rank, hidden) < 1:
-            raise ValueError(f"`rank` and `hidden` must be at least 1. Received: {rank}, {hidden}")
+        if min(rank, hidden, heads) < 1:
+            raise ValueError(f"`rank`, `hidden` and `heads` must be at least 1. Received: {rank}, {hidden}, {heads}")
         self.rank = rank
         self.hidden = hidden
+        self.heads = heads
         self._generator = [
             keras.layers.Dense(hidden, activation="relu"),
             # Small but not zero: the views differ a little from the start, around the same projections.
@@ -51,6 +62,9 @@ class InterestExtractor(keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         width = input_shape[-1]
+        if width % self.heads:
+            raise ValueError(f"`heads` must divide the width of the history, {width}. Received: {self.heads}")
+        self._head_width = width // self.heads
 
         def add(name: str, *shape: int) -> tf.Variable:
             return self.add_weight(name=name, shape=shape, initializer=glorot_uniform(*shape))
@@ -62,20 +76,20 @@ class InterestExtractor(keras.layers.Layer):
 
     def call(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
         query, key, value = self._generate(trigger)  # each [B, V, r, r]
-        # e U_q S_q (V_q V_kᵀ) S_kᵀ U_kᵀ, from the left
-        compressed = tf.linalg.matvec(query, tf.matmul(item, self.query_down)[:, tf.newaxis], transpose_a=True)
-        compressed = tf.linalg.matvec(key, tf.tensordot(compressed, self._query_key, axes=1))
-        projected_back = tf.tensordot(compressed, tf.transpose(self.key_down), axes=1)  # [B, V, d]
-        scores = tf.matmul(projected_back, history, transpose_b=True)  # [B, V, L]
-        pooled = tf.matmul(_attention(scores, mask[:, tf.newaxis], self.query_down.shape[0]), history)  # [B, V, d]
-        compressed = tf.linalg.matvec(value, tf.tensordot(pooled, self.value_down, axes=1), transpose_a=True)
-        return tf.tensordot(compressed, self.value_up, axes=1)
+        queries = _project(item[:, tf.newaxis, tf.newaxis], self.query_down, query, self.query_up) * self._columns
+        back = _project(queries, tf.transpose(self.key_up), _transpose(key), tf.transpose(self.key_down))
+        shape = tf.shape(back)  # [B, V, H, d]
+        flat = tf.reshape(back, [shape[0], shape[1] * shape[2], shape[3]])  # views and heads are alike here
+        scores = tf.matmul(flat, history, transpose_b=True)  # [B, V·H, L]
+        pooled = tf.reshape(tf.matmul(_attention(scores, mask[:, tf.newaxis]), history), shape)
+        return tf.reduce_sum(_project(pooled, self.value_down, value, self.value_up) * self._columns, axis=2)
 
     def serve(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
         """The same interests for one request's candidates in one view, once the layer is built.
 
         What depends on the request alone is computed once: the history compared through all four projections
-        (`[d, L]`) and its projected values (`[L, d]`). A candidate then costs `O(L·d)`.
+        (`[d, L]`, for each head) and its projected values (`[L, d]`). A candidate then costs
+        `O(H·L·d)`.
 
         Args:
           item: `[N, d]`, the candidates.
@@ -88,19 +102,18 @@ class InterestExtractor(keras.layers.Layer):
         """
         query, key, value = (matrix[0, 0] for matrix in self._generate(trigger))  # each [r, r]
         history = history[0]
-        # U_q S_q (V_q V_kᵀ) S_kᵀ U_kᵀ hᵀ, from the right
-        keys = tf.matmul(key, tf.matmul(self.key_down, history, transpose_a=True, transpose_b=True), transpose_a=True)
-        keys = tf.matmul(self.query_down, tf.matmul(query, tf.matmul(self._query_key, keys)))
-        values = tf.matmul(tf.matmul(tf.matmul(history, self.value_down), value), self.value_up)
-        return tf.matmul(_attention(tf.matmul(item, keys), mask, self.query_down.shape[0]), values)
+        keys = _project(history, self.key_down, key, self.key_up) * self._columns[:, tf.newaxis]  # [H, L, d]
+        keys = _project(keys, tf.transpose(self.query_up), _transpose(query), tf.transpose(self.query_down))
+        values = _project(history, self.value_down, value, self.value_up) * self._columns[:, tf.newaxis]
+        return tf.reduce_sum(tf.matmul(_attention(tf.matmul(item, keys, transpose_b=True), mask), values), axis=0)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rank": self.rank, "hidden": self.hidden}
+        return {**super().get_config(), "rank": self.rank, "hidden": self.hidden, "heads": self.heads}
 
     @property
-    def _query_key(self) -> tf.Tensor:
-        """`V_q V_kᵀ`, `[r, r]`: of weights alone."""
-        return fold(lambda: tf.matmul(self.query_up, self.key_up, transpose_b=True), self.query_up, self.key_up)
+    def _columns(self) -> tf.Tensor:
+        """`[H, d]`: 1 for the columns of each head, else 0."""
+        return tf.repeat(tf.eye(self.heads), self._head_width, axis=1)
 
     def _generate(self, trigger: tf.Tensor) -> list[tf.Tensor]:
         """`S_q`, `S_k` and `S_v`, each `[B, V, r, r]`."""
@@ -112,8 +125,18 @@ class InterestExtractor(keras.layers.Layer):
         return tf.unstack(generated + tf.eye(self.rank, dtype=generated.dtype), axis=2)
 
 
-def _attention(scores: tf.Tensor, mask: tf.Tensor, width: int) -> tf.Tensor:
-    """Softmax of `scores / √width` over the last axis where `mask` is True; zeros where it nowhere is."""
-    scores = tf.where(mask, scores / math.sqrt(width), scores.dtype.min / 2)
+def _project(x: tf.Tensor, down: tf.Tensor, core: tf.Tensor, up: tf.Tensor) -> tf.Tensor:
+    """`x (I + U S V)`: `x [..., N, d]` by `U [d, r]`, `S [..., r, r]` and `V [r, d]`."""
+    # tensordot makes one product of all rows where matmul would make one a row
+    return x + tf.tensordot(tf.matmul(tf.tensordot(x, down, axes=1), core), up, axes=1)
+
+
+def _transpose(matrix: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.matrix_transpose(matrix)
+
+
+def _attention(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Softmax of `scores` over the last axis where `mask` is True; zeros where it nowhere is."""
+    scores = tf.where(mask, scores, scores.dtype.min / 2)
     # A row without real history has equal scores, hence finite weights, which the product then sets to zero.
     return tf.nn.softmax(scores) * tf.cast(mask, scores.dtype)

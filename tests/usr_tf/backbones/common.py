@@ -14,6 +14,26 @@ BATCH, REQUEST, CANDIDATE = 6, 3, 4
 SIZES = {
     "shared_bottom": {"bottom": (7, 5), "tower": (4, 3)},
     "mmoe": {"experts": 3, "expert": (7, 5), "tower": (4, 3)},
+    "ple": {"levels": 2, "specific_experts": 1, "shared_experts": 2, "expert": (7, 5), "tower": (4, 3)},
+    "star": {"network": (7, 5), "tower": (4, 3), "auxiliary": (4,), "scenario_embedding": 2},
+    "m2m": {
+        "experts": 3,
+        "expert": (7, 3),
+        "scenario_embedding": 2,
+        "task_embedding": 4,
+        "unit_depth": 1,
+        "tower_depth": 1,
+    },
+    "apg": {
+        "bottom": (7, 5),
+        "tower": (4, 3),
+        "condition": "group",
+        "scenario_embedding": 2,
+        "rank": 2,
+        "overparameter": 4,
+        "generator": (4,),
+    },
+    "pepnet": {"scenario_embedding": 2, "gate_hidden": 4, "tower": (4, 3)},
 }
 
 
@@ -32,12 +52,18 @@ def built(name: str, scenarios: int = 3, tasks: int = 2, use_shared: bool = True
     backbone = BACKBONES[name](scenarios, tasks, use_shared, **{**SIZES[name], **options})
     backbone(REQUESTS, CANDIDATES, 0)
     for seed, weight in enumerate(backbone.weights):  # no bias at zero, where one gone astray would not show
-        weight.assign(normal(*weight.shape, seed=seed + 10) * 0.6)
+        values = normal(*weight.shape, seed=seed + 10) * 0.6
+        weight.assign(values if weight.trainable else tf.abs(values))  # statistics: a variance is not negative
     return backbone
 
 
+def parts(output) -> list:
+    """What a backbone returns, without what it has not."""
+    return [part for part in output if part is not None]
+
+
 def assert_same(one, other, rtol=1e-5, atol=1e-5):
-    for left, right in zip(one, other, strict=True):
+    for left, right in zip(parts(one), parts(other), strict=True):
         np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
 
 
@@ -63,7 +89,8 @@ def tower(weights: list[np.ndarray], index: tuple[int, ...], x: np.ndarray) -> n
 
 
 def check_oracle(name: str, oracle: Callable, scenarios: int, tasks: int, **options) -> None:
-    """The backbone equals `oracle(backbone, x [B, d], scenarios [B])`, its hidden layers `(scenario, shared)`."""
+    """The backbone equals `oracle(backbone, x [B, d], scenarios [B])`, its `(scenario, shared)`, and `scenario_logit`
+    where it has one."""
     backbone = built(name, scenarios, tasks, **options)
     result = backbone(REQUESTS, CANDIDATES, scenarios_of(scenarios))
     x = np.concatenate([REQUESTS, CANDIDATES], 1).astype(float)

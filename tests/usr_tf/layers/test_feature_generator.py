@@ -33,6 +33,16 @@ def test_starts_as_the_identity(condition):
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_gate_of_zero_is_the_identity_whatever_stands_before_it(condition):
+    layer = built(condition)
+    for weight in layer.weights[-2:]:
+        weight.assign(tf.zeros_like(weight))
+    request, candidate = normal(6, 3), normal(6, 4, seed=1)
+    for before, after in zip((request, candidate), layer((request, candidate), normal(6, 2, 2)), strict=True):
+        np.testing.assert_array_equal(after, np.repeat(before[:, None], 2, 1))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_formula(condition):
     request, candidate, trigger = normal(6, 3), normal(6, 4, seed=1), normal(6, 2, 2, seed=2)
     layer = built(condition)

@@ -41,6 +41,11 @@ def test_probabilities_are_the_chain_times_the_global_ones(tasks):
     result = layer(own, shared, SCENARIOS)
     np.testing.assert_allclose(np.exp(result.shared), p_global, rtol=1e-5)
     np.testing.assert_allclose(np.exp(result.scenario), p_global * sigmoid(b), rtol=1e-5)
+    more_own, more_shared = normal(4, tasks, seed=10), normal(4, tasks, seed=11)
+    result = layer(own, shared, SCENARIOS, more_own, more_shared)
+    p_global = np.cumprod(sigmoid(a + more_shared), 1)
+    np.testing.assert_allclose(np.exp(result.shared), p_global, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(result.scenario), p_global * sigmoid(b + more_own), rtol=1e-5)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3])
@@ -52,32 +57,62 @@ def test_without_global_labels_the_chain_is_the_scenarios_own(tasks):
     result = layer(own, None, SCENARIOS)
     assert result.shared is None
     np.testing.assert_allclose(np.exp(result.scenario), np.cumprod(sigmoid(b), 1), rtol=1e-5)
+    more = normal(4, tasks, seed=10)
+    result = layer(own, None, SCENARIOS, more)
+    np.testing.assert_allclose(np.exp(result.scenario), np.cumprod(sigmoid(b + more), 1), rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1.0, 10.0, 60.0]))
-def test_scenario_never_above_global_nor_a_task_above_the_one_before(seed, scale):
-    layer = built(3)
-    own, shared = normal(8, 3, 3, seed=seed, scale=scale), normal(8, 3, 3, seed=seed + 1, scale=scale)
-    result = layer(own, shared, tf.constant([0, 1] * 4))
-    assert (result.scenario.numpy() <= result.shared.numpy()).all()
-    assert (np.diff(result.shared.numpy(), axis=1) <= 0).all()
-    assert (result.shared.numpy() <= 0).all()
+def heads_of_logits(use_global: bool) -> GlobalLabelHeads:
+    """Heads whose logits are the first number of each task's hidden layer."""
+    layer = built(3, use_global, hidden=1)
+    for weight in layer.weights:
+        weight.assign(tf.ones(weight.shape) if "kernel" in weight.name else tf.zeros(weight.shape))
+    return layer
 
 
-@pytest.mark.parametrize("own", [-80.0, 80.0])
-@pytest.mark.parametrize("shared", [-80.0, 80.0])
+HEADS = {use_global: heads_of_logits(use_global) for use_global in (True, False)}
+LOGITS = st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=3)
+EXTREMES = [[80.0] * 3, [-80.0] * 3, [80.0, -80.0, 80.0], [-80.0, 80.0, -80.0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(LOGITS, LOGITS, st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0]))
+def test_invariants_and_finite_gradients_at_logits_up_to_80(own, shared, label, global_label):
+    check_invariants(own, shared, label, global_label)
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_losses_and_gradients_stay_finite_at_extreme_logits(own, shared, label):
-    layer = GlobalLabelHeads(2, scenarios=2)
-    with tf.GradientTape() as tape:
-        hidden = tf.ones([2, 2, 1])
-        layer(hidden, hidden, tf.constant([0, 1]))
-        layer.set_weights([np.full([2, 2, 1], own), np.zeros([2, 2]), np.full([2, 1], shared), np.zeros([2])])
-        result = layer(hidden, hidden, tf.constant([0, 1]))
-        loss = tf.add_n([tf.reduce_sum(binary_cross_entropy(log_p, label)) for log_p in result])
-    assert np.isfinite(loss)
-    assert all(np.isfinite(gradient).all() for gradient in tape.gradient(loss, layer.trainable_weights))
+@pytest.mark.parametrize("own", EXTREMES)
+def test_invariants_and_finite_gradients_at_the_extremes(own, label):
+    for shared in EXTREMES:
+        check_invariants(own, shared, label, 1 - label)
+
+
+def check_invariants(own, shared, label: float, global_label: float) -> None:
+    """Scenario ≤ global, a task ≤ the one before, logs of float64's probabilities, finite loss and gradients."""
+    own, shared = (tf.constant(logits, tf.float32, [1, 3, 1]) for logits in (own, shared))
+    for use_global, layer in HEADS.items():
+        with tf.GradientTape() as tape:
+            tape.watch([own, shared])
+            result = layer(own, shared if use_global else None, tf.constant([1]))
+            losses = binary_cross_entropy(result.scenario, tf.fill([1, 3], label))
+            if use_global:
+                losses += binary_cross_entropy(result.shared, tf.fill([1, 3], global_label))
+            loss = tf.reduce_sum(losses)
+        read = [own, shared] if use_global else [own]
+        assert np.isfinite(loss)
+        assert all(np.isfinite(gradient).all() for gradient in tape.gradient(loss, read + layer.trainable_weights))
+        log_own, log_shared = (-np.logaddexp(0, -logits.numpy().astype(float)[..., 0]) for logits in (own, shared))
+        if use_global:
+            log_shared = np.cumsum(log_shared, 1)
+            np.testing.assert_allclose(result.shared, log_shared, rtol=1e-5)
+            np.testing.assert_allclose(result.scenario, log_shared + log_own, rtol=1e-5)
+            assert (result.scenario.numpy() <= result.shared.numpy()).all()
+        else:
+            np.testing.assert_allclose(result.scenario, np.cumsum(log_own, 1), rtol=1e-5)
+        chain = (result.shared if use_global else result.scenario).numpy()
+        assert (chain <= 0).all()
+        assert (np.diff(chain, axis=1) <= 0).all()
 
 
 def test_a_static_scenario_is_that_scenarios_rows_and_no_other_weights():

@@ -26,10 +26,10 @@ def inputs(batch: int = BATCH, length: int = LENGTH, views: int = VIEWS) -> tupl
     )
 
 
-@pytest.fixture
-def layer() -> InterestExtractor:
+@pytest.fixture(params=[1, 3], ids=["one head", "three heads"])
+def layer(request) -> InterestExtractor:
     """A layer whose generated matrices are far from the identity, and from one another."""
-    layer = InterestExtractor(rank=RANK, hidden=7)
+    layer = InterestExtractor(rank=RANK, hidden=7, heads=request.param)
     layer(*inputs())
     for seed, weight in enumerate(layer.weights):
         weight.assign(normal(*weight.shape, seed=seed + 10) * 0.7)
@@ -43,21 +43,43 @@ def plain(layer: InterestExtractor, item, history, mask, trigger) -> np.ndarray:
     for b, v in np.ndindex(*trigger.shape[:2]):
         generated = np.maximum(trigger[b, v].numpy() @ w1 + b1, 0) @ w2 + b2
         s_query, s_key, s_value = np.eye(RANK) + generated.reshape(3, RANK, RANK)
-        w_query = layer.query_down.numpy() @ s_query @ layer.query_up.numpy()
-        w_key = layer.key_down.numpy() @ s_key @ layer.key_up.numpy()
-        w_value = layer.value_down.numpy() @ s_value @ layer.value_up.numpy()
+        w_query = np.eye(WIDTH) + layer.query_down.numpy() @ s_query @ layer.query_up.numpy()
+        w_key = np.eye(WIDTH) + layer.key_down.numpy() @ s_key @ layer.key_up.numpy()
+        w_value = np.eye(WIDTH) + layer.value_down.numpy() @ s_value @ layer.value_up.numpy()
         real = history[b].numpy()[mask[b]]
         if len(real):
-            scores = (real @ w_key) @ (item[b].numpy() @ w_query) / np.sqrt(WIDTH)
-            attention = np.exp(scores) / np.exp(scores).sum()
-            result[b, v] = attention @ (real @ w_value)
+            parts = (np.split(x, layer.heads, -1) for x in (item[b].numpy() @ w_query, real @ w_key, real @ w_value))
+            result[b, v] = np.concatenate([attend(*part) for part in zip(*parts, strict=True)])
     return result
+
+
+def attend(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Dot-product attention of one head: `[w]`, `[l, w]` and `[l, w]`."""
+    scores = np.exp(keys @ query - (keys @ query).max())
+    return scores / scores.sum() @ values
 
 
 def test_fast_form_equals_the_plain_one(layer):
     expected = plain(layer, *inputs())
     assert np.abs(expected[1:]).max() > 1  # something to compare
     np.testing.assert_allclose(layer(*inputs()), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_correction_it_is_plain_attention(layer):
+    for weight in (layer.query_up, layer.key_up, layer.value_up):
+        weight.assign(tf.zeros_like(weight))
+    item, history, mask, trigger = (value[3:] for value in inputs())
+    heads = (np.split(x.numpy(), layer.heads, -1) for x in (item[0], history[0, :3], history[0, :3]))
+    expected = np.concatenate([attend(*head) for head in zip(*heads, strict=True)])
+    np.testing.assert_allclose(layer(item, history, mask, trigger)[0, 0], expected, rtol=1e-5)
+
+
+def test_more_heads_attend_otherwise_with_the_same_weights(layer):
+    one, three = (InterestExtractor(rank=RANK, hidden=7, heads=heads) for heads in (1, 3))
+    for other in (one, three):
+        other(*inputs())
+        other.set_weights(layer.get_weights())
+    assert np.abs(one(*inputs()) - three(*inputs())).max() > 0.1
 
 
 def test_views_differ_a_little_from_the_start():
@@ -133,7 +155,7 @@ def test_history_is_touched_twice_and_no_row_gets_a_projection(layer):
         for tensor in op.outputs
         if tensor.shape.rank and 11 in tensor.shape and tensor is not history
     )
-    assert largest <= 11 * VIEWS * max(WIDTH, LENGTH, 3 * RANK * RANK)
+    assert largest <= 11 * VIEWS * max(layer.heads * max(WIDTH, LENGTH), 3 * RANK * RANK)
 
 
 def test_everywhere(layer, tmp_path):
@@ -148,6 +170,10 @@ def test_everywhere(layer, tmp_path):
     check_config(layer)
 
 
-def test_refuses_rank_zero():
-    with pytest.raises(ValueError, match=r"at least 1\. Received: 0, 4"):
+def test_refuses_sizes_that_cannot_be():
+    with pytest.raises(ValueError, match=r"at least 1\. Received: 0, 4, 1"):
         InterestExtractor(0, 4)
+    with pytest.raises(ValueError, match=r"at least 1\. Received: 2, 4, 0"):
+        InterestExtractor(2, 4, heads=0)
+    with pytest.raises(ValueError, match=r"must divide the width of the history, 6\. Received: 4"):
+        InterestExtractor(2, 4, heads=4)(*inputs())
