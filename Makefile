@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format wheel constraints clean
+.PHONY: demo test test-all parity lint format wheel constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -18,6 +18,11 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+# Also against torch-rechub. The index's PyTorch has CUDA with it, some GB; one that is in .venv already is left there.
+parity: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
+	$(BIN)/python -m benchmarks.parity
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -45,4 +50,6 @@ $(INSTALLED): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# What it asks for is an old TensorFlow, and a module that Python has had since 3.7; it needs neither.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps deep-rec-kit==1.0.2
 	touch $@

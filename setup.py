@@ -40,6 +40,9 @@ setup(
         "tf-keras>=2.21,<2.22",
         "tfx-bsl>=1.21,<1.22",
     ],
-    extras_require={"dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "dev": ["deepctr==0.9.4", "hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "parity": ["torch", "torch-rechub==0.9.0"],
+    },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},
 )
