@@ -1,0 +1,231 @@
+"""Does USR help? Every backbone with and without it, on simulated shops or on given data.
+
+Run from the repository: `python -m benchmarks.usr_gain --work DIR [--json FILE]`, or `--data NAME=DATA …` for data that
+`usr-tf preprocess` made. What is in DIR already is not done again, so an interrupted run goes on.
+
+- Every model gets the same budget: the epoch that is best on the validation split out of at most `EPOCHS`.
+- Learning rates are tuned for every backbone, with USR and without, by the validation loss in a shop of its own.
+- An interval is a paired bootstrap: seeds (each a shop of its own, and new initial weights) are drawn, then users
+  within each, the same for both models.
+- *gap* is the share of (oracle − backbone) that USR closes.
+- The ablation takes one part of USR away at a time: Δ is what the whole has over the rest.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.shops import Shop, make_shop
+from usr_tf.metrics import Predictions, paired_bootstrap_sample
+from usr_tf.schema import load_schema
+
+BACKBONES = ("shared_bottom", "mmoe", "ple", "star", "m2m", "apg")
+SIMILARITIES = (0.3, 0.9)
+FIRST_SEED, TUNING_SEED = 10, 9
+LEARNING_RATES = (0.001, 0.003)
+EPOCHS, BATCH = 2, 1024
+REPLICATES = 1000
+
+WITHOUT: Mapping[str, tuple[str, ...]] = {
+    f"without {part}": (f"usr.{part}=false",) for part in ("ie", "fg", "glmt", "contrastive")
+}
+VARIANTS: Mapping[str, tuple[str, ...]] = {"backbone": sum(WITHOUT.values(), ()), "usr": (), **WITHOUT}
+"""What each variant sets in the configuration."""
+
+
+class Job(NamedTuple):
+    """One model to train and to score the test split with."""
+
+    name: str
+    """Of its data."""
+    data: Path
+    backbone: str
+    variant: str
+    learning_rate: float
+    seed: int
+    settings: tuple[str, ...]
+    """Further `key=value` of the configuration."""
+
+    def result(self, work: Path) -> Path:
+        parts = (self.name, self.backbone, self.variant, f"{self.learning_rate:g}", self.seed, *self.settings)
+        return work / "results" / f"{'_'.join(map(str, parts)).replace(' ', '-')}.pkl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="directory of shops and results, kept")
+    parser.add_argument("--data", metavar="NAME=DATA", help="what preprocess made of real logs, instead of shops")
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--similarity", type=float, nargs="+", default=SIMILARITIES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--impressions", type=int, default=200_000)
+    parser.add_argument("--ablate", nargs="*", default=["shared_bottom"], help="backbones for the ablation")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every model")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    arguments = parser.parse_args()
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+    pairs = [(backbone, variant) for variant in ("backbone", "usr") for backbone in arguments.backbones]
+    ablation = [(backbone, variant) for variant in WITHOUT for backbone in arguments.ablate]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers, _use_one_thread) as pool:
+        if arguments.data:
+            name, _, folder = arguments.data.partition("=")
+            data = {(name, seed): Path(folder) for seed in seeds}
+            tuning = (name, FIRST_SEED, Path(folder))
+        else:
+            shops = [Shop(arguments.impressions, rho, seed) for rho in arguments.similarity for seed in seeds]
+            shops.append(Shop(arguments.impressions, arguments.similarity[0], TUNING_SEED))
+            made = _run(pool, functools.partial(make_shop, work=arguments.work), shops, "make shops")
+            data = {(f"similarity {shop.similarity}", shop.seed): path for shop, path in zip(shops, made, strict=True)}
+            tuning = (*data.popitem()[0], made[-1])
+        do = functools.partial(_do, work=arguments.work)
+        name, seed, folder = tuning
+        grid = [Job(name, folder, *pair, rate, seed, tuple(arguments.set)) for pair in pairs for rate in LEARNING_RATES]
+        losses = dict(zip(grid, _run(pool, do, grid, "tune learning rates"), strict=True))
+        rates = {
+            pair: min((job for job in grid if (job.backbone, job.variant) == pair), key=losses.get).learning_rate
+            for pair in pairs
+        }
+        first, settings = next(iter(data))[0], tuple(arguments.set)
+        jobs = [
+            Job(name, folder, *pair, rates.get(pair) or rates[pair[0], "usr"], seed, settings)
+            for (name, seed), folder in data.items()
+            for pair in (*pairs, *(ablation if name == first else ()))
+        ]
+        _run(pool, do, jobs, "train")
+    figures = {
+        "learning_rates": {", ".join(pair): rate for pair, rate in rates.items()},
+        "gain": _compare(jobs, arguments.work, ["backbone"]),
+        "ablation": _compare(jobs, arguments.work, WITHOUT),
+    }
+    _report(figures)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def _run(pool: Any, function: Callable, tasks: Sequence, what: str) -> list:
+    return list(track(pool.imap(function, tasks), what, len(tasks), console=Console(stderr=True)))
+
+
+def _use_one_thread() -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _do(job: Job, work: Path) -> float:
+    """Trains a model and keeps what it says of the test split. Returns its validation loss."""
+    result = job.result(work)
+    if not result.exists():
+        import tf_keras as keras
+
+        from usr_tf.config import load_config
+        from usr_tf.data import open_data
+        from usr_tf.evaluate import predict
+        from usr_tf.run import open_run
+        from usr_tf.train import train
+
+        settings = {
+            "seed": job.seed,
+            "backbone": job.backbone,
+            "train.learning_rate": job.learning_rate,
+            "train.epochs": EPOCHS,
+            "train.batch_size": BATCH,
+            "train.patience": 0,
+        }
+        overrides = [*job.settings, *VARIANTS[job.variant], *(f"{key}={value}" for key, value in settings.items())]
+        data, run = open_data(job.data), work / "runs" / result.stem
+        train(data, run, load_config(None, overrides), verbose=0)
+        epochs = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        predictions = predict(open_run(run).load_model(), data, "test")
+        result.parent.mkdir(exist_ok=True)
+        aside = result.with_suffix(f".{os.getpid()}")
+        aside.write_bytes(pickle.dumps((min(epoch["val_nll"] for epoch in epochs), predictions)))
+        aside.rename(result)
+        shutil.rmtree(run)
+        keras.backend.clear_session()
+        gc.collect()
+    return _load(job, work)[0]
+
+
+def _load(job: Job, work: Path) -> tuple[float, Predictions]:
+    return pickle.loads(job.result(work).read_bytes())
+
+
+def _compare(jobs: Sequence[Job], work: Path, variants: Sequence[str]) -> list[dict]:
+    """What `usr` has over each of `variants`: a row for each of the data, backbone, scenario and task."""
+    rows = []
+    of = {(job.name, job.backbone, job.variant, job.seed): job for job in jobs}
+    for name, backbone in dict.fromkeys((job.name, job.backbone) for job in jobs):
+        for variant in variants:
+            seeds = [seed for *key, seed in of if key == [name, backbone, variant]]
+            pairs = [[_load(of[name, backbone, which, seed], work)[1] for which in ("usr", variant)] for seed in seeds]
+            schema = load_schema(of[name, backbone, "usr", seeds[0]].data / "schema.yaml") if seeds else None
+            for number, scenario in enumerate(schema.scenarios if schema else ()):
+                parts = [[rows.only(rows.scenario == number) for rows in pair] for pair in pairs]
+                for task in schema.task_names:
+                    row = {"data": name, "backbone": backbone, "variant": variant, "scenario": scenario, "task": task}
+                    rows.append(row | _gain(parts, task))
+    return rows
+
+
+def _gain(pairs: Sequence[Sequence[Predictions]], task: str) -> dict[str, Any]:
+    """Mean AUC over the seeds of the first and the second of each pair, and what lies between them."""
+    auc = np.array([[_auc(rows.labels[task], rows.probabilities[task]) for rows in pair] for pair in pairs])
+    oracle = np.mean([_auc(b.labels[task], b.oracle[task]) if task in b.oracle else np.nan for _, b in pairs])
+    usr, other = auc.mean(axis=0)
+    # Each seed's users are drawn on their own; then seeds are drawn.
+    drawn = np.stack([paired_bootstrap_sample(*pair, task, replicates=REPLICATES, seed=7) for pair in pairs])
+    chosen = np.random.default_rng(8).integers(len(pairs), size=(len(pairs), REPLICATES))
+    low, high = np.nanquantile(np.take_along_axis(drawn, chosen, axis=0).mean(axis=0), [0.025, 0.975])
+    gap = (usr - other) / (oracle - other)
+    return {
+        "auc": float(other), "usr_auc": float(usr), "gain": float(usr - other), "low": float(low), "high": float(high),
+        "oracle_auc": None if np.isnan(oracle) else float(oracle), "gap": None if np.isnan(gap) else float(gap),
+        "positives": int(sum(a.labels[task].sum() for a, _ in pairs)), "seeds": len(pairs),
+    }  # fmt: skip
+
+
+def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else float("nan")
+
+
+def _report(figures: dict) -> None:
+    for title, rows in (("USR on every backbone", figures["gain"]), ("USR without a part", figures["ablation"])):
+        table = Table(title=title)
+        for column in ("data", "backbone", "against", "scenario", "task"):
+            table.add_column(column)
+        for column in ("AUC", "with USR", "Δ", "95 %", "oracle", "gap"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(
+                *(row[key] for key in ("data", "backbone", "variant", "scenario", "task")),
+                f"{row['auc']:.4f}",
+                f"{row['usr_auc']:.4f}",
+                f"{row['gain']:+.4f}",
+                f"{row['low']:+.4f} to {row['high']:+.4f}",
+                *("" if row[key] is None else form.format(row[key]) for key, form in _OPTIONAL.items()),
+            )
+        Console(width=160).print(table)
+    print("learning rates:", figures["learning_rates"])
+
+
+_OPTIONAL = {"oracle_auc": "{:.4f}", "gap": "{:+.0%}"}
+
+if __name__ == "__main__":
+    main()
