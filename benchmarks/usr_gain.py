@@ -3,8 +3,9 @@
 Run from the repository: `python -m benchmarks.usr_gain --work DIR [--json FILE]`, or `--data NAME=DATA …` for data that
 `usr-tf preprocess` made. What is in DIR already is not done again, so an interrupted run goes on.
 
-- Every model gets the same budget: the epoch that is best on the validation split out of at most `EPOCHS`.
-- Learning rates are tuned for every backbone, with USR and without, by the validation loss in a shop of its own.
+- Every model gets the same budget: of `EPOCHS`, the one with the least validation loss.
+- The learning rate is tuned for every backbone, with USR and without: the best mean validation AUC over scenarios and
+  tasks, in a shop of its own.
 - An interval is a paired bootstrap: seeds (each a shop of its own, and new initial weights) are drawn, then users
   within each, the same for both models.
 - *gap* is the share of (oracle − backbone) that USR closes.
@@ -95,9 +96,9 @@ def main() -> None:
         do = functools.partial(_do, work=arguments.work)
         name, seed, folder = tuning
         grid = [Job(name, folder, *pair, rate, seed, tuple(arguments.set)) for pair in pairs for rate in LEARNING_RATES]
-        losses = dict(zip(grid, _run(pool, do, grid, "tune learning rates"), strict=True))
+        found = dict(zip(grid, _run(pool, do, grid, "tune learning rates"), strict=True))
         rates = {
-            pair: min((job for job in grid if (job.backbone, job.variant) == pair), key=losses.get).learning_rate
+            pair: max((job for job in grid if (job.backbone, job.variant) == pair), key=found.get).learning_rate
             for pair in pairs
         }
         first, settings = next(iter(data))[0], tuple(arguments.set)
@@ -129,7 +130,7 @@ def _use_one_thread() -> None:
 
 
 def _do(job: Job, work: Path) -> float:
-    """Trains a model and keeps what it says of the test split. Returns its validation loss."""
+    """Trains a model and keeps what it says of the test split. Returns its mean validation AUC."""
     result = job.result(work)
     if not result.exists():
         import tf_keras as keras
@@ -155,7 +156,9 @@ def _do(job: Job, work: Path) -> float:
         predictions = predict(open_run(run).load_model(), data, "test")
         result.parent.mkdir(exist_ok=True)
         aside = result.with_suffix(f".{os.getpid()}")
-        aside.write_bytes(pickle.dumps((min(epoch["val_nll"] for epoch in epochs), predictions)))
+        best = min(epochs, key=lambda epoch: epoch["val_nll"])
+        found = [value for name, value in best.items() if name.startswith("val_") and name.endswith("_auc")]
+        aside.write_bytes(pickle.dumps((float(np.nanmean(found)), predictions)))
         aside.rename(result)
         shutil.rmtree(run)
         keras.backend.clear_session()

@@ -3,6 +3,8 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
+import sys
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -26,20 +28,20 @@ features:
 """)
 
 
-def main() -> None:
+def main(backbone: str = "shared_bottom") -> None:
     device = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert mirrored.num_replicas_in_sync == 2
-    check_same_as_one(mirrored)
-    check_uneven_batches(mirrored)
+    check_same_as_one(mirrored, backbone)
+    check_uneven_batches(mirrored, backbone)
     check_partitioned_statistics(mirrored)
     print("ok")
 
 
-def check_same_as_one(mirrored: tf.distribute.Strategy) -> None:
+def check_same_as_one(mirrored: tf.distribute.Strategy, backbone: str) -> None:
     """The same global batches leave the same losses, figures and weights."""
-    config = small_config(usr={"contrastive": False}, train={"l2": 0.01})
+    config = small_config(backbone=backbone, usr={"contrastive": False}, train={"l2": 0.01})
     rows = random_rows(SCHEMA, ROWS * STEPS)
     one, one_logs = fit(tf.distribute.get_strategy(), config, rows)
     two, two_logs = fit(mirrored, config, rows, eagerly=False)
@@ -51,9 +53,9 @@ def check_same_as_one(mirrored: tf.distribute.Strategy) -> None:
         np.testing.assert_allclose(right.numpy(), left.numpy(), rtol=1e-5, atol=1e-6, err_msg=left.name)
 
 
-def check_uneven_batches(mirrored: tf.distribute.Strategy) -> None:
+def check_uneven_batches(mirrored: tf.distribute.Strategy, backbone: str) -> None:
     """One row leaves the other replica without any; a batch of one class and scenario leaves AUCs undefined."""
-    config = small_config(position_tower={"enabled": True})
+    config = small_config(backbone=backbone, position_tower={"enabled": True})
     features, labels = random_rows(SCHEMA, 3)
     features["position"] = tf.constant([1, 0, 2], tf.int64)
     labels = {name: tf.zeros_like(values) for name, values in labels.items()}
@@ -108,4 +110,4 @@ def fit(
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
