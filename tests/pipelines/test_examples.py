@@ -26,7 +26,7 @@ def values_of(example, name):
     return list(getattr(feature, feature.WhichOneof("kind")).value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS)
 def test_a_row_comes_back_as_it_was(rows):
     encoded = encode_examples(batch_of(rows)).to_pylist()

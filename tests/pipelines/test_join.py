@@ -188,7 +188,7 @@ def random_logs(draw):
     return impressions, actions
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_logs(), st.integers(1, 3), st.integers(1, 4))
 def test_rows_are_those_of_the_plain_join(drawn, tasks, max_length):
     impressions, actions = drawn
@@ -206,7 +206,7 @@ def test_rows_are_those_of_the_plain_join(drawn, tasks, max_length):
             assert row[f"global_{task}"] >= row[task]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_logs(), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_shuffled_rows_and_other_partitions_make_the_same_rows(drawn, partitions, shuffle):
     impressions, actions = drawn
@@ -232,7 +232,7 @@ def test_shuffled_rows_and_other_partitions_make_the_same_rows(drawn, partitions
     assert joined(*shuffled, partitions) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_logs(), random_logs(), st.data())
 def test_nothing_at_or_after_an_impression_reaches_its_features(drawn, others, data):
     impressions, actions = drawn

@@ -228,7 +228,7 @@ ROWS = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(ROWS)), st.data())
 def test_whole_blocks_single_rows_and_parquet_give_the_same_table(tmp_path, table, data):
     rows = data.draw(st.lists(ROWS[table], min_size=1, max_size=5))

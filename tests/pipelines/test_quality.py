@@ -193,7 +193,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.lists(ROW, max_size=12))
 def test_any_order_and_batching_of_the_rows_gives_the_same_figures(data, rows):
     rows = [{**row, "number": number} for number, row in enumerate(rows)]

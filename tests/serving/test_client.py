@@ -101,7 +101,7 @@ def test_lists_that_are_all_empty_keep_one_place():
     assert request_inputs({**VALUES, "attributes": [[], []]}, SPECS)["attributes"].tolist() == [[b""], [b""]]
 
 
-@settings(deadline=None, max_examples=50)  # the machine may be busy
+@settings(max_examples=50)  # the machine may be busy
 @given(rows=st.lists(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=4), min_size=1, max_size=5))
 def test_padding_loses_nothing(rows):
     array = request_inputs({"attributes": rows}, {"attributes": SPECS["attributes"]})["attributes"]

@@ -32,8 +32,7 @@ def route(function: Callable[[Any, int], tf.Tensor], inputs: Any, scenario: Scen
       ValueError: A static scenario that does not exist.
     """
     if isinstance(scenario, int):
-        if not 0 <= scenario < scenarios:
-            raise ValueError(f"`scenario` must be from 0 to {scenarios - 1}. Received: {scenario}")
+        _check(scenario, scenarios)
         return function(inputs, scenario)
     if scenarios == 1:
         return function(inputs, 0)
@@ -74,11 +73,21 @@ def apply_own_weights(
 
 
 def own_row(table: tf.Variable, scenario: Scenario) -> tf.Tensor:
-    """Each row's own scenario's row of `table [K, e]`: `[B, e]`; or `[1, e]` of a static scenario, folded at export."""
+    """Each row's own scenario's row of `table [K, e]`: `[B, e]`; or `[1, e]` of a static scenario, folded at export.
+
+    Raises:
+      ValueError: A static scenario that does not exist.
+    """
     if isinstance(scenario, int):
+        _check(scenario, table.shape[0])
         return fold(lambda: table[scenario : scenario + 1], table)
     return tf.gather(table, scenario)
 
 
 def _own(weights: Sequence[tf.Tensor], scenario: int) -> list[tf.Tensor]:
     return fold(lambda: [weight[scenario] for weight in weights], *weights)
+
+
+def _check(scenario: int, scenarios: int) -> None:
+    if not 0 <= scenario < scenarios:
+        raise ValueError(f"`scenario` must be from 0 to {scenarios - 1}. Received: {scenario}")

@@ -75,7 +75,7 @@ LOGITS = st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=3)
 EXTREMES = [[80.0] * 3, [-80.0] * 3, [80.0, -80.0, 80.0], [-80.0, 80.0, -80.0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LOGITS, LOGITS, st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0]))
 def test_invariants_and_finite_gradients_at_logits_up_to_80(own, shared, label, global_label):
     check_invariants(own, shared, label, global_label)

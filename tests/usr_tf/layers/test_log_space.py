@@ -38,7 +38,7 @@ def test_ends_are_finite(x):
     assert np.isfinite(tape.gradient(value, x))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(LOGITS, st.sampled_from([0.0, 1.0]))
 def test_cross_entropy_of_a_product_equals_float64_and_has_finite_gradients(logits, label):
     given_logits = tf.constant(logits, tf.float32)

@@ -37,7 +37,7 @@ def test_no_scenario_computes_rows_of_another():
 
 
 @given(scenario=st.lists(st.integers(0, 2), max_size=6), one_request=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_equals_one_row_at_a_time(scenario, one_request):
     rows = len(scenario)
     request, candidate = tf.random.normal([1 if one_request else rows, 2]), tf.random.normal([rows, 3])
