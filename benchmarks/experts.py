@@ -1,6 +1,6 @@
 """A product for each expert, as `ExpertStack` has it, against batched products over all experts.
 
-python benchmarks/experts.py [--xla] [--out FILE]
+python -m benchmarks.experts [--xla] [--out FILE]
 
 A training step's part is forward and backward on as many requests as candidates, serving forward on one request.
 """
@@ -16,10 +16,10 @@ import usr_tf  # noqa: F401  (before TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
-from alternate import alternate
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.alternate import alternate
 from usr_tf.layers import ExpertStack
 from usr_tf.layers.dense import Split
 

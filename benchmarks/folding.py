@@ -1,6 +1,6 @@
 """What folding products of weights at export is worth: the request signature of a run exported with it and without.
 
-python benchmarks/folding.py --run demo_out/run --scenario search
+python -m benchmarks.folding --run demo_out/run --scenario search
 """
 
 import argparse
@@ -13,9 +13,9 @@ import usr_tf  # noqa: F401  (before TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
-from alternate import alternate, report
-from logged_request import longest_history
 
+from benchmarks.alternate import alternate, report
+from benchmarks.logged_request import longest_history
 from usr_tf import export
 from usr_tf.run import open_run
 

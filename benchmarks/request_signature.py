@@ -2,7 +2,7 @@
 
 Runs an exported model in this process, without gRPC.
 
-    python benchmarks/request_signature.py --model demo_out/serving --requests demo_out/run/requests/search.jsonl
+    python -m benchmarks.request_signature --model demo_out/serving --requests demo_out/run/requests/search.jsonl
 """
 
 import argparse
@@ -13,9 +13,9 @@ import usr_tf  # noqa: F401  (before TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
-from alternate import alternate, report
-from logged_request import longest_history, newest_version
 
+from benchmarks.alternate import alternate, report
+from benchmarks.logged_request import longest_history, newest_version
 from serving.warmup import to_examples
 
 

@@ -1,6 +1,6 @@
 """What routing rows to their scenario's weights is worth, on parts of a training step, forward and backward.
 
-python benchmarks/routing.py [--against every | sorted | padded] [--out FILE]
+python -m benchmarks.routing [--against every | sorted | padded] [--out FILE]
 
 *routed* is the library's way (`usr_tf.layers.scenario.route`): rows parted by scenario, a product for each, and put
 back. The other way runs in turn with it:
@@ -22,10 +22,10 @@ import usr_tf  # noqa: F401  (before TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
-from alternate import alternate
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.alternate import alternate
 from usr_tf.layers.dense import relu_network
 from usr_tf.layers.scenario import apply_own_weights
 

@@ -4,17 +4,19 @@ Run from the repository: `python -m benchmarks.usr_gain --work DIR [--json FILE]
 `usr-tf preprocess` made. What is in DIR already is not done again, so an interrupted run goes on.
 
 - Every model gets the same budget: of `EPOCHS`, the one with the least validation loss.
-- The learning rate is tuned for every backbone, with USR and without: the best mean validation AUC over scenarios and
-  tasks, in a shop of its own.
+- The better of two learning rates is taken for every backbone, with USR and without: by the mean validation AUC over
+  scenarios and tasks, in a shop of its own at the first similarity; with `--data`, in those data.
 - An interval is a paired bootstrap: seeds (each a shop of its own, and new initial weights) are drawn, then users
   within each, the same for both models.
 - *gap* is the share of (oracle − backbone) that USR closes.
-- The ablation takes one part of USR away at a time: Δ is what the whole has over the rest.
+- The ablation takes one part of USR away at a time: Δ is what the whole has over the rest. The interest extractor
+  hands on the product of interest and item, which is not USR's own; "backbone with product" has it of the mean history.
 """
 
 import argparse
 import functools
 import gc
+import hashlib
 import json
 import multiprocessing
 import os
@@ -32,7 +34,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.shops import Shop, make_shop
 from usr_tf.metrics import Predictions, paired_bootstrap_sample
-from usr_tf.schema import load_schema
+from usr_tf.schema import SUCCESS, load_schema
 
 BACKBONES = ("shared_bottom", "mmoe", "ple", "star", "m2m", "apg")
 SIMILARITIES = (0.3, 0.9)
@@ -41,10 +43,13 @@ LEARNING_RATES = (0.001, 0.003)
 EPOCHS, BATCH = 2, 1024
 REPLICATES = 1000
 
-WITHOUT: Mapping[str, tuple[str, ...]] = {
-    f"without {part}": (f"usr.{part}=false",) for part in ("ie", "fg", "glmt", "contrastive")
+_PARTS = {part: (f"usr.{part}=false",) for part in ("ie", "fg", "glmt", "contrastive")}
+_ALONE = sum(_PARTS.values(), ())
+ABLATION: Mapping[str, tuple[str, ...]] = {
+    **{f"without {part}": settings for part, settings in _PARTS.items()},
+    "backbone with product": (*_ALONE, "history.product=true"),
 }
-VARIANTS: Mapping[str, tuple[str, ...]] = {"backbone": sum(WITHOUT.values(), ()), "usr": (), **WITHOUT}
+VARIANTS: Mapping[str, tuple[str, ...]] = {"backbone": _ALONE, "usr": (), **ABLATION}
 """What each variant sets in the configuration."""
 
 
@@ -62,26 +67,29 @@ class Job(NamedTuple):
     """Further `key=value` of the configuration."""
 
     def result(self, work: Path) -> Path:
-        parts = (self.name, self.backbone, self.variant, f"{self.learning_rate:g}", self.seed, *self.settings)
-        return work / "results" / f"{'_'.join(map(str, parts)).replace(' ', '-')}.pkl"
+        budget = f"{EPOCHS}-epochs-of-{BATCH}"
+        place = hashlib.sha256(str(self.data.resolve()).encode()).hexdigest()[:8]
+        parts = (place, self.backbone, self.variant, f"{self.learning_rate:g}", self.seed, *self.settings)
+        return work / "results" / budget / f"{'_'.join(map(str, parts)).replace(' ', '-')}.pkl"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="directory of shops and results, kept")
     parser.add_argument("--data", metavar="NAME=DATA", help="what preprocess made of real logs, instead of shops")
-    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=(*BACKBONES, "pepnet"))
     parser.add_argument("--similarity", type=float, nargs="+", default=SIMILARITIES)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--impressions", type=int, default=200_000)
-    parser.add_argument("--ablate", nargs="*", default=["shared_bottom"], help="backbones for the ablation")
+    parser.add_argument("--ablate", nargs="*", default=BACKBONES[:1], help="which of them to ablate")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every model")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
+    arguments.ablate = [backbone for backbone in arguments.ablate if backbone in arguments.backbones]
     seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
     pairs = [(backbone, variant) for variant in ("backbone", "usr") for backbone in arguments.backbones]
-    ablation = [(backbone, variant) for variant in WITHOUT for backbone in arguments.ablate]
+    ablation = [(backbone, variant) for variant in ABLATION for backbone in arguments.ablate]
     with multiprocessing.get_context("spawn").Pool(arguments.workers, _use_one_thread) as pool:
         if arguments.data:
             name, _, folder = arguments.data.partition("=")
@@ -111,7 +119,7 @@ def main() -> None:
     figures = {
         "learning_rates": {", ".join(pair): rate for pair, rate in rates.items()},
         "gain": _compare(jobs, arguments.work, ["backbone"]),
-        "ablation": _compare(jobs, arguments.work, WITHOUT),
+        "ablation": _compare(jobs, arguments.work, ABLATION),
     }
     _report(figures)
     if arguments.json:
@@ -151,10 +159,11 @@ def _do(job: Job, work: Path) -> float:
         }
         overrides = [*job.settings, *VARIANTS[job.variant], *(f"{key}={value}" for key, value in settings.items())]
         data, run = open_data(job.data), work / "runs" / result.stem
-        train(data, run, load_config(None, overrides), verbose=0)
+        if not (run / SUCCESS).exists():
+            train(data, run, load_config(None, overrides), verbose=0)
         epochs = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
         predictions = predict(open_run(run).load_model(), data, "test")
-        result.parent.mkdir(exist_ok=True)
+        result.parent.mkdir(parents=True, exist_ok=True)
         aside = result.with_suffix(f".{os.getpid()}")
         best = min(epochs, key=lambda epoch: epoch["val_nll"])
         found = [value for name, value in best.items() if name.startswith("val_") and name.endswith("_auc")]
@@ -192,11 +201,11 @@ def _gain(pairs: Sequence[Sequence[Predictions]], task: str) -> dict[str, Any]:
     auc = np.array([[_auc(rows.labels[task], rows.probabilities[task]) for rows in pair] for pair in pairs])
     oracle = np.mean([_auc(b.labels[task], b.oracle[task]) if task in b.oracle else np.nan for _, b in pairs])
     usr, other = auc.mean(axis=0)
-    # Each seed's users are drawn on their own; then seeds are drawn.
+    # One draw of users for all seeds: on given data they are the same users, in shops others whatever the draw.
     drawn = np.stack([paired_bootstrap_sample(*pair, task, replicates=REPLICATES, seed=7) for pair in pairs])
     chosen = np.random.default_rng(8).integers(len(pairs), size=(len(pairs), REPLICATES))
     low, high = np.nanquantile(np.take_along_axis(drawn, chosen, axis=0).mean(axis=0), [0.025, 0.975])
-    gap = (usr - other) / (oracle - other)
+    gap = (usr - other) / (oracle - other) if oracle > other else np.nan
     return {
         "auc": float(other), "usr_auc": float(usr), "gain": float(usr - other), "low": float(low), "high": float(high),
         "oracle_auc": None if np.isnan(oracle) else float(oracle), "gap": None if np.isnan(gap) else float(gap),

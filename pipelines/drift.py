@@ -149,8 +149,8 @@ def refuse(drifts: Sequence[Drift], old: str, new: str) -> None:
 
 def _new_tokens(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
     """By scenario where a vocabulary was applied; over all scenarios, and before it grew, where it grew."""
-    for name, feature in schema.features.items():
-        if not feature.has_vocabulary:
+    for name in schema.features:
+        if not schema.features[schema.owner(name)].has_vocabulary:
             continue
         before = {scenario: _outside(old, scenario, name) for scenario in schema.scenarios}
         after = {scenario: _outside(new, scenario, name) for scenario in schema.scenarios}

@@ -64,7 +64,7 @@ def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
 
     def figures(scenario: str, name: str) -> dict[str, Any]:
         of_raw = raw.get((scenario, name), kinds[name]()).document()
-        has_ids = name in schema.features and schema.features[name].has_vocabulary
+        has_ids = name in schema.features and schema.features[schema.owner(name)].has_vocabulary
         return of_raw | ids.get((scenario, name), _Ids()).document() if has_ids else of_raw
 
     return {scenario: {name: figures(scenario, name) for name in kinds} for scenario in schema.scenarios}
@@ -74,7 +74,8 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
     """Sums of every feature and of the history, of joined rows (`pipelines.rows.row_schema`)."""
     scenario_of = _scenarios(batch, schema)
     rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
-    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM))
+    numeric = any(feature.type == "numeric" for feature in schema.features.values())
+    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM)) if numeric else np.zeros(0)
     measured: dict[str, list] = {}
     for name, feature in schema.features.items():
         if feature.type == "numeric":
@@ -94,9 +95,9 @@ def measure_ids(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
     batch = batch[0] if isinstance(batch, tuple) else batch
     scenario_of = _scenarios(batch, schema)
     measured = {
-        name: _measure_ids(batch.column(name), scenario_of, schema, feature)
-        for name, feature in schema.features.items()
-        if feature.has_vocabulary
+        name: _measure_ids(batch.column(name), scenario_of, schema, owner)
+        for name in schema.features
+        if (owner := schema.features[schema.owner(name)]).has_vocabulary
     }
     return _by_scenario(measured, schema)
 

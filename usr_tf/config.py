@@ -27,7 +27,8 @@ class Contrastive(_Strict):
     projection: int = Field(32, ge=1)
     """Size of the space in which likeness is measured."""
     anchors: int = Field(256, ge=1)
-    """The most rows of a batch that are compared, in every view. All others are computed in their own view alone."""
+    """The most rows of a batch, over all replicas together, that are compared, in every view. All others are computed
+    in their own view alone."""
     negatives: int = Field(16, ge=1)
     """The most rows of the batch that an anchor is held against."""
     feature_dropout: float = Field(0.1, gt=0, lt=1)
@@ -63,6 +64,8 @@ class History(_Strict):
     place counted from the newest."""
     pooling: Literal["mean", "din"] = "mean"
     """What takes the interest extractor's place with `usr.ie=false`: the mean of the actions, or DIN's attention."""
+    product: bool = False
+    """Whether that is also given times the item, entry by entry, as the interest always is."""
     din: tuple[Units, ...] = Field((36,), min_length=1)
     """Sizes of the hidden layers of DIN's activation unit; torch-rechub's default."""
 

@@ -43,7 +43,7 @@ class USRModel(tfrs.Model):
         trigger t_v = [e_scenario(v) ; q]                   one for each view v
         interest i_v = IE(item, history, t_v)               what of the history bears on the item
         features f_v = FG(user ⊕ context ⊕ item, t_v)       rescaled
-        p = heads(backbone([f_v ; i_v ; q]))                v the row's own scenario
+        p = heads(backbone([f_v ; i_v ; i_v ⊙ item ; q]))   v the row's own scenario
 
     Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history or DIN's
     attention instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT. A position
@@ -195,7 +195,12 @@ class USRModel(tfrs.Model):
         (features, labels), scenario = inputs, inputs[0][SCENARIO]
         read = self._read(features)
         views = self._generate(read, self._trigger(read.query, scenario[:, tf.newaxis]))
-        bias = self.position_tower(scenario, features[POSITION]) if training and self.position_tower else None
+        bias = None
+        if training and self.position_tower:
+            if POSITION not in features:
+                found = "batches without `position`"
+                raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
+            bias = self.position_tower(scenario, features[POSITION])
         log_p = self._rank(read, views, scenario, training, bias)
         loss = self._task_losses(log_p, labels)
         if training and self._contrastive:
@@ -295,13 +300,14 @@ class USRModel(tfrs.Model):
         if inputs.query is not None:
             request.append(inputs.query)
         if views.interest is not None:
-            candidate.append(views.interest[:, 0])
-            if self.interest_extractor:  # where the item meets the interest, which a network is slow to find out
-                candidate.append(views.interest[:, 0] * inputs.item)
+            pooled = views.interest[:, 0]
+            candidate.append(pooled)
         elif self._has_history:
             real = tf.cast(inputs.mask, tf.float32)[..., tf.newaxis]
-            pooled = tf.reduce_sum(inputs.history * real, axis=1)
-            request.append(tf.math.divide_no_nan(pooled, tf.reduce_sum(real, axis=1)))
+            pooled = tf.math.divide_no_nan(tf.reduce_sum(inputs.history * real, axis=1), tf.reduce_sum(real, axis=1))
+            request.append(pooled)
+        if self.interest_extractor or (self._has_history and self.config.history.product):
+            candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
         together = _concat(candidate)
         hidden = self.backbone(_concat(request, like=together), together, scenario, training=training)
         bias = bias or LogitBias(None, None)
@@ -323,7 +329,8 @@ class USRModel(tfrs.Model):
     def _contrastive_losses(self, inputs: "_Inputs") -> tf.Tensor:
         """Of the batch's first rows, in every view: rows come shuffled, so the first are as good as any."""
         options = self.config.usr.contrastive_loss
-        inputs = _Inputs(*(part if part is None else part[: options.anchors] for part in inputs))
+        anchors = max(1, options.anchors // self._replicas)
+        inputs = _Inputs(*(part if part is None else part[:anchors] for part in inputs))
         shown = tf.broadcast_to(tf.range(self._scenarios), [tf.shape(inputs.candidate)[0], self._scenarios])
         trigger = self._trigger(inputs.query, shown)
         views = self._generate(inputs, trigger)

@@ -128,7 +128,8 @@ class Feature(_Strict):
     max_length: int | None = Field(None, ge=1)
     """Values of a list, or tokens of a text, that are kept."""
     shares: Name | None = None
-    """Another feature, whose ids and embedding table this one has too: a title's words are then a query's."""
+    """Another feature, whose ids and embedding table this one has too: a title's words are then a query's. Values that
+    the other one has not in training are out of vocabulary."""
     transform: Literal["standard", "log", "none"] | None = None
     """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|)."""
 
@@ -157,6 +158,15 @@ class Feature(_Strict):
     def is_list(self) -> bool:
         """Whether a row holds several values of it."""
         return self.type in ("categorical_list", "text")
+
+    @property
+    def unit(self) -> str:
+        """What an id stands for."""
+        return (
+            {"whitespace": "word", "character": "character"}[self.tokenizer or "whitespace"]
+            if self.type == "text"
+            else "value"
+        )
 
     @property
     def has_vocabulary(self) -> bool:
@@ -211,6 +221,11 @@ class Schema(_Strict):
                 if other is None or other.type == "numeric" or other.shares:
                     raise ValueError(
                         f"features.{name}.shares: found {feature.shares!r}, expected a feature with ids of its own"
+                    )
+                if feature.unit != other.unit:
+                    raise ValueError(
+                        f"features.{name}.shares: found {feature.shares!r}, whose values are each a {other.unit}, "
+                        f"expected a feature whose values are each a {feature.unit}"
                     )
         if not any(feature.group == "item" for feature in self.features.values()):
             raise ValueError("features: found no item feature, expected at least one to rank by")

@@ -199,6 +199,15 @@ MISTAKES = {
         with_feature("brand", group="item", type="categorical", shares="brand"),
         "features.brand.shares: found 'brand', expected a feature with ids of its own",
     ),
+    "feature: shares of words by a value": (
+        with_keys(
+            features={
+                "brand": {"group": "item", "type": "categorical", "shares": "query"},
+                "query": {"group": "query", "type": "text"},
+            }
+        ),
+        "features.brand.shares: found 'query', whose values are each a word, expected a feature whose values are each",
+    ),
     "feature: one bucket": (
         with_feature("brand", group="item", type="categorical", hash_buckets=1),
         "features.brand.hash_buckets: found 1, expected greater than or equal to 2",

@@ -235,8 +235,8 @@ class ExpertStack(keras.layers.Layer):
     def call(self, inputs: Split) -> tf.Tensor:
         # A product for each expert: one batched product a layer moves results too large for the cache. On a CPU this
         # takes three quarters to nine tenths of its time in training, and no more in serving (`benchmarks/experts.py`).
-        own = zip(*(tf.unstack(weight) for weight in self._parameters), strict=True)
-        return tf.stack([relu_network(inputs, *weights) for weights in own], axis=1)
+        weights = fold(lambda: [tf.unstack(weight) for weight in self._parameters], *self._parameters)
+        return tf.stack([relu_network(inputs, *own) for own in zip(*weights, strict=True)], axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {

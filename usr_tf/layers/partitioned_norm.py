@@ -31,9 +31,9 @@ class PartitionedNormalization(keras.layers.Layer):
     is an affine map of each column that sees no other row.
 
     A moving average takes the step `max(1 - momentum, n / N)`, n being the batch's rows and N all rows so far, the
-    batch's included: it is the mean over all rows until it would forget too slowly, so that it owes nothing to where
-    it started. A scenario that is absent from a batch keeps its averages. A scenario's only row in a batch becomes
-    `β + β_p`.
+    batch's included: until it would forget too slowly it is the mean, and the variance, of all rows so far, however few
+    of them a batch has (Chan, Golub and LeVeque, 1979). It owes nothing to where it started. A scenario that is absent
+    from a batch keeps its averages. A scenario's only row in a batch becomes `β + β_p`.
 
     Args:
       scenarios: Number of scenarios, K.
@@ -155,8 +155,9 @@ class PartitionedNormalization(keras.layers.Layer):
         rows = moving.rows + batch.rows
         step = tf.maximum(1 - self.momentum, tf.math.divide_no_nan(batch.rows, rows))
         step = tf.where(batch.rows > 0, step, 0.0)[..., tf.newaxis]
+        apart = tf.math.squared_difference(batch.mean, moving.mean)  # what the batches' means add to the variance
+        moving.variance.assign_add(step * (batch.variance + (1 - step) * apart - moving.variance))
         moving.mean.assign_add(step * (batch.mean - moving.mean))
-        moving.variance.assign_add(step * (batch.variance - moving.variance))
         moving.rows.assign(rows)
 
 

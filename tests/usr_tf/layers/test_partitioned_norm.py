@@ -112,6 +112,17 @@ def test_moving_statistics_are_the_datas_and_inference_then_is_training():
     assert 0.001 < difference.max() < 0.7
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_moving_statistics_do_not_depend_on_how_rows_fell_into_batches(rows):
+    layer = PartitionedNormalization(1, momentum=0.999)  # which nine rows do not come to
+    for start in range(0, 9, rows):
+        x = normal(9, 3)[start : start + rows]
+        layer((x[:, :1], x[:, 1:]), tf.zeros([rows], tf.int32), training=True)
+    for statistics in (layer.scenario_moving, layer.moving):
+        np.testing.assert_allclose(np.ravel(statistics.mean), normal(9, 3).numpy().mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(np.ravel(statistics.variance), normal(9, 3).numpy().var(0), rtol=1e-4)
+
+
 def test_a_moving_average_is_the_mean_over_all_rows_until_momentum_holds_it():
     layer = PartitionedNormalization(1, momentum=0.75)
 
