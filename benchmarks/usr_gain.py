@@ -8,6 +8,7 @@ Run from the repository: `python -m benchmarks.usr_gain --work DIR [--json FILE]
   scenarios and tasks, in a shop of its own at the first similarity; with `--data`, in those data.
 - An interval is a paired bootstrap: seeds (each a shop of its own, and new initial weights) are drawn, then users
   within each, the same for both models.
+  There is none where more than a tenth of the draws leave a figure undefined, nor where a figure itself is.
 - *gap* is the share of (oracle − backbone) that USR closes.
 - The ablation takes one part of USR away at a time: Δ is what the whole has over the rest. The interest extractor
   hands on the product of interest and item, which is not USR's own; "backbone with product" has it of the mean history.
@@ -204,13 +205,19 @@ def _gain(pairs: Sequence[Sequence[Predictions]], task: str) -> dict[str, Any]:
     # One draw of users for all seeds: on given data they are the same users, in shops others whatever the draw.
     drawn = np.stack([paired_bootstrap_sample(*pair, task, replicates=REPLICATES, seed=7) for pair in pairs])
     chosen = np.random.default_rng(8).integers(len(pairs), size=(len(pairs), REPLICATES))
-    low, high = np.nanquantile(np.take_along_axis(drawn, chosen, axis=0).mean(axis=0), [0.025, 0.975])
+    sample = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+    defined = sample[np.isfinite(sample)]
+    enough = np.isfinite(usr - other) and len(defined) >= 0.9 * REPLICATES
+    low, high = np.quantile(defined, [0.025, 0.975]) if enough else (np.nan, np.nan)
     gap = (usr - other) / (oracle - other) if oracle > other else np.nan
-    return {
-        "auc": float(other), "usr_auc": float(usr), "gain": float(usr - other), "low": float(low), "high": float(high),
-        "oracle_auc": None if np.isnan(oracle) else float(oracle), "gap": None if np.isnan(gap) else float(gap),
-        "positives": int(sum(a.labels[task].sum() for a, _ in pairs)), "seeds": len(pairs),
+    figures = {
+        "auc": other, "usr_auc": usr, "gain": usr - other, "low": low, "high": high, "oracle_auc": oracle, "gap": gap,
     }  # fmt: skip
+    positives = int(sum(a.labels[task].sum() for a, _ in pairs))
+    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()} | {
+        "positives": positives,
+        "seeds": len(pairs),
+    }
 
 
 def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -227,17 +234,20 @@ def _report(figures: dict) -> None:
         for row in rows:
             table.add_row(
                 *(row[key] for key in ("data", "backbone", "variant", "scenario", "task")),
-                f"{row['auc']:.4f}",
-                f"{row['usr_auc']:.4f}",
-                f"{row['gain']:+.4f}",
-                f"{row['low']:+.4f} to {row['high']:+.4f}",
-                *("" if row[key] is None else form.format(row[key]) for key, form in _OPTIONAL.items()),
+                *("–" if row[key] is None else form.format(**row) for key, form in _FIGURES.items()),
             )
         Console(width=160).print(table)
     print("learning rates:", figures["learning_rates"])
 
 
-_OPTIONAL = {"oracle_auc": "{:.4f}", "gap": "{:+.0%}"}
+_FIGURES = {
+    "auc": "{auc:.4f}",
+    "usr_auc": "{usr_auc:.4f}",
+    "gain": "{gain:+.4f}",
+    "low": "{low:+.4f} to {high:+.4f}",
+    "oracle_auc": "{oracle_auc:.4f}",
+    "gap": "{gap:+.0%}",
+}
 
 if __name__ == "__main__":
     main()

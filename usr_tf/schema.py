@@ -162,11 +162,9 @@ class Feature(_Strict):
     @property
     def unit(self) -> str:
         """What an id stands for."""
-        return (
-            {"whitespace": "word", "character": "character"}[self.tokenizer or "whitespace"]
-            if self.type == "text"
-            else "value"
-        )
+        if self.type != "text":
+            return "value"
+        return "character" if self.tokenizer == "character" else "word"
 
     @property
     def has_vocabulary(self) -> bool:
