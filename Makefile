@@ -6,8 +6,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
 
-.PHONY: demo test test-all parity lint format wheel constraints clean
+.PHONY: demo test test-all parity peers lint format wheel constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -23,6 +24,9 @@ test-all: lint
 parity: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
 	$(BIN)/python -m benchmarks.parity
+
+# What `python -m benchmarks.training` compares with, in an environment of its own. PyTorch is large here too.
+peers: $(PEERS)/.installed
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -44,7 +48,7 @@ constraints:
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo_out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }
@@ -52,4 +56,11 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@# What it asks for is an old TensorFlow, and a module that Python has had since 3.7; it needs neither.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps deep-rec-kit==1.0.2
+	touch $@
+
+$(PEERS)/.installed: benchmarks/training/peers/constraints.txt
+	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c $< \
+		deepctr keras scikit-learn tensorflow tf_keras torch torch-rechub
 	touch $@

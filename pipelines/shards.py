@@ -15,7 +15,8 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.examples import encode_examples
 from pipelines.hashing import hash_rows
-from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST
+from pipelines.packing import pack
+from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, Schema
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
 _ROWS_PER_SHARD = 64
@@ -30,9 +31,9 @@ class WriteShards(beam.PTransform):
     held in memory while it is written.
     """
 
-    def __init__(self, directory: str, shards: int, store: BlockStore):
+    def __init__(self, directory: str, schema: Schema, shards: int, store: BlockStore):
         super().__init__()
-        self._directory, self._shards, self._store = directory, shards, store
+        self._directory, self._schema, self._shards, self._store = directory, schema, shards, store
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         empty = pa.RecordBatch.from_pylist([], _CHUNK)
@@ -41,7 +42,7 @@ class WriteShards(beam.PTransform):
         )
         chunks = (
             batches
-            | "Serialize" >> beam.Map(_serialize)
+            | "Serialize" >> beam.Map(_serialize, self._schema)
             | "Gather" >> Gather(_ROWS_PER_SHARD * self._shards)
             | "Divide" >> beam.ParDo(_Divide(self._shards, self._store))
         )
@@ -53,11 +54,12 @@ class WriteShards(beam.PTransform):
         )
 
 
-def _serialize(batch: pa.RecordBatch | tuple) -> pa.RecordBatch:
+def _serialize(batch: pa.RecordBatch | tuple, schema: Schema) -> pa.RecordBatch:
     """A batch of transformed rows as a chunk."""
     batch = batch[0] if isinstance(batch, tuple) else batch
     hashes = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM))
-    return pa.RecordBatch.from_arrays([pa.array(hashes), encode_examples(batch).cast(pa.large_binary())], schema=_CHUNK)
+    examples = encode_examples(pack(batch, schema))
+    return pa.RecordBatch.from_arrays([pa.array(hashes), examples.cast(pa.large_binary())], schema=_CHUNK)
 
 
 class _Divide(beam.DoFn):

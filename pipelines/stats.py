@@ -7,7 +7,7 @@ from pipelines.quality import Measured, figures_of
 from pipelines.rejected import Examples
 from pipelines.split import SPLITS
 from usr_tf.errors import InputError
-from usr_tf.schema import TABLES, Schema
+from usr_tf.schema import ROW_FORMAT, TABLES, Schema
 
 
 def add_counts(counts: Iterable[dict]) -> dict:
@@ -48,7 +48,9 @@ def document(counts: dict, schema: Schema, examples: Examples, measured: Measure
         if ("growth", name, "old") in counts
     }
     quality = {split: figures_of(measured, split, schema) for split in SPLITS}
-    return {"rows": rows, "splits": splits, "quality": quality} | ({"growth": growth} if growth else {})
+    return {"format": ROW_FORMAT, "rows": rows, "splits": splits, "quality": quality} | (
+        {"growth": growth} if growth else {}
+    )
 
 
 def describe(stats: dict) -> str:

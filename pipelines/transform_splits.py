@@ -52,7 +52,7 @@ class TransformSplits(beam.PTransform):
                 transform_fn, sizes = self._load_candidates(splits["train"]) | "Grow" >> grow
             rows = {split: self._transform(split, splits[split], transform_fn) for split in SPLITS}
         for split, shards in zip(SPLITS, (self._shards, *[max(1, self._shards // 8)] * 2), strict=True):
-            write = WriteShards(FileSystems.join(self._out, split), shards, self._store)
+            write = WriteShards(FileSystems.join(self._out, split), self._schema, shards, self._store)
             _ = rows[split] | f"Write[{split}]" >> write
         if self._earlier is None or not self._earlier.grow:
             counts = splits["train"].pipeline | "NoCounts" >> beam.Create([])

@@ -92,6 +92,7 @@ def _refuse(line: str) -> int:
 def _quiet() -> None:
     """Keeps the libraries' chatter out of the way; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stays."""
     logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("usr_tf").setLevel(logging.WARNING)  # ours are few, and about what the user has
     warnings.filterwarnings("ignore")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
@@ -260,9 +261,17 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
 
 def _train_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data", None, "Data directory of preprocess", flag_values=values)
-    flags.DEFINE_string("out", None, "Run directory to make, or an unfinished one to go on with", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Run directory to make, or an unfinished one to go on with; not for --dry_run",
+        flag_values=values,
+    )
     flags.DEFINE_string("config", None, "Configuration file; the package's default when absent", flag_values=values)
     flags.DEFINE_multi_string("set", None, "key=value, such as backbone=mmoe or usr.ie=false", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "Print what the model costs (parameters, memory, FLOPs), and do nothing", flag_values=values
+    )
 
 
 def _train(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -271,9 +280,22 @@ def _train(values: flags.FlagValues, _: Sequence[str]) -> None:
     config = load_config(values.config, values["set"].value or [])
 
     from usr_tf.data import open_data
+
+    if values.dry_run:
+        from rich.console import Console
+
+        from usr_tf.cost import format_cost, model_cost
+
+        data = open_data(values.data)
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        console.print(format_cost(model_cost(data, config), data, config), highlight=False)
+        return
+    if not values.out:
+        raise InputError(f"{_PROGRAM} train: --out", "nothing", "this required flag")
+
     from usr_tf.train import train
 
-    train(open_data(values.data), values.out, config, verbose=1 if sys.stdout.isatty() else 2)
+    train(open_data(values.data), values.out, config)
     print(f"{values.out}: the run; its best epoch's validation figures are in metrics.json")
 
 
@@ -360,7 +382,7 @@ VERBS = {
         tensorflow=False,
     ),
     "preprocess": Verb("Join, label, split and transform logs", _preprocess_flags, _preprocess, ("out",), beam=True),
-    "train": Verb("Train a model", _train_flags, _train, ("data", "out"), "set"),
+    "train": Verb("Train a model", _train_flags, _train, ("data",), "set"),
     "evaluate": Verb("Figures and a report of a run", _evaluate_flags, _evaluate, ("run", "out")),
     "export": Verb("Write a SavedModel for TF Serving", _export_flags, _export, ("run", "out")),
     "serve": Verb("Serve a SavedModel over TF Serving's gRPC API", _serve_flags, _serve, ("model",)),

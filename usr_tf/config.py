@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_model, parse_yaml, read_yaml
@@ -159,6 +159,13 @@ class Train(_Strict):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1)
     """Rows of one step, over all replicas together."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """`mixed_bfloat16`: layers compute in bfloat16, for CPUs with AMX and GPUs from Ampere on. Weights, losses,
+    evaluation and serving stay in float32."""
+    weights_on: Literal["device", "host"] = "device"
+    """`host`: all weights once, in the machine's memory, for tables larger than a GPU's; see docs/scaling.md."""
+    warm_start: str | None = None
+    """A finished run of the same schema and layers, whose vocabularies may have been smaller, to go on from."""
     embedding_learning_rate: float = Field(0.02, gt=0)
     """Adagrad, for the embedding tables: costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -169,6 +176,36 @@ class Train(_Strict):
     """What early stopping and the best checkpoint go by; higher is better where it ends in `auc`."""
     patience: int = Field(2, ge=0)
     """Epochs without improvement that are put up with; one more, and training stops."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """What an interruption can cost: within an epoch, a checkpoint is written this often. One ends each epoch too."""
+    checkpoint_steps: Units | None = None
+    """Steps between checkpoints, where that comes sooner; null: minutes alone count."""
+    skip_corrupt: bool = False
+    """Whether training does without the rest of a broken file, and says how many rows that cost, or stops."""
+    log_steps: Units | None = 100
+    """Steps between points of TensorBoard's training curves; null: a point an epoch, as in the validation curves."""
+    histograms: bool = False
+    """Whether TensorBoard gets histograms of weights and of sampled embeddings, each epoch."""
+    profile: str | None = Field(None, pattern=r"^[1-9]\d*-[1-9]\d*$")
+    """`A-B`: TensorBoard gets a profile of the run's steps A to B, of which 1 is the first."""
+
+    @property
+    def profiled_steps(self) -> tuple[int, int] | None:
+        if self.profile is None:
+            return None
+        first, last = map(int, self.profile.split("-"))
+        return first, last
+
+    @model_validator(mode="after")
+    def _profile_has_steps(self) -> "Train":
+        if self.profiled_steps and self.profiled_steps[0] > self.profiled_steps[1]:
+            raise ValueError(f"profile: found {self.profile!r}, expected A-B with A not above B")
+        return self
+
+
+_NOT_OF_A_STEP = {"epochs", "patience", "checkpoint_minutes", "checkpoint_steps", "skip_corrupt"}
+_NOT_OF_A_STEP |= {"log_steps", "histograms", "profile"}
+"""Keys of `train` that may change while a run is unfinished."""
 
 
 class Config(_Strict):
@@ -179,6 +216,9 @@ class Config(_Strict):
     """The data that the run was trained on; `train` fills it in."""
     backbone: Literal["shared_bottom", "mmoe", "ple", "star", "pepnet", "m2m", "apg"] = "shared_bottom"
     embedding_size: int = Field(16, ge=1)
+    embedding_spread: float = Field(0.05, gt=0)
+    """Standard deviation of new embeddings. Narrow suits ids that are seen a few times each, whose first vector is mere
+    noise; 0.3 learns faster where each is seen hundreds of times."""
     history: History = History()
     position_tower: PositionTower = PositionTower()
     usr: Usr = Usr()
@@ -190,6 +230,11 @@ class Config(_Strict):
     apg: APG = APG()
     pepnet: PEPNet = PEPNet()
     train: Train = Train()
+
+    def learns_as(self, other: "Config") -> bool:
+        """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""
+        mine, others = (config.model_dump(exclude={"train": _NOT_OF_A_STEP}) for config in (self, other))
+        return mine == others
 
     def to_yaml(self) -> str:
         """The fully resolved configuration, as a file that `load_config` reads back to an equal one."""

@@ -3,20 +3,23 @@
 import dataclasses
 import functools
 import json
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from usr_tf.errors import InputError
+from usr_tf.parsing import Features, Spec, parse, row_spec
 from usr_tf.schema import (
     POSITION,
     RAW_ITEM,
     RAW_USER,
     REQUEST,
-    SCENARIO,
+    ROW_FORMAT,
     SUCCESS,
     TIMESTAMP,
     Schema,
@@ -25,10 +28,22 @@ from usr_tf.schema import (
 )
 
 Split = Literal["train", "valid", "test"]
-Features = dict[str, tf.Tensor]
 Labels = dict[str, tf.Tensor]
 
 _SHUFFLE_ROWS = 16_384
+"""Rows of a block, which are shuffled among each other."""
+_OPEN_SHARDS = 4
+"""Files that are read at the same time."""
+
+
+class Shard(NamedTuple):
+    """What a file was found to hold."""
+
+    file: str
+    records: int
+    """Whole records; those before the break of a broken file."""
+    broken: str | None
+    """What is wrong with the record after them; None where nothing is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +54,49 @@ class Data:
     schema: Schema
 
     @functools.cached_property
+    def stats(self) -> dict:
+        """What `stats.json` holds."""
+        return json.loads((self.directory / "stats.json").read_text(encoding="utf-8"))
+
+    @functools.cached_property
     def vocabulary_sizes(self) -> dict[str, int]:
         """Ids of each feature that has any, 0 for padding included."""
         return vocabulary_sizes(self.schema, self.directory / "transform")
 
-    def training(self, batch_size: int, seed: int = 0, with_position: bool = False) -> tf.data.Dataset:
-        """The training split, shuffled anew in every epoch: `(features, labels)` batches for `model.fit`.
+    def training(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        with_position: bool = False,
+        *,
+        epoch: int | None = None,
+        skip: int = 0,
+        skip_corrupt: bool = False,
+    ) -> tf.data.Dataset:
+        """The training split in random order: `(features, labels)` batches for `model.fit`, all full but the last.
 
         Args:
           with_position: whether features hold `position` too, int64 `[B]`, 0 where unknown: for a position tower.
+          epoch: its order is a function of `seed` and this alone, so a run that was cut off goes on with the very batch
+            that it had not seen. None: another order each time that the batches are gone through.
+          skip: batches to leave out at the start; they are read but not parsed.
+          skip_corrupt: whether the rest of a broken file is left out. Otherwise one raises `tf.errors.DataLossError`,
+            and too few batches `tf.errors.FailedPreconditionError`: `refuse_broken` tells which file is to blame.
         """
         keys = {POSITION: tf.io.FixedLenFeature([], tf.int64)} if with_position else None
-        return self._batches("train", batch_size, keys, seed).map(split_labels(self.schema), tf.data.AUTOTUNE)
+        order = functools.partial(self._shuffled, batch_size, seed, skip_corrupt)
+        if epoch is None:
+            epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+            batches = epochs.flat_map(order)
+        else:
+            batches = order(tf.constant(epoch, tf.int64))
+        if not skip_corrupt:  # a lost file would go unnoticed
+            batches = batches.apply(tf.data.experimental.assert_cardinality(-(-self.rows("train") // batch_size)))
+        return self._parsed(batches.skip(skip), keys).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:
         """A split in the order of its files: `(features, labels)` batches."""
-        return self._batches(split, batch_size).map(split_labels(self.schema), tf.data.AUTOTUNE)
+        return self._parsed(self._in_order(split, batch_size)).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def evaluation(self, batch_size: int, split: Split = "test") -> tf.data.Dataset:
         """A split with the keys of its rows: `(features, labels, keys)` batches.
@@ -71,18 +113,17 @@ class Data:
             taken = {name: row.pop(name) for name in keys}
             return *divide(row), taken
 
-        return self._batches(split, batch_size, keys).map(with_keys, tf.data.AUTOTUNE)
+        return self._parsed(self._in_order(split, batch_size), keys).map(with_keys, tf.data.AUTOTUNE)
 
     def rows(self, split: Split) -> int:
         """Rows of a split, as `stats.json` counts them."""
-        stats = json.loads((self.directory / "stats.json").read_text(encoding="utf-8"))
-        return sum(scenario["impressions"] for scenario in stats["splits"][split].values())
+        return sum(scenario["impressions"] for scenario in self.stats["splits"][split].values())
 
     def item_clicks(self, split: Split = "train") -> dict[bytes, tuple[int, int]]:
         """Each item's first-task positives and its impressions in a split, by its raw id."""
         task = self.schema.task_names[0]
         spec = {RAW_ITEM: tf.io.FixedLenFeature([], tf.string), task: tf.io.FixedLenFeature([], tf.int64)}
-        records = tf.data.TFRecordDataset(self._files(split), "GZIP", buffer_size=1 << 20).batch(_SHUFFLE_ROWS)
+        records = _records(self._files(split)).batch(_SHUFFLE_ROWS)
         counts = Counter(), Counter()
         for row in records.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE).as_numpy_iterator():
             for count, items in zip(counts, (row[RAW_ITEM][row[task] > 0], row[RAW_ITEM]), strict=True):
@@ -90,44 +131,75 @@ class Data:
         clicks, impressions = counts
         return {item: (clicks[item], shown) for item, shown in impressions.items()}
 
+    def read_through(self, split: Split) -> list[Shard]:
+        """What every file of a split holds. It reads all of them, so it is for when something is known to be wrong."""
+        return [_read_through(file) for file in self._files(split)]
+
+    def refuse_broken(self, split: Split) -> None:
+        """Names the file that cannot be read, after `tf.data` has told that there is one.
+
+        Raises:
+          InputError: a file breaks off, or there are more or fewer rows than `stats.json` counts.
+        """
+        shards = self.read_through(split)
+        for shard in shards:
+            if shard.broken:
+                expected = "whole records, as preprocess wrote them"
+                if split == "train":
+                    expected += "; train.skip_corrupt=true leaves out the rest of a broken file"
+                raise InputError(shard.file, f"a break after record {shard.records} ({shard.broken})", expected)
+        rows = sum(shard.records for shard in shards)
+        if rows != self.rows(split):
+            empty = "".join(f", none of them in {Path(shard.file).name}" for shard in shards if not shard.records)
+            raise InputError(self.directory / split, f"{rows} rows{empty}", f"{self.rows(split)}, as stats.json says")
+
     def _files(self, split: Split) -> list[str]:
         files = sorted(str(path) for path in (self.directory / split).glob("*.tfrecord.gz"))
         if not files:
             raise InputError(self.directory / split, "no *.tfrecord.gz", "the split that preprocess wrote")
         return files
 
-    def _batches(
-        self,
-        split: Split,
-        batch_size: int,
-        keys: dict[str, tf.io.FixedLenFeature] | None = None,
-        seed: int | None = None,
-    ) -> tf.data.Dataset:
-        """Parsed batches. Rows are shuffled where there is a seed.
-
-        Batches are formed inside a shard, which spares an interleave of single records. Shards hold rows at
-        random, so a batch of one shard is as mixed as any.
-        """
+    def _in_order(self, split: Split, batch_size: int) -> tf.data.Dataset:
+        """Batches `[B]` of serialized rows. They are formed inside a file: interleaving single records is slow."""
         files = self._files(split)
-        spec = {**_parse_spec(self.schema), **(keys or {})}
-        shards = tf.data.Dataset.from_tensor_slices(files)
-        if seed is not None:
-            shards = shards.shuffle(len(files), seed=seed)
-        # `Dataset.shuffle` inside an interleave would start from its seed in every epoch: the same order each time.
-        seeds = tf.data.Dataset.random(seed or 0, rerandomize_each_iteration=True)
-
-        def batches_of(shard: tf.Tensor, shard_seed: tf.Tensor) -> tf.data.Dataset:
-            records = tf.data.TFRecordDataset(shard, compression_type="GZIP", buffer_size=1 << 20)
-            if seed is None:
-                return records.batch(batch_size)
-            blocks = records.batch(_SHUFFLE_ROWS)
-            mixed = blocks.map(lambda block: tf.random.experimental.stateless_shuffle(block, [shard_seed, 0]))
-            return mixed.rebatch(batch_size)
-
-        batches = tf.data.Dataset.zip((shards, seeds)).interleave(
-            batches_of, cycle_length=min(4, len(files)), num_parallel_calls=tf.data.AUTOTUNE
+        return tf.data.Dataset.from_tensor_slices(files).interleave(
+            lambda file: _records(file).batch(batch_size),
+            cycle_length=min(_OPEN_SHARDS, len(files)),
+            num_parallel_calls=tf.data.AUTOTUNE,
         )
-        parsed = batches.map(functools.partial(_parse, spec=spec, schema=self.schema), tf.data.AUTOTUNE)
+
+    def _shuffled(self, batch_size: int, seed: int, skip_corrupt: bool, epoch: tf.Tensor) -> tf.data.Dataset:
+        """Batches `[B]` of serialized rows of the training split.
+
+        Files come in a random order. Each is shuffled in blocks of rows, and its batches alternate with those of the
+        other files that are open. Files hold rows at random, so a batch of one file is as mixed as any.
+        """
+        files, fold_in = self._files("train"), tf.random.experimental.stateless_fold_in
+        of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), of_epoch)
+
+        def batches_of(file: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
+            key = fold_in(of_epoch, shard)
+
+            def shuffle(block: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+                return tf.random.experimental.stateless_shuffle(rows, fold_in(key, block))
+
+            records = _records(file).ignore_errors() if skip_corrupt else _records(file)
+            return records.batch(_SHUFFLE_ROWS).enumerate().map(shuffle).rebatch(batch_size)
+
+        shards = tf.data.Dataset.from_tensor_slices((tf.gather(files, order), order))
+        batches = shards.interleave(
+            batches_of,
+            cycle_length=min(_OPEN_SHARDS, len(files)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return batches.rebatch(batch_size)  # a file's last batch is filled up from the next one's
+
+    def _parsed(self, batches: tf.data.Dataset, keys: Spec | None = None) -> tf.data.Dataset:
+        """Batches of what the rows hold, made ahead."""
+        spec = row_spec(self.schema) | (keys or {})
+        parsed = batches.map(functools.partial(parse, spec=spec, schema=self.schema), tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         return parsed.prefetch(tf.data.AUTOTUNE).with_options(options)
@@ -137,12 +209,15 @@ def open_data(directory: str | Path) -> Data:
     """Opens what `usr-tf preprocess --out DIRECTORY` wrote.
 
     Raises:
-      InputError: the directory is not there, or was not written to its end.
+      InputError: the directory is not there, was not written to its end, or has rows of another format.
     """
     directory = Path(directory)
     if not (directory / SUCCESS).exists():
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf preprocess` finished")
-    return Data(directory, load_schema(directory / "schema.yaml"))
+    data = Data(directory, load_schema(directory / "schema.yaml"))
+    if data.stats.get("format") != ROW_FORMAT:
+        raise InputError(directory, "rows of an earlier version", "those of this one: run `usr-tf preprocess` again")
+    return data
 
 
 def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
@@ -157,6 +232,21 @@ def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
     return sizes | {name: sizes[feature.shares] for name, feature in schema.features.items() if feature.shares}
 
 
+def _records(files: str | Sequence[str] | tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(files, compression_type="GZIP", buffer_size=1 << 20)
+
+
+def _read_through(file: str) -> Shard:
+    def count(records: tf.data.Dataset) -> int:
+        return int(records.reduce(0, lambda total, _: total + 1))
+
+    try:
+        return Shard(file, count(_records(file)), None)
+    except tf.errors.DataLossError as error:
+        reason = re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", error.message)  # the name of the operation
+        return Shard(file, count(_records(file).ignore_errors()), reason)
+
+
 def split_labels(schema: Schema):
     """A function from a parsed row batch to `(features, labels)`, labels float32 `[B]`."""
 
@@ -165,43 +255,3 @@ def split_labels(schema: Schema):
         return row, labels
 
     return divide
-
-
-def densify(transformed: Features, schema: Schema) -> Features:
-    """Transformed features as the model takes them: lists dense, 0 where they are shorter.
-
-    `[B]` ids and numbers stay; lists become `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`.
-    """
-    dense: Features = {}
-    for name, values in transformed.items():
-        if isinstance(values, tf.SparseTensor):
-            values = tf.sparse.to_dense(values)
-        elif isinstance(values, tf.RaggedTensor):
-            values = values.to_tensor()
-        dense[name] = values
-    for name in schema.history_columns:
-        width = schema.history_width(name)
-        if width:
-            shape = tf.shape(dense[name])
-            dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // width, width])
-    return dense
-
-
-def _parse_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]:
-    spec: dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature] = {SCENARIO: tf.io.FixedLenFeature([], tf.string)}
-    for name, feature in schema.features.items():
-        if feature.type == "numeric":
-            spec[name] = tf.io.FixedLenFeature([], tf.float32)
-        elif feature.is_list:
-            spec[name] = tf.io.RaggedFeature(tf.int64)
-        else:
-            spec[name] = tf.io.FixedLenFeature([], tf.int64)
-    spec |= {name: tf.io.RaggedFeature(tf.int64) for name in schema.history_columns}
-    return spec | {name: tf.io.FixedLenFeature([], tf.int64) for name in schema.label_names}
-
-
-def _parse(records: tf.Tensor, spec: dict, schema: Schema) -> Features:
-    row = densify(tf.io.parse_example(records, spec), schema)
-    names = tf.constant(schema.scenarios)
-    row[SCENARIO] = tf.argmax(tf.equal(row[SCENARIO][:, tf.newaxis], names), axis=1, output_type=tf.int32)
-    return row

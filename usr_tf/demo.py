@@ -23,6 +23,7 @@ from usr_tf.run import Run, open_run
 from usr_tf.schema import ITEM
 from usr_tf.train import train
 
+_SETTINGS = ("train.epochs=3", "train.batch_size=256", "embedding_spread=0.3")  # each id is seen hundreds of times
 _PARITY = 1e-5
 """How far a served probability may lie from the offline one."""
 
@@ -48,7 +49,7 @@ def demo(out: str | Path, impressions: int) -> None:
     console.print(describe(preprocess(str(logs), str(data_dir), progress=True)))
     data = open_data(data_dir)
     step(f"train → {run_dir}")
-    train(data, run_dir, load_config(overrides=["train.epochs=3", "train.batch_size=256"]), verbose=2)
+    train(data, run_dir, load_config(overrides=_SETTINGS))
     run = open_run(run_dir)
     step(f"evaluate → {report}/report.html")
     console.print(format_table(*evaluate(run, data, report)))

@@ -1,28 +1,40 @@
 """From ids and numbers to the vectors that the rest of the model reads."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.data import Features
-from usr_tf.schema import AGE_BUCKETS, Feature, Schema, history_column, parse_schema
+from usr_tf.layers.folding import fold
+from usr_tf.schema import AGE_BUCKETS, Schema, history_column, parse_schema
+
+
+class Place(NamedTuple):
+    """Where a feature's vectors stand: its id i ≥ 1 is row `before + i` of the table of its width."""
+
+    width: int
+    before: int
+    ids: int
+    """Its highest id: that many rows are its own."""
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class FeatureEmbedding(keras.layers.Layer):
-    """An embedding table for each feature with ids of its own; a history shares its candidate's.
+    """Features of the same width share a table, each with rows of its own; a history shares its candidate's.
 
-    Id 0, a missing value or padding, is the zero vector. Lists and texts are the mean of their values. A
-    numeric feature is itself, one wide.
+    So a batch has few gathers, and its sparse update one pass a table: ids are told apart once for all of the features.
+    Row 0 of every table is the zero vector: id 0, a missing value or padding, of all features. It gets no gradient.
+    Lists and texts are the mean of their values. A numeric feature is itself, one wide.
 
     Args:
       schema: Names, groups and types of the features.
-      vocabulary_sizes: Ids of each feature that has any.
+      vocabulary_sizes: Ids of each feature that has any, 0 included.
       size: Width of an embedding where the schema gives none.
       describe: What tells an action of the history from its item: any of `action`, `scenario`, `age` and
         `position`, its place counted from the newest, which is 1.
+      spread: Standard deviation of the tables' first values.
     """
 
     def __init__(
@@ -31,33 +43,59 @@ class FeatureEmbedding(keras.layers.Layer):
         vocabulary_sizes: Mapping[str, int],
         size: int,
         describe: Sequence[str] = ("action", "scenario", "age"),
+        spread: float = 0.05,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        missing = {name for name, feature in schema.features.items() if feature.type != "numeric"} - set(
-            vocabulary_sizes
-        )
+        with_ids = [name for name, feature in schema.features.items() if feature.type != "numeric"]
+        missing = set(with_ids) - set(vocabulary_sizes)
         if missing:
             raise ValueError(f"`vocabulary_sizes` must hold every feature with ids. Received none for: {missing}")
+        if spread <= 0:
+            raise ValueError(f"`spread` must be above 0. Received: {spread}")
         self.schema, self.vocabulary_sizes, self.size = schema, dict(vocabulary_sizes), size
-        self._tables = {
-            name: keras.layers.Embedding(self.vocabulary_sizes[name], self.width(name), _initializer(), name=name)
-            for name, feature in schema.features.items()
-            if feature.type != "numeric" and not feature.shares
+        self.spread = spread
+        kinds = {
+            "action": len(schema.history.actions) + 1,
+            "scenario": len(schema.scenarios) + 1,
+            "age": AGE_BUCKETS + 1,
+            "position": schema.history.max_length + 1,
         }
-        values = {
-            "action": len(schema.history.actions),
-            "scenario": len(schema.scenarios),
-            "age": AGE_BUCKETS,
-            "position": schema.history.max_length,
-        }
-        unknown = set(describe) - set(values)
+        unknown = set(describe) - set(kinds)
         if unknown:
-            raise ValueError(f"`describe` must hold names of {list(values)}. Received: {unknown}")
+            raise ValueError(f"`describe` must hold names of {list(kinds)}. Received: {unknown}")
         self.describe = list(describe)
-        self._described = {
-            name: keras.layers.Embedding(values[name] + 1, self.item_width, name=history_column(name))
-            for name in (describe if schema.history_columns else ())
+        self._kinds = {name: kinds[name] for name in describe} if schema.history_columns else {}
+
+        rows: dict[int, int] = {}  # of each width's table, so far
+        self.places: dict[str, Place] = {}
+        """Of each feature with ids; features that share ids have the same."""
+        for name in sorted(with_ids, key=lambda name: bool(schema.features[name].shares)):  # owners first
+            width = self.width(name)
+            if schema.features[name].shares:
+                self.places[name] = self.places[schema.owner(name)]
+                continue
+            place = Place(width, rows.get(width, 1) - 1, self.vocabulary_sizes[name] - 1)
+            self.places[name], rows[width] = place, place.before + place.ids + 1
+        self.tables = {
+            # In mixed precision, rows are cast once they are gathered, and never the whole table.
+            str(width): self.add_weight(
+                name=f"table_{width}",
+                shape=(count, width),
+                initializer=_zero_row_first(spread),
+                experimental_autocast=False,
+            )
+            for width, count in rows.items()
+        }
+        """By width."""
+        self._descriptions = {
+            name: self.add_weight(
+                name=history_column(name),
+                shape=(count, self.item_width),
+                initializer="uniform",
+                experimental_autocast=False,
+            )
+            for name, count in self._kinds.items()
         }
 
     def width(self, name: str) -> int:
@@ -67,45 +105,76 @@ class FeatureEmbedding(keras.layers.Layer):
 
     @property
     def item_width(self) -> int:
-        """Width of `item` and of an action of `history`, d."""
+        """Width of an item as a history holds it, and of an action of `history`, d."""
         return sum(self.width(name) for name in self.schema.history_features)
 
-    def call(self, features: Features, names: Iterable[str]) -> dict[str, tf.Tensor]:
-        """The vectors `[B, width]` of the features `names`."""
-        return {name: self._embed(features[name], name, self.schema.features[name]) for name in names}
-
-    def item(self, embedded: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """`[B, d]`: the candidate as a history would hold it, from what `call` returns."""
-        return tf.concat([embedded[name] for name in self.schema.history_features], axis=-1)
+    def call(self, features: Features, names: Iterable[str]) -> tf.Tensor:
+        """`[B, w]`: the vectors of `names` side by side: single values, table by table, then lists, then numbers."""
+        return self._side_by_side({name: features[name] for name in names})
 
     def history(self, features: Features) -> tuple[tf.Tensor, tf.Tensor]:
         """`[B, L, d]` of the user's actions, and bool `[B, L]`: which of them are real.
 
-        An action is its item plus a learned vector for each of the layer's `describe`.
+        An action is its item, as `call` gives the history's features, plus a learned vector for each of the layer's
+        `describe`.
         """
+        real = tf.not_equal(features[history_column("age")], 0)
+        items = self._side_by_side({name: features[history_column(name)] for name in self.schema.history_features})
+        return (items + self._describe(features, real) if self._kinds else items), real
 
-        def column(name: str) -> tf.Tensor:
-            return features[history_column(name)]
+    def _side_by_side(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """`[..., w]` of ids and numbers `[...]`, and of lists of ids `[..., n]`."""
+        kinds = {name: self.schema.features[name] for name in values}
+        single = [name for name, kind in kinds.items() if kind.type != "numeric" and not kind.is_list]
+        parts = []
+        for width in dict.fromkeys(self.places[name].width for name in single):
+            names = [name for name in single if self.places[name].width == width]
+            vectors = self._look_up(tf.stack([values[name] for name in names], axis=-1), names)
+            parts.append(tf.reshape(vectors, tf.concat([tf.shape(vectors)[:-2], [len(names) * width]], axis=0)))
+            parts[-1] = tf.ensure_shape(parts[-1], [*vectors.shape[:-2], len(names) * width])
+        for name in (name for name, kind in kinds.items() if kind.is_list):
+            count = tf.math.count_nonzero(values[name], axis=-1, keepdims=True, dtype=self.compute_dtype)
+            total = tf.reduce_sum(self._look_up(values[name], [name]), axis=-2)
+            parts.append(tf.math.divide_no_nan(total, count))
+        numbers = [values[name] for name, kind in kinds.items() if kind.type == "numeric"]
+        if numbers:
+            parts.append(tf.cast(tf.stack(numbers, axis=-1), self.compute_dtype))
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
-        items = [self._embed(column(name), name, self.schema.features[name]) for name in self.schema.history_features]
-        vectors, real = tf.concat(items, axis=-1), tf.not_equal(column("age"), 0)
-        for name, table in self._described.items():
-            vectors += table(self._from_newest(real) if name == "position" else column(name))
-        return vectors, real
+    def _look_up(self, ids: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+        """`[..., n, width]` of ids `[..., n]`, whose last axis are `names` of one width, or one name's list."""
+        table = self.tables[str(self.places[names[0]].width)]
+        # 32 bits are told apart in two thirds of the time that 64 take.
+        kind = tf.int32 if table.shape[0] <= tf.int32.max else tf.int64
+        before = tf.constant([self.places[name].before for name in names], kind)
+        ids = tf.cast(ids, kind)
+        rows = tf.where(ids > 0, ids + before, 0)
+        vectors = tf.cast(tf.gather(table, rows), self.compute_dtype)
+        return _without_gradient_of_padding(vectors, rows)
+
+    def _describe(self, features: Features, real: tf.Tensor) -> tf.Tensor:
+        """`[B, L, d]`: the sum of each description's vector.
+
+        All combinations of descriptions are few, so they are added up first and looked up once.
+        """
+        place = tf.zeros_like(real, tf.int32)
+        for name, count in self._kinds.items():
+            value = self._from_newest(real) if name == "position" else features[history_column(name)]
+            place = place * count + tf.cast(value, tf.int32)
+        table = fold(self._every_description, *self._descriptions.values())
+        return tf.gather(tf.cast(table, self.compute_dtype), place)
+
+    def _every_description(self) -> tf.Tensor:
+        """`[n, d]`: the sums of every combination, the last of `describe` changing fastest."""
+        sums = tf.zeros([1, self.item_width])
+        for table in self._descriptions.values():
+            sums = tf.reshape(sums[:, tf.newaxis] + table, [-1, self.item_width])
+        return sums
 
     def _from_newest(self, real: tf.Tensor) -> tf.Tensor:
         """int32 `[B, L]`: 1 for the newest action, which stands last, and so on; 0 for padding."""
         real = tf.cast(real, tf.int32)
         return tf.minimum(tf.cumsum(real, axis=1, reverse=True), self.schema.history.max_length) * real
-
-    def _embed(self, values: tf.Tensor, name: str, feature: Feature) -> tf.Tensor:
-        if feature.type == "numeric":
-            return values[..., tf.newaxis]
-        real = tf.cast(tf.not_equal(values, 0), tf.float32)[..., tf.newaxis]
-        vectors = self._tables[self.schema.owner(name)](values) * real
-        if feature.is_list:
-            return tf.math.divide_no_nan(tf.reduce_sum(vectors, axis=-2), tf.reduce_sum(real, axis=-2))
-        return vectors
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -114,6 +183,7 @@ class FeatureEmbedding(keras.layers.Layer):
             "vocabulary_sizes": self.vocabulary_sizes,
             "size": self.size,
             "describe": list(self.describe),
+            "spread": self.spread,
         }
 
     @classmethod
@@ -121,10 +191,21 @@ class FeatureEmbedding(keras.layers.Layer):
         return cls(**{**config, "schema": parse_schema(config["schema"])})
 
 
-def _initializer() -> keras.initializers.Initializer:
-    """Wide enough that two vectors tell their ids apart from the first step on.
+@tf.custom_gradient
+def _without_gradient_of_padding(vectors: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """The vectors; on the way back, what would move row 0 is zero."""
 
-    With Keras' ±0.05, products of embeddings (attention, gates) start so near 0 that the first epochs do not move
-    them.
-    """
-    return keras.initializers.RandomNormal(stddev=0.3)
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return upstream * tf.cast(rows > 0, upstream.dtype)[..., tf.newaxis], None
+
+    return vectors, gradient
+
+
+def _zero_row_first(spread: float) -> Callable[..., tf.Tensor]:
+    """An initializer of tables: the zero row, then normal numbers."""
+    draw = keras.initializers.RandomNormal(stddev=spread)
+
+    def initialize(shape: Sequence[int], dtype: tf.DType | None = None) -> tf.Tensor:
+        return tf.concat([tf.zeros([1, shape[1]], dtype), draw([shape[0] - 1, shape[1]], dtype)], axis=0)
+
+    return initialize

@@ -29,8 +29,15 @@ def evaluate(
 
     Returns:
       What `metrics.json` and `details.json` hold.
+
+    Raises:
+      InputError: a file of the split is broken.
     """
-    predictions = predict(run.load_model(), data, split, progress=progress)
+    try:
+        predictions = predict(run.load_model(), data, split, progress=progress)
+    except tf.errors.DataLossError:
+        data.refuse_broken(split)
+        raise
     document = metrics_document(predictions, data.schema)
     details = details_document(predictions, data.schema, data.item_clicks(), replicates=replicates)
     write_report(

@@ -14,10 +14,10 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from usr_tf.data import Features, densify
 from usr_tf.errors import InputError
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
+from usr_tf.parsing import Features, densify
 from usr_tf.run import Run
 from usr_tf.schema import EXAMPLES_SUFFIX, Schema, history_column
 

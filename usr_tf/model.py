@@ -10,6 +10,7 @@ import tf_keras as keras
 from usr_tf.backbones import make_backbone
 from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
+from usr_tf.distribution import sum_over_replicas
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
@@ -71,7 +72,9 @@ class USRModel(tfrs.Model):
         usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
         self._label_names = schema.label_names if usr.glmt else schema.task_names
         self._request_features = (*schema.features_of("user"), *schema.features_of("context"))
-        self._candidate_features = tuple(schema.features_of("item"))
+        self._other_item_features = tuple(
+            name for name in schema.features_of("item") if name not in schema.history_features
+        )
         self._query_features = tuple(schema.features_of("query"))
         self._query_ids = tuple(name for name in self._query_features if schema.features[name].type != "numeric")
         self._has_history, history = bool(schema.history_columns), self.config.history
@@ -80,7 +83,9 @@ class USRModel(tfrs.Model):
         share = self.config.train.model_copy(update={"l2": self.config.train.l2 / self._replicas})
 
         size = self.config.embedding_size
-        self.embedding = FeatureEmbedding(schema, vocabulary_sizes, size, history.describe, name="embedding")
+        self.embedding = FeatureEmbedding(
+            schema, vocabulary_sizes, size, history.describe, self.config.embedding_spread, name="embedding"
+        )
         self._no_query = None
         if self._query_ids:
             width = sum(self.embedding.width(name) for name in self._query_features)
@@ -101,12 +106,18 @@ class USRModel(tfrs.Model):
             self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
         penalty = keras.regularizers.L2(share.l2) if share.l2 else None
-        self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, penalty, name="heads")
+        self.heads = GlobalLabelHeads(tasks, self._scenarios, usr.glmt, penalty, name="heads", dtype="float32")
         self.position_tower = None
         if self.config.position_tower.enabled:
             options = self.config.position_tower.model_dump(exclude={"enabled"})
-            self.position_tower = PositionTower(self._scenarios, tasks, usr.glmt, **options, name="position_tower")
+            self.position_tower = PositionTower(
+                self._scenarios, tasks, usr.glmt, **options, name="position_tower", dtype="float32"
+            )
         self._contrastive = self._make_contrastive_losses()
+        self.step = tf.Variable(
+            0, trainable=False, dtype=tf.int64, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        """Training steps so far."""
 
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
@@ -117,8 +128,13 @@ class USRModel(tfrs.Model):
         """A model for the rows of `data`."""
         return cls(data.schema, data.vocabulary_sizes, config)
 
-    def make_variables(self) -> None:
-        """Makes every variable now, which Keras would do at the first batch. Call it before weights are restored."""
+    def make_variables(self, seed: int | None = None) -> None:
+        """Makes every variable now, which Keras would do at the first batch. Call it before weights are restored.
+
+        Args:
+          seed: makes the weights that are born here the same for any number of replicas. Keras draws from a generator
+            for each thread, and each replica has a thread, so a seed set outside does not reach them.
+        """
         # No rows: moving statistics stay as they start.
         blank: Features = {SCENARIO: tf.zeros([0], tf.int32)}
         for name, feature in self.schema.features.items():
@@ -130,12 +146,19 @@ class USRModel(tfrs.Model):
         if self.position_tower:
             blank[POSITION] = tf.zeros([0], tf.int64)
         labels = {name: tf.zeros([0]) for name in self.schema.label_names}
+
+        def make() -> None:
+            if seed is not None:
+                keras.utils.set_random_seed((seed + 1) % 2**32)  # not what the tables, made before, were drawn from
+            self.compute_loss((blank, labels), training=True)
+
         # Through the strategy: metrics under several replicas can be updated within a replica alone.
-        tf.distribute.get_strategy().run(self.compute_loss, args=((blank, labels), True))
+        tf.distribute.get_strategy().run(make)
         self.reset_metrics()
 
-    def checkpoint(self) -> tf.train.Checkpoint:
-        """The weights alone, each part under its name: a metric more or less leaves old checkpoints readable."""
+    @property
+    def parts(self) -> dict[str, keras.layers.Layer | tf.Variable]:
+        """All that has weights, each part under its name."""
         parts = {
             "embedding": self.embedding,
             "scenario_embedding": self.scenario_embedding,
@@ -148,7 +171,11 @@ class USRModel(tfrs.Model):
             "position_tower": self.position_tower,
             **{f"{name}_contrastive": layer for name, layer in self._contrastive.items()},
         }
-        return tf.train.Checkpoint(**{name: part for name, part in parts.items() if part is not None})
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """The weights alone, each part under its name: a metric more or less leaves old checkpoints readable."""
+        return tf.train.Checkpoint(**self.parts)
 
     @property
     def table_variables(self) -> list[tf.Variable]:
@@ -181,13 +208,11 @@ class USRModel(tfrs.Model):
         inputs = self._read(features)
         requests = 1 if one_request else tf.shape(inputs.candidate)[0]
         views = self._generate(inputs, self._trigger(inputs.query, tf.fill([requests, 1], scenario)), one_request)
-        log_p = self._rank(inputs, views, scenario)
+        log_p = self._rank(inputs, views, scenario, one_request=one_request)
         return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p.scenario), axis=1), strict=True))
 
     def compute_loss(self, inputs: tuple[Features, Labels], training: bool = False) -> tf.Tensor:
-        """This replica's share of the batch's loss; the shares of equal parts add up to the mean.
-
-        Where the last batch of a shard leaves the replicas unequal parts, each part still counts the same.
+        """This replica's share of the batch's loss: the shares add up to the mean over the rows of all replicas.
 
         `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`. In training, a
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
@@ -200,18 +225,24 @@ class USRModel(tfrs.Model):
             if POSITION not in features:
                 found = "batches without `position`"
                 raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
-            bias = self.position_tower(scenario, features[POSITION])
+            bias = self.position_tower(scenario, features[POSITION], self._noise())
         log_p = self._rank(read, views, scenario, training, bias)
-        loss = self._task_losses(log_p, labels)
+        rows = tf.cast(tf.shape(scenario)[0], tf.float32)
+        all_rows = sum_over_replicas(rows)
+        loss = self._task_losses(log_p, labels, all_rows)
         if training and self._contrastive:
             loss += self._contrastive_losses(read)
         for task, auc in enumerate(self._auc):
             auc.update_state(labels[auc.task], tf.exp(log_p.scenario[:, task]), scenario)
-        self._terms["loss"].update_state(loss, tf.shape(scenario)[0])
-        return loss / self._replicas
+        # Counts as many rows as this replica has, though the loss is a share of everybody's.
+        self._terms["loss"].update_state(tf.math.divide_no_nan(loss * all_rows, rows), rows)
+        return loss
 
     def train_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
-        return self._logs(super().train_step(inputs))
+        logs = self._logs(super().train_step(inputs))
+        with tf.control_dependencies([logs["loss"]]):  # not where there was no batch left
+            self.step.assign_add(1)
+        return logs
 
     def test_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
         logs = self._logs(super().test_step(inputs))
@@ -224,6 +255,11 @@ class USRModel(tfrs.Model):
             del logs["regularization_loss"]
         return logs | {"loss": self._terms["loss"].result()}
 
+    def _noise(self) -> tf.Tensor:
+        """int64 `[2]`, what this step's random numbers are drawn from: a run that goes on draws the same ones."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.random.experimental.stateless_fold_in(tf.stack([self.config.seed, self.step]), replica)
+
     def _make_contrastive_losses(self) -> dict[str, ContrastiveLoss]:
         """A loss for each part that makes views and is asked to keep them apart."""
         usr, options = self.config.usr, self.config.usr.contrastive_loss
@@ -233,33 +269,31 @@ class USRModel(tfrs.Model):
         made = {"interest": self.interest_extractor, "features": self.feature_generator}
         chosen = options.model_dump(exclude={"ie_weight", "fg_weight", "feature_dropout", "anchors"})
         return {
-            name: ContrastiveLoss(**chosen, name=f"{name}_contrastive") for name in made if made[name] and weights[name]
+            name: ContrastiveLoss(**chosen, name=f"{name}_contrastive", dtype="float32")
+            for name in made
+            if made[name] and weights[name]
         }
 
     def _read(self, features: Features) -> "_Inputs":
         """Looks everything up, once."""
-        embedded = self.embedding(features, (*self._request_features, *self._candidate_features, *self._query_features))
-        candidate = _concat([embedded[name] for name in self._candidate_features])
-        history = self.embedding.history(features) if self._has_history else (None, None)
-        return _Inputs(
-            request=_concat([embedded[name] for name in self._request_features], like=candidate),
-            candidate=candidate,
-            query=self._query(features, embedded),
-            item=self.embedding.item(embedded) if self._has_history else None,
-            history=history[0],
-            mask=history[1],
-        )
+        history, mask = self.embedding.history(features) if self._has_history else (None, None)
+        item = self.embedding(features, self.schema.history_features) if self._has_history else None
+        others = self.embedding(features, self._other_item_features) if self._other_item_features else None
+        candidate = _concat([part for part in (item, others) if part is not None])
+        request = self.embedding(features, self._request_features) if self._request_features else candidate[:, :0]
+        return _Inputs(request, candidate, self._query(features), item, history, mask)
 
-    def _query(self, features: Features, embedded: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+    def _query(self, features: Features) -> tf.Tensor | None:
         """`[R, dq]`: the query's vectors, or the learned "no query" vector where a row has none."""
         if not self._query_features:
             return None
-        query = _concat([embedded[name] for name in self._query_features])
+        query = self.embedding(features, self._query_features)
         if self._no_query is None:
             return query
         ids = [features[name] for name in self._query_ids]
         present = [tf.reduce_any(value != 0, axis=-1) if len(value.shape) == 2 else value != 0 for value in ids]
-        return tf.where(tf.reduce_any(present, axis=0)[:, tf.newaxis], query, self._no_query)
+        no_query = tf.cast(self._no_query, query.dtype)
+        return tf.where(tf.reduce_any(present, axis=0)[:, tf.newaxis], query, no_query)
 
     def _trigger(self, query: tf.Tensor | None, views: tf.Tensor) -> tf.Tensor | None:
         """`[R, V, t]`: the triggers of the scenarios `views [R, V]`; None where no part reads them."""
@@ -274,15 +308,15 @@ class USRModel(tfrs.Model):
         if self.feature_generator:
             request, candidate = self.feature_generator((inputs.request, inputs.candidate), trigger)
         else:  # the same in every view
-            request, candidate = inputs.request[:, tf.newaxis], inputs.candidate[:, tf.newaxis]
+            request, candidate = tf.expand_dims(inputs.request, 1), tf.expand_dims(inputs.candidate, 1)
         interest = None
         if self.interest_extractor:
             extract = self.interest_extractor.serve if one_request else self.interest_extractor
             interest = extract(inputs.item, inputs.history, inputs.mask, trigger)
-            interest = interest[:, tf.newaxis] if one_request else interest
+            interest = tf.expand_dims(interest, 1) if one_request else interest
         elif self.din:
             pool = self.din.serve if one_request else self.din
-            interest = pool(inputs.item, inputs.history, inputs.mask)[:, tf.newaxis]
+            interest = tf.expand_dims(pool(inputs.item, inputs.history, inputs.mask), 1)
         return Views(request, candidate, interest)
 
     def _rank(
@@ -292,36 +326,40 @@ class USRModel(tfrs.Model):
         scenario: Scenario,
         training: bool = False,
         bias: LogitBias | None = None,
+        one_request: bool = False,
     ) -> LogProbabilities:
         """Log probabilities `[B, T]` from one view a row."""
-        request, candidate = [], [views.candidate[:, 0]]
+        request, candidate = [], [tf.squeeze(views.candidate, axis=1)]
         per_candidate = self.feature_generator and self.feature_generator.condition == "trigger_and_features"
-        (candidate if per_candidate else request).append(views.request[:, 0])
+        (candidate if per_candidate else request).append(tf.squeeze(views.request, axis=1))
         if inputs.query is not None:
             request.append(inputs.query)
         if views.interest is not None:
-            pooled = views.interest[:, 0]
+            pooled = tf.squeeze(views.interest, axis=1)
             candidate.append(pooled)
         elif self._has_history:
-            real = tf.cast(inputs.mask, tf.float32)[..., tf.newaxis]
-            pooled = tf.math.divide_no_nan(tf.reduce_sum(inputs.history * real, axis=1), tf.reduce_sum(real, axis=1))
+            real = tf.cast(inputs.mask, inputs.history.dtype)
+            share = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
+            pooled = tf.linalg.matvec(inputs.history, share, transpose_a=True)
             request.append(pooled)
         if self.interest_extractor or (self._has_history and self.config.history.product):
             candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
-        together = _concat(candidate)
-        hidden = self.backbone(_concat(request, like=together), together, scenario, training=training)
+        if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
+            request, candidate = [*request, *candidate], []
+        together = _concat(candidate or request)
+        request, candidate = _concat(request, like=together), _concat(candidate, like=together)
+        hidden = self.backbone(request, candidate, scenario, training=training)
         bias = bias or LogitBias(None, None)
-        own = [logit for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
+        own = [tf.cast(logit, tf.float32) for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
         return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)
 
-    def _task_losses(self, log_p: LogProbabilities, labels: Labels) -> tf.Tensor:
+    def _task_losses(self, log_p: LogProbabilities, labels: Labels, all_rows: tf.Tensor) -> tf.Tensor:
         losses = binary_cross_entropy(
             _side_by_side(log_p), tf.stack([labels[name] for name in self._label_names], axis=1)
         )
-        rows = tf.shape(losses)[0]
         for name, values in zip(self._label_names, tf.unstack(losses, axis=1), strict=True):
             self._terms[f"{name}_loss"].update_state(values)
-        mean = tf.math.divide_no_nan(tf.reduce_sum(losses, axis=0), tf.cast(rows, tf.float32))
+        mean = tf.math.divide_no_nan(tf.reduce_sum(losses, axis=0), all_rows)
         tasks = len(self.schema.tasks)
         self._terms["nll"].update_state(tf.reduce_sum(losses[:, :tasks], axis=1))
         return tf.reduce_sum(mean[:tasks]) + self.config.usr.global_weight * tf.reduce_sum(mean[tasks:])
@@ -337,9 +375,12 @@ class USRModel(tfrs.Model):
         augmented = None
         if options.variant == "augmented":
             values = {name: getattr(inputs, name) for name in ("request", "candidate", "item", "history")}
+            noise = self._noise()
             dropped = {
-                name: tf.nn.dropout(value, options.feature_dropout)
-                for name, value in values.items()
+                name: tf.nn.experimental.stateless_dropout(
+                    value, options.feature_dropout, tf.random.experimental.stateless_fold_in(noise, number)
+                )
+                for number, (name, value) in enumerate(values.items())
                 if value is not None
             }
             augmented = self._generate(inputs._replace(**dropped), trigger)
@@ -350,9 +391,10 @@ class USRModel(tfrs.Model):
             z, positive = (part and _vectors(part, name) for part in (views, augmented))
             with_history = tf.reduce_any(inputs.mask, axis=1) if name == "interest" else None
             summed: SummedLoss = self._contrastive[name](z, positive, with_history)
-            mean = tf.math.divide_no_nan(summed.total, summed.count)
-            self._terms[f"{name}_contrastive"].update_state(mean, summed.count)
-            total += weight * mean
+            self._terms[f"{name}_contrastive"].update_state(
+                tf.math.divide_no_nan(summed.total, summed.count), summed.count
+            )
+            total += weight * tf.math.divide_no_nan(summed.total, sum_over_replicas(summed.count))
         return total
 
 

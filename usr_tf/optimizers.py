@@ -3,6 +3,7 @@
 Adam moves every row of a table in every step, O(vocabulary); Adagrad touches the rows of the batch alone.
 """
 
+import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
@@ -19,3 +20,17 @@ def make_optimizer(model: USRModel, config: Train) -> keras.optimizers.legacy.Op
     return tfrs.experimental.optimizers.CompositeOptimizer(
         [(adagrad, lambda: model.table_variables), (adam, lambda: model.dense_variables)]
     )
+
+
+def make_state(optimizer: tfrs.experimental.optimizers.CompositeOptimizer, model: USRModel) -> None:
+    """Makes the variables of `make_optimizer(model, …)` now, once the model has its own.
+
+    Keras would make them in the first step, whose trace is of no use afterwards.
+    """
+    for part, variables in zip(optimizer.optimizers, trained_variables(model), strict=True):
+        part._create_all_weights(variables)
+
+
+def trained_variables(model: USRModel) -> tuple[list[tf.Variable], list[tf.Variable]]:
+    """What each part of `make_optimizer(model, …)` trains."""
+    return model.table_variables, model.dense_variables

@@ -38,7 +38,7 @@ class Run:
 
     @property
     def latest(self) -> Path:
-        """Folder of the newest epoch's checkpoint, from which an interrupted run goes on."""
+        """Folder of the newest checkpoints, from which an interrupted run goes on."""
         return self.directory / "checkpoints" / "latest"
 
     def make_model(self) -> USRModel:
@@ -74,9 +74,10 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     run = Run(directory, config, data.schema)
     settings = directory / "config.yaml"
     if settings.exists():
-        if load_config(settings) != config:
+        if not load_config(settings).learns_as(config):
             raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
         _check_same(run, data)
+        replace_text(settings, config.to_yaml())
         return run
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,12 @@ USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "
 ACTION, POSITION = "action", "position"
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 """Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
+IDS, NUMBERS, HISTORY = "ids", "numbers", "history"
+"""Columns of a training row that hold many features, for what a row costs to read is columns rather than values:
+`id_features` in their order, `number_features` in theirs, and the history action after action, each one's values in the
+order of `history_columns`. Lists, texts, labels and keys have a column of their own."""
+ROW_FORMAT = 2
+"""Tells rows that have these columns, in `stats.json`, from those that had one for each feature."""
 EXAMPLES_SUFFIX = "_examples"
 """`<scenario>_examples` is the signature of serialized rows beside the one of the scenario's name."""
 RESERVED_SCENARIOS = ("serving_default", "overall")
@@ -32,7 +38,7 @@ SUCCESS = "_SUCCESS"
 TABLES = ("impressions", "actions", "items", "users")
 """Tables of a log directory."""
 OPTIONAL_TABLES = ("users",)
-RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
+RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION, IDS, NUMBERS, HISTORY)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -245,6 +251,21 @@ class Schema(_Strict):
         return (*self.task_names, *(global_label(task) for task in self.task_names))
 
     @property
+    def id_features(self) -> tuple[str, ...]:
+        """Features with one id a row."""
+        return tuple(name for name, feature in self.features.items() if feature.type == "categorical")
+
+    @property
+    def number_features(self) -> tuple[str, ...]:
+        """Features with one number a row."""
+        return tuple(name for name, feature in self.features.items() if feature.type == "numeric")
+
+    @property
+    def list_features(self) -> tuple[str, ...]:
+        """Features with any number of ids a row."""
+        return tuple(name for name, feature in self.features.items() if feature.is_list)
+
+    @property
     def history_features(self) -> tuple[str, ...]:
         """Features that each action of the history carries; none when there is no history."""
         return tuple(name for name, feature in self.features.items() if feature.in_history and self.history.actions)
@@ -261,6 +282,11 @@ class Schema(_Strict):
         """Places that each action takes in a history column: the `length` of a list feature; None for one value."""
         feature = self.features.get(column.removeprefix(history_column("")))
         return feature.length if feature is not None and feature.is_list else None
+
+    @property
+    def history_places(self) -> tuple[int, ...]:
+        """Places that each of `history_columns` takes of an action in the column `history`."""
+        return tuple(self.history_width(name) or 1 for name in self.history_columns)
 
     def features_of(self, *groups: Group) -> dict[str, Feature]:
         """The features of these groups, in the order of the file."""

@@ -1,75 +1,164 @@
-"""Training: `model.fit` with early stopping, the best checkpoint, and going on after an interruption."""
+"""Training: `model.fit` epoch by epoch, from wherever an earlier try was cut off."""
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from usr_tf.config import Config, Train
+from usr_tf.checkpoints import Checkpoints, newest_checkpoint, writing
+from usr_tf.config import Config
 from usr_tf.data import Data
+from usr_tf.distribution import default_strategy, is_chief, writable_directory
+from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.files import replace_text
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
-from usr_tf.run import Run, create_run
-from usr_tf.schema import SUCCESS
+from usr_tf.optimizers import make_optimizer, make_state
+from usr_tf.precision import computing_in
+from usr_tf.progress import Progress
+from usr_tf.run import Run, create_run, open_run
+from usr_tf.schema import SCENARIO, SUCCESS
+from usr_tf.tensorboard import TensorBoardLog
+from usr_tf.warm_start import warm_start
 
 _LOG = logging.getLogger(__name__)
 
 
 def train(
-    data: Data, out: str | Path, config: Config, strategy: tf.distribute.Strategy | None = None, verbose: int = 1
+    data: Data, out: str | Path, config: Config, strategy: tf.distribute.Strategy | None = None, verbose: bool = True
 ) -> dict:
-    """Trains a model and leaves the run in `out`. Called again on an unfinished run, it goes on after its last epoch.
+    """Trains a model and leaves the run in `out`. Called again on an unfinished run, it goes on where it was cut off.
 
     Args:
-      strategy: by default one replica a GPU, or TensorFlow's default without any.
-      verbose: as for `model.fit`.
+      strategy: by default one replica a GPU, on all workers that `TF_CONFIG` names. Workers but the chief write to a
+        temporary directory.
+      verbose: whether standard error shows how far it is.
 
     Returns:
       What the run's `metrics.json` holds: the figures of the best epoch on the validation split.
 
     Raises:
-      InputError: `out` is taken, or no metric has the name `config.train.monitor`.
+      InputError: `out` is taken or cannot be written, no metric has the name `config.train.monitor`, a file of the data
+        is broken, or a loss is NaN or infinite.
     """
     config = config.model_copy(update={"data": str(data.directory.resolve())})
-    keras.utils.set_random_seed(config.seed)
-    strategy = strategy or default_strategy()
+    strategy = strategy or default_strategy(config.train.weights_on)
     _LOG.info("%d replicas in sync", strategy.num_replicas_in_sync)
-    with strategy.scope():
+    with writable_directory(Path(out), strategy) as directory:
+        return _train(data, directory, config, strategy, verbose and is_chief(strategy))
+
+
+def _train(data: Data, out: Path, config: Config, strategy: tf.distribute.Strategy, verbose: bool) -> dict:
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope(), computing_in(config.train.precision):
         model = USRModel.from_data(data, config)
+        model.make_variables(config.seed)
         optimizer = make_optimizer(model, config.train)
+        make_state(optimizer, model)
     model.compile(optimizer=optimizer)
     _check_monitor(config.train.monitor, model)
-    run = create_run(Path(out), data, config)
-    valid = data.validation(config.train.batch_size) if data.rows("valid") else None
-    checkpoints = Checkpoints(run, model, optimizer, config.train, validated=valid is not None)
-    model.fit(
-        data.training(config.train.batch_size, config.seed, config.position_tower.enabled),
-        validation_data=valid,
-        epochs=config.train.epochs,
-        initial_epoch=checkpoints.restore(),
-        callbacks=[
-            checkpoints,
-            keras.callbacks.TensorBoard(str(run.directory / "logs"), write_graph=False, profile_batch=0),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-        verbose=verbose,
-    )
-    document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
-    replace_text(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
-    (run.directory / SUCCESS).touch()
+    run = create_run(out, data, config)
+    with TensorBoardLog(run.directory / "logs", config) as log, _named_errors(run, data):
+        _fit(run, data, model, optimizer, log, verbose)
+        document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
+        log.finish(document, int(optimizer.iterations.numpy()))
+    with writing(run.directory):
+        replace_text(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
+        (run.directory / SUCCESS).touch()
     return document
 
 
-def default_strategy() -> tf.distribute.Strategy:
-    """One replica a GPU; TensorFlow's default strategy where there is none."""
-    return tf.distribute.MirroredStrategy() if tf.config.list_logical_devices("GPU") else tf.distribute.get_strategy()
+def _fit(
+    run: Run,
+    data: Data,
+    model: USRModel,
+    optimizer: keras.optimizers.Optimizer,
+    log: TensorBoardLog,
+    verbose: bool,
+) -> None:
+    """Trains to the end, from where an earlier try was cut off: a `fit` for each epoch, since each has its order."""
+    config = run.config.train
+    rows = _rows_left(data) if config.skip_corrupt else data.rows("train")
+    valid = data.validation(config.batch_size) if data.rows("valid") else None
+    batches = -(-rows // config.batch_size)
+    checkpoints = Checkpoints(run, model, optimizer, config, validated=valid is not None, batches=batches)
+    if not checkpoints.restore() and config.warm_start:
+        warm_start(model, optimizer, run, open_run(config.warm_start))
+    callbacks: list[keras.callbacks.Callback] = [checkpoints, log]
+    with contextlib.ExitStack() as shown:
+        if verbose:
+            progress = Progress(config.epochs, batches, config.batch_size, checkpoints.batch)
+            callbacks.append(shown.enter_context(progress))
+        while not checkpoints.done:
+            model.fit(
+                training_batches(run.config, data, checkpoints.epoch, checkpoints.batch),
+                validation_data=valid,
+                initial_epoch=checkpoints.epoch,
+                epochs=checkpoints.epoch + 1,
+                callbacks=callbacks,
+                verbose=0,
+            )
+
+
+def training_batches(config: Config, data: Data, epoch: int, skip: int = 0) -> tf.data.Dataset:
+    """What a run trains on in an epoch, without its first `skip` batches."""
+    return data.training(
+        config.train.batch_size,
+        config.seed,
+        config.position_tower.enabled,
+        epoch=epoch,
+        skip=skip,
+        skip_corrupt=config.train.skip_corrupt,
+    )
+
+
+def _rows_left(data: Data) -> int:
+    """Rows of the training split that can be read; warns of all others."""
+    shards, rows = data.read_through("train"), data.rows("train")
+    left = sum(shard.records for shard in shards)
+    for shard in shards:
+        if shard.broken:
+            _LOG.warning("%s: leaving out what follows record %d (%s)", shard.file, shard.records, shard.broken)
+    if left != rows:
+        _LOG.warning("%s: %d of %d rows cannot be read and are left out", data.directory / "train", rows - left, rows)
+    return left
+
+
+@contextlib.contextmanager
+def _named_errors(run: Run, data: Data) -> Iterator[None]:
+    """Makes one line of a broken file and of losses that are no numbers."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
+        for split in ("train", "valid"):
+            data.refuse_broken(split)
+        raise
+    except NotFiniteError as error:
+        where = f"{run.directory}: epoch {error.epoch + 1}, batch {error.batch + 1}"
+        batch = _describe(training_batches(run.config, data, error.epoch, error.batch), data)
+        newest = newest_checkpoint(run)
+        left = f"{Path(newest).name} is the last good checkpoint" if newest else "there is no good checkpoint yet"
+        expected = f"finite losses: look at these rows, or lower the learning rates; {left}"
+        raise InputError(where, f"{', '.join(error.names)} NaN or infinite ({batch})", expected) from error
+
+
+def _describe(batches: tf.data.Dataset, data: Data) -> str:
+    """What the first of these batches holds: rows of each scenario, and numbers that are none."""
+    features, _ = next(batches.as_numpy_iterator())
+    rows = np.bincount(features[SCENARIO], minlength=len(data.schema.scenarios))
+    told = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
+    for name, feature in data.schema.features.items():
+        bad = np.count_nonzero(~np.isfinite(features[name])) if feature.type == "numeric" else 0
+        if bad:
+            told.append(f"{name} NaN or infinite in {bad}")
+    return ", ".join(told)
 
 
 def _check_monitor(monitor: str, model: USRModel) -> None:
@@ -77,58 +166,3 @@ def _check_monitor(monitor: str, model: USRModel) -> None:
     known = [metric.name for metric in model.metrics if not metric.name.endswith("_contrastive")]  # training's alone
     if monitor.removeprefix("val_") not in known:
         raise InputError("train.monitor", repr(monitor), f"val_ and one of {', '.join(known)}")
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Keeps the newest and the best epoch, and stops when the monitored metric has not improved for long enough.
-
-    What it has seen so far is part of the checkpoint, so a run that goes on remembers its best epoch.
-
-    Args:
-      validated: whether `fit` has validation data; without it, the monitor is the training metric.
-    """
-
-    def __init__(
-        self, run: Run, model: USRModel, optimizer: keras.optimizers.Optimizer, config: Train, validated: bool
-    ):
-        super().__init__()
-        self._run = run
-        self._monitor = config.monitor if validated else config.monitor.removeprefix("val_")
-        self._sign = 1.0 if config.monitor.endswith("auc") else -1.0
-        self._patience, self._epochs = config.patience, config.epochs
-        self._state = tf.train.Checkpoint(epochs=tf.Variable(0), best=tf.Variable(float("-inf")), stale=tf.Variable(0))
-        whole = tf.train.Checkpoint(model=model.checkpoint(), optimizer=optimizer, state=self._state)
-        self._latest = tf.train.CheckpointManager(whole, str(run.latest), max_to_keep=1)
-        self._best = tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1)
-
-    def restore(self) -> int:
-        """Epochs that an earlier try has finished, all where it had stopped early; the model goes on from there."""
-        self._latest.restore_or_initialize()
-        return self._epochs if self._stale else int(self._state.epochs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._monitor not in (logs or {}):
-            raise InputError("train.monitor", repr(self._monitor), f"one of {', '.join(sorted(logs or {}))}")
-        value = self._sign * float(logs[self._monitor])
-        improved = value > float(self._state.best)  # never, where it is NaN
-        if improved:
-            self._state.best.assign(value)
-        if improved or not self._best.checkpoints:
-            self._best.save(epoch + 1)
-        self._state.stale.assign(0 if improved else self._state.stale + 1)
-        self._state.epochs.assign(epoch + 1)
-        self._latest.save(epoch + 1)
-        self._record(epoch + 1, logs)
-        if self._stale:
-            self.model.stop_training = True
-
-    @property
-    def _stale(self) -> bool:
-        return int(self._state.stale) > self._patience
-
-    def _record(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Adds a line to `history.jsonl`, replacing what a lost try wrote of this epoch."""
-        path = self._run.directory / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
-        lines.append(json.dumps({"epoch": epoch} | {name: float(value) for name, value in sorted(logs.items())}))
-        replace_text(path, "\n".join(lines) + "\n")

@@ -14,7 +14,7 @@ from pipelines.preprocess import _milliseconds, main, preprocess
 from pipelines.rejected import COUNTS
 from pipelines.split import SPLITS
 from tests.pipelines.conftest import MINUTE, SCHEMA
-from tests.pipelines.tiny import parse_row, read_rows
+from tests.pipelines.tiny import parse_rows
 from usr_tf import cli
 from usr_tf.config import Config
 from usr_tf.data import open_data
@@ -123,7 +123,7 @@ def test_stats_tell_how_the_vocabularies_grew(made, grown):
 
 def test_impressions_before_since_are_no_rows_but_their_actions_are_history(made, grown):
     data, stats = grown
-    rows = {split: list(map(parse_row, read_rows(data, split))) for split in SPLITS}
+    rows = {split: parse_rows(data, split) for split in SPLITS}
     assert {split: len(found) for split, found in rows.items()} == {"train": 28, "valid": 6, "test": 6}
     assert min(row["timestamp"][0] for found in rows.values() for row in found) == DAY
     impressions = stats["rows"]["impressions"]

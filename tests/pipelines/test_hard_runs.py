@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.pipelines.tiny import parse_row, read_rows
+from tests.pipelines.tiny import parse_rows, read_rows
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
 
@@ -83,5 +83,5 @@ def test_a_hot_user_and_a_hot_item_fit_a_small_worker(tmp_path):
     assert usage.ru_maxrss * 1024 < MEMORY_LIMIT
     stats = json.loads((tmp_path / "data" / "stats.json").read_text())
     assert stats["rows"]["impressions"]["written"] == EVENTS
-    hot = next(row for row in map(parse_row, read_rows(tmp_path / "data", "test")) if row["raw_user_id"] == ["hot"])
+    hot = next(row for row in parse_rows(tmp_path / "data", "test") if row["raw_user_id"] == ["hot"])
     assert len(hot["history_age"]) == 20

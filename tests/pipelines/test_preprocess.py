@@ -23,7 +23,7 @@ from pipelines.transform import raw_feature_spec
 from tests.pipelines.tiny import (
     expected_history,
     expected_labels,
-    parse_row,
+    parse_rows,
     read_lines,
     read_rows,
     write_logs,
@@ -63,8 +63,8 @@ def files_of(folder):
 
 def rows_by_key(data, split):
     """Each row of a split by its user, request and item."""
-    rows = map(parse_row, read_rows(data, split))
-    return {tuple(row[name][0] for name in ("raw_user_id", "request_id", "raw_item_id")): row for row in rows}
+    keys = ("raw_user_id", "request_id", "raw_item_id")
+    return {tuple(row[name][0] for name in keys): row for row in parse_rows(data, split)}
 
 
 def all_rows(data):
@@ -143,7 +143,7 @@ def test_every_rejected_row_is_written_with_its_place_and_reason(made):
 
 def test_rows_are_split_by_time_on_whole_minutes(made):
     bounds = expected_bounds(made)
-    found = {split: [parse_row(row) for row in read_rows(made.data, split)] for split in SPLITS}
+    found = {split: parse_rows(made.data, split) for split in SPLITS}
     for split, rows in found.items():
         assert {SPLITS[bisect.bisect_right(bounds, row["timestamp"][0])] for row in rows} == {split}
     impressions, *_ = sound(made)
@@ -363,7 +363,7 @@ def ran(tmp_path_factory):
 
 def test_one_scenario_one_task_no_users_no_history(ran):
     tables, (out, _) = small_tables(), ran
-    rows = {split: [parse_row(row) for row in read_rows(out, split)] for split in SPLITS}
+    rows = {split: parse_rows(out, split) for split in SPLITS}
     assert {split: len(found) for split, found in rows.items()} == {"train": 60, "valid": 20, "test": 20}
     stats = json.loads((out / "stats.json").read_text())
     assert list(stats["rows"]) == ["impressions", "actions", "items"]

@@ -3,12 +3,12 @@ import json
 from collections import defaultdict
 
 from pipelines.requests import REQUESTS_PER_SCENARIO, _to_request
-from tests.pipelines.tiny import expected_history, parse_row, read_lines, read_rows
+from tests.pipelines.tiny import expected_history, parse_rows, read_lines
 
 
 def test_logged_requests_hold_the_raw_features_of_the_test_rows(made):
     tables, schema = made.shop.tables, made.shop.schema
-    in_test = {row["request_id"][0] for row in map(parse_row, read_rows(made.data, "test"))}
+    in_test = {row["request_id"][0] for row in parse_rows(made.data, "test")}
     slates = defaultdict(list)
     for row in tables["impressions"]:
         if row["request_id"] in in_test:

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from pipelines.transform import AGE_BUCKETS, raw_feature_spec
-from tests.pipelines.tiny import parse_row, read_rows
+from tests.pipelines.tiny import parse_rows
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_feature_without_a_value_in_training_knows_only_missing_and_unknown(ap
 
 
 def test_a_vocabulary_leaves_out_what_training_holds_too_seldom(made, vocabulary):
-    shown = [row["raw_user_id"][0] for row in map(parse_row, read_rows(made.data, "train"))]
+    shown = [row["raw_user_id"][0] for row in parse_rows(made.data, "train")]
     assert sorted(vocabulary("user_id")) == sorted({user for user in shown if shown.count(user) >= 2})
 
 
@@ -86,7 +86,7 @@ def test_lists_and_texts_are_cut_to_their_length_without_their_blanks(apply, voc
 
 def test_numbers_are_centred_and_scaled_by_the_training_rows_that_have_them(apply, made):
     prices = {row["item_id"]: row["price"] for row in made.shop.tables["items"]}
-    rows = [prices[row["raw_item_id"][0]] for row in map(parse_row, read_rows(made.data, "train"))]
+    rows = [prices[row["raw_item_id"][0]] for row in parse_rows(made.data, "train")]
     logs = np.log1p([price for price in rows if price is not None])
     for price in (0.0, 12.5, -3.0, 1e9):
         expected = (math.copysign(math.log1p(abs(price)), price) - logs.mean()) / logs.std()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.join import attach, histories, label
 from pipelines.logs import PLACE, table_schema
 from pipelines.rows import make_batches
-from usr_tf.schema import Schema
+from usr_tf.schema import Schema, load_schema
 
 
 def write_table(logs: Path, table: str, rows: list[dict]) -> None:
@@ -35,13 +35,33 @@ def read_rows(data: Path, split: str) -> list[bytes]:
     return list(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
 
 
-def parse_row(serialized: bytes) -> dict[str, list]:
+def parse_rows(data: Path, split: str) -> list[dict[str, list]]:
+    """The rows of `read_rows` by feature."""
+    schema = load_schema(data / "schema.yaml")
+    return [unpack(parse_example(row), schema) for row in read_rows(data, split)]
+
+
+def parse_example(serialized: bytes) -> dict[str, list]:
     """A `tf.Example` as lists, its bytes decoded."""
     row = {}
     for name, feature in tf.train.Example.FromString(serialized).features.feature.items():
         values = list(getattr(feature, feature.WhichOneof("kind")).value) if feature.WhichOneof("kind") else []
         row[name] = [value.decode() if isinstance(value, bytes) else value for value in values]
     return row
+
+
+def unpack(row: dict[str, list], schema: Schema) -> dict[str, list]:
+    """A stored row with a column for each feature, straight from what `usr_tf.schema` says of the packed ones."""
+    row = dict(row)
+    for column, kind in (("ids", "categorical"), ("numbers", "numeric")):
+        names = [name for name, feature in schema.features.items() if feature.type == kind]
+        row |= {name: [value] for name, value in zip(names, row.pop(column, []), strict=True)}
+    values, columns = iter(row.pop("history", [])), {name: [] for name in schema.history_columns}
+    for first in values:
+        action = itertools.chain([first], values)
+        for name in columns:
+            columns[name] += itertools.islice(action, schema.history_width(name) or 1)
+    return row | columns
 
 
 def read_lines(pattern: Path) -> list[dict]:

@@ -42,6 +42,7 @@ def small_config(**keys) -> Config:
     """A configuration that trains in a second."""
     sizes = {
         "embedding_size": 4,
+        "embedding_spread": 0.3,
         "history": {"din": [3]},
         "usr": {"rank": 2, "trigger_hidden": 4, "fg_hidden": 4, "contrastive_loss": {"projection": 4, "negatives": 3}},
         "shared_bottom": {"bottom": [8, 6], "tower": [4]},

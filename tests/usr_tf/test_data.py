@@ -2,6 +2,7 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.usr_tf.fixtures import ITEMS, toy_schema
-from usr_tf.data import Data, densify, open_data
+from tests.usr_tf.fixtures import ITEMS
+from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
 
 
@@ -54,22 +55,6 @@ def test_an_epoch_has_every_row_once_whatever_the_batch(toy_data):
         assert max(sizes) <= batch
     assert max(Counter(keys_of(toy_data, "train")).values()) == 1
     assert sum(toy_data.rows(split) for split in ("train", "valid", "test")) == 3000
-
-
-def test_training_rows_are_shuffled_anew_in_every_epoch_and_alike_for_a_seed(toy_data):
-    def order(dataset) -> list:
-        return [
-            tuple(row)
-            for features, _ in dataset
-            for row in zip(features["price"].numpy(), features["spend"].numpy(), strict=True)
-        ]
-
-    dataset = toy_data.training(128, seed=1)
-    first, second = order(dataset), order(dataset)
-    assert first != second
-    assert Counter(first) == Counter(second)
-    assert order(toy_data.training(128, seed=1)) == first
-    assert order(toy_data.training(128, seed=2)) != first
 
 
 def test_validation_keeps_the_order_of_the_rows(toy_data):
@@ -138,34 +123,22 @@ def test_item_clicks_counts_the_training_split(toy_data):
     assert toy_data.item_clicks() == {item: (clicked[item], count) for item, count in shown.items()}
 
 
-def test_densify_pads_lists_and_folds_histories_of_lists():
-    transformed = {
-        "user_id": tf.constant([5, 6], tf.int64),
-        "price": tf.constant([0.5, 1.5]),
-        "tags": tf.sparse.from_dense(tf.constant([[3, 4], [1, 0]], tf.int64)),
-        "history_item_id": tf.ragged.constant([[1, 2], []], tf.int64),
-        "history_tags": tf.ragged.constant([[7, 0, 8, 9], []], tf.int64),
-        "history_action": tf.ragged.constant([[1, 2], []], tf.int64),
-        "history_scenario": tf.ragged.constant([[1, 1], []], tf.int64),
-        "history_age": tf.ragged.constant([[9, 3], []], tf.int64),
-    }
-    dense = densify(transformed, toy_schema())
-    np.testing.assert_array_equal(dense["tags"], [[3, 4], [1, 0]])
-    np.testing.assert_array_equal(dense["history_item_id"], [[1, 2], [0, 0]])
-    np.testing.assert_array_equal(dense["history_tags"], [[[7, 0], [8, 9]], [[0, 0], [0, 0]]])
-    np.testing.assert_array_equal(dense["user_id"], [5, 6])
-    np.testing.assert_array_equal(dense["price"], [0.5, 1.5])
-
-
-def test_densify_of_empty_histories():
-    empty = {name: tf.ragged.constant([[], []], tf.int64) for name in toy_schema().history_columns}
-    dense = densify(empty, toy_schema())
-    assert dense["history_item_id"].shape == [2, 0]
-    assert dense["history_tags"].shape == [2, 0, 2]
-
-
 def test_unfinished_data_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"found no _SUCCESS, expected a directory that `usr-tf preprocess` finished"):
+        open_data(tmp_path)
+
+
+def test_rows_of_an_earlier_version_are_refused(toy_data, tmp_path):
+    """Which said nothing of their format."""
+    (tmp_path / "schema.yaml").write_text(toy_data.schema.to_yaml())
+    stats = json.loads((toy_data.directory / "stats.json").read_text())
+    assert stats.pop("format") == 2
+    (tmp_path / "stats.json").write_text(json.dumps(stats))
+    (tmp_path / "_SUCCESS").touch()
+    expected = (
+        f"{tmp_path}: found rows of an earlier version, expected those of this one: run `usr-tf preprocess` again"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         open_data(tmp_path)
 
 

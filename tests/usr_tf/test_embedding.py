@@ -25,16 +25,26 @@ SIZES = {"item_id": 4, "tags": 3, "query": 5}
 
 @pytest.fixture
 def embedding() -> FeatureEmbedding:
-    """Tables of 1, 2, 3, … row by row; action, scenario and age are 0."""
+    """Items are (1, 2), (3, 4), (5, 6) from id 1; tags 10 and 20; words 100 to 400. Descriptions are 0."""
     layer = FeatureEmbedding(SCHEMA, SIZES, size=1)
-    layer({"item_id": tf.constant([0]), "tags": tf.constant([[0]]), "query": tf.constant([[0]])}, SIZES)
-    layer.history(history([[0]], [[[0, 0]]], [[0]]))
+    set_rows(layer, "item_id", [[1, 2], [3, 4], [5, 6]])
+    set_rows(layer, "tags", [[10], [20]])
+    set_rows(layer, "query", [[100], [200], [300], [400]])
     for weight in layer.weights:
-        described = weight.shape[1] == 3
-        weight.assign(
-            tf.zeros(weight.shape) if described else 1.0 + np.arange(np.prod(weight.shape)).reshape(weight.shape)
-        )
+        if "history" in weight.name:
+            weight.assign(tf.zeros_like(weight))
     return layer
+
+
+def set_rows(layer: FeatureEmbedding, name: str, vectors: list) -> None:
+    place = layer.places[name]
+    assert place.ids == len(vectors)
+    table_of(layer, place.width)[place.before + 1 : place.before + 1 + place.ids].assign(vectors)
+
+
+def table_of(layer: FeatureEmbedding, width: int) -> tf.Variable:
+    (table,) = (weight for weight in layer.weights if f"table_{width}" in weight.name)
+    return table
 
 
 def history(items, tags, ages, actions=None, scenarios=None) -> dict[str, tf.Tensor]:
@@ -44,30 +54,45 @@ def history(items, tags, ages, actions=None, scenarios=None) -> dict[str, tf.Ten
     return {f"history_{name}": tf.constant(values, tf.int64) for name, values in columns.items()}
 
 
+def test_features_of_a_width_share_a_table_and_the_zero_row(embedding):
+    assert embedding.places == {"item_id": (2, 0, 3), "tags": (1, 0, 2), "query": (1, 2, 4)}
+    assert {name: table_of(embedding, width).shape[0] for name, width in (("item", 2), ("tags and words", 1))} == {
+        "item": 1 + 3,
+        "tags and words": 1 + 2 + 4,
+    }
+    for width in (1, 2):
+        assert not table_of(FeatureEmbedding(SCHEMA, SIZES, size=1), width)[0].numpy().any()
+
+
 def test_an_id_is_its_row_and_0_is_the_zero_vector(embedding):
     vectors = embedding({"item_id": tf.constant([0, 1, 3])}, ["item_id"])
-    assert list(vectors) == ["item_id"]
-    np.testing.assert_array_equal(vectors["item_id"], [[0, 0], [3, 4], [7, 8]])
+    np.testing.assert_array_equal(vectors, [[0, 0], [1, 2], [5, 6]])
 
 
 def test_lists_and_texts_are_the_mean_of_their_values(embedding):
     features = {"tags": tf.constant([[1, 2], [2, 0], [0, 0]]), "query": tf.constant([[1, 2, 4], [0, 3, 0], [0, 0, 0]])}
     vectors = embedding(features, ["tags", "query"])
-    np.testing.assert_array_equal(vectors["tags"], [[2.5], [3], [0]])
-    np.testing.assert_allclose(vectors["query"], [[10 / 3], [4], [0]], rtol=1e-6)
+    np.testing.assert_allclose(vectors, [[15, 700 / 3], [20, 300], [0, 0]], rtol=1e-6)
 
 
 def test_a_number_is_itself(embedding):
-    np.testing.assert_array_equal(embedding({"price": tf.constant([0.5, -2.0])}, ["price"])["price"], [[0.5], [-2.0]])
+    np.testing.assert_array_equal(embedding({"price": tf.constant([0.5, -2.0])}, ["price"]), [[0.5], [-2.0]])
 
 
-def test_features_that_share_ids_have_one_table():
+def test_single_values_stand_before_lists_and_lists_before_numbers(embedding):
+    ids = {"item_id": tf.constant([2]), "tags": tf.constant([[1, 0]]), "price": tf.constant([0.5])}
+    np.testing.assert_array_equal(embedding(ids, ["price", "tags", "item_id"]), [[3, 4, 10, 0.5]])
+
+
+def test_features_that_share_ids_have_the_same_rows():
     schema = parse_schema(TEXT + "  title: {group: item, type: text, shares: query}\n")
     layer = FeatureEmbedding(schema, {**SIZES, "title": SIZES["query"]}, size=2)
-    ids = {"query": tf.constant([[1, 4]]), "title": tf.constant([[1, 4]])}
-    vectors = layer(ids, ["query", "title"])
-    np.testing.assert_array_equal(vectors["query"], vectors["title"])
-    assert [weight.shape for weight in layer.weights if weight.shape[0] == SIZES["query"]] == [(5, 2)]
+    assert layer.places["title"] == layer.places["query"]
+    assert table_of(layer, 2).shape[0] == 1 + 3 + 2 + 4  # items, tags and words
+    query, title = tf.split(
+        layer({name: tf.constant([[1, 4]]) for name in ("query", "title")}, ["query", "title"]), 2, 1
+    )
+    np.testing.assert_array_equal(query, title)
 
 
 def test_widths(embedding):
@@ -85,7 +110,7 @@ def test_an_action_is_its_item_and_what_was_done_where_and_when(embedding):
     age[5].assign([100, 200, 300])
     vectors, real = embedding.history(history([[2, 0]], [[[1, 2], [0, 0]]], [[5, 0]], [[2, 0]], [[1, 0]]))
     np.testing.assert_array_equal(real, [[True, False]])
-    np.testing.assert_array_equal(vectors[0, 0], [5 + 6 + 110, 6 + 7 + 220, 2.5 + 8 + 330])
+    np.testing.assert_array_equal(vectors[0, 0], [3 + 6 + 110, 4 + 7 + 220, 15 + 8 + 330])
 
 
 @pytest.mark.parametrize(
@@ -114,15 +139,15 @@ def test_an_action_is_described_by_what_was_asked_for_alone():
     for describe, same in (([], True), (["scenario"], True), (["action"], False), (["age", "scenario"], False)):
         layer = FeatureEmbedding(SCHEMA, SIZES, size=1, describe=describe)
         assert np.array_equal(layer.history(actions)[0], layer.history(others)[0]) == same
-        assert len(layer.weights) == 2 + len(describe)  # the tables of item and tags
+        assert len(layer.weights) == 2 + len(describe)  # the tables of the two widths
     with pytest.raises(ValueError, match=r"`describe` must hold names of .*Received: {'price'}"):
         FeatureEmbedding(SCHEMA, SIZES, size=1, describe=["price"])
 
 
 def test_the_history_shares_its_candidates_table(embedding):
     vectors, _ = embedding.history(history([[3]], [[[2, 0]]], [[1]]))
-    embedded = embedding({"item_id": tf.constant([3]), "tags": tf.constant([[2, 0]])}, ["item_id", "tags"])
-    np.testing.assert_array_equal(vectors[:, 0], embedding.item(embedded))
+    item = embedding({"item_id": tf.constant([3]), "tags": tf.constant([[2, 0]])}, ["item_id", "tags"])
+    np.testing.assert_array_equal(vectors[:, 0], item)
 
 
 def test_no_history(embedding):
@@ -132,12 +157,25 @@ def test_no_history(embedding):
 
 
 def test_padding_gets_no_gradient(embedding):
-    table = next(weight for weight in embedding.weights if weight.shape == [4, 2])
+    table = table_of(embedding, 1)
+    rows = {"tags": tf.constant([[1, 0], [0, 0]]), "query": tf.constant([[0, 3, 0], [3, 3, 0]])}
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(embedding({"item_id": tf.constant([0, 2])}, ["item_id"])["item_id"])
+        total = tf.reduce_sum(embedding(rows, ["tags", "query"]))
     gradient = tape.gradient(total, table)
     assert isinstance(gradient, tf.IndexedSlices)
-    np.testing.assert_array_equal(tf.convert_to_tensor(gradient), [[0, 0], [0, 0], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(tf.convert_to_tensor(gradient), [[0], [1], [0], [0], [0], [2], [0]])
+
+
+def test_descriptions_get_the_gradients_of_their_own_actions(embedding):
+    rows = history([[1, 2]], [[[1, 0], [2, 0]]], [[5, 5]], actions=[[1, 2]], scenarios=[[1, 1]])
+    tables = [weight for weight in embedding.weights if "history" in weight.name]
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(embedding.history(rows)[0])
+    for gradient, expected in zip(tape.gradient(total, tables), ([0, 1, 1], [0, 2, 0], {5: 2}), strict=True):
+        dense = tf.convert_to_tensor(gradient).numpy()
+        if isinstance(expected, dict):
+            expected = [expected.get(row, 0) for row in range(len(dense))]
+        np.testing.assert_array_equal(dense, np.repeat(expected, 3).reshape(-1, 3))
 
 
 def test_config():

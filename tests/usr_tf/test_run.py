@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, small_config
+from usr_tf.config import load_config
 from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text
@@ -28,6 +29,14 @@ def test_another_configuration_is_refused(toy_data, tmp_path):
     create_run(tmp_path, toy_data, small_config())
     with pytest.raises(InputError, match="found another configuration"):
         create_run(tmp_path, toy_data, small_config(seed=1))
+
+
+def test_what_no_step_depends_on_may_change_while_a_run_is_unfinished(toy_data, tmp_path):
+    create_run(tmp_path, toy_data, small_config())
+    longer = small_config(train={"epochs": 9, "skip_corrupt": True, "profile": "5-7"})
+    assert create_run(tmp_path, toy_data, longer).config == load_config(tmp_path / "config.yaml") == longer
+    with pytest.raises(InputError, match="found another configuration"):
+        create_run(tmp_path, toy_data, small_config(train={"batch_size": 64}))
 
 
 def test_another_schema_is_refused(toy_data, tmp_path):
@@ -87,8 +96,8 @@ def test_a_moved_run_scores_as_before(toy_run, tmp_path):
 def test_the_model_has_the_weights_of_the_best_epoch(toy_run):
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(toy_run.best)))
     shapes = reader.get_variable_to_shape_map()
-    name = next(name for name in shapes if "tables/item_id/" in name and "VARIABLE" in name)
-    table = next(v for v in toy_run.load_model().table_variables if "item_id" in v.name and "history" not in v.name)
+    name = next(name for name in shapes if "embedding/tables/4/" in name and "VARIABLE" in name)
+    table = next(v for v in toy_run.load_model().table_variables if "table_4" in v.name)
     np.testing.assert_array_equal(table, reader.get_tensor(name))
 
 

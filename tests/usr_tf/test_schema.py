@@ -227,7 +227,8 @@ MISTAKES = {
         f"features.{name}: found a reserved column, expected a name other than request_id, timestamp, scenario, ",
     )
     for name in (
-        "request_id", "timestamp", "scenario", "position", "action", "ctr", "history_x", "global_x", "oracle_x", "raw_x"
+        "request_id", "timestamp", "scenario", "position", "action", "ids", "numbers", "history",
+        "ctr", "history_x", "global_x", "oracle_x", "raw_x",
     )
 }  # fmt: skip
 

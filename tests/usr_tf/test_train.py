@@ -2,21 +2,17 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
 import json
-import math
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
+from tests.usr_tf.fixtures import small_config
 from usr_tf.data import Data
 from usr_tf.errors import InputError
-from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run
-from usr_tf.schema import SUCCESS, parse_schema
-from usr_tf.train import Checkpoints, train
+from usr_tf.schema import SUCCESS
+from usr_tf.train import train
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
 FIGURES = {"auc", "gauc", "logloss", "ne", "calibration", "ndcg@10", "n", "positives"}
@@ -73,10 +69,10 @@ def test_tensorboard_shows_each_scenario(toy_run):
     for path in (toy_run.directory / "logs").glob("*/events*"):
         events = tf.compat.v1.train.summary_iterator(str(path))
         tags.setdefault(path.parent.name, set()).update(value.tag for event in events for value in event.summary.value)
-    wanted = {f"epoch_{scenario}/{task}_auc" for scenario in ("search", "recommendation") for task in ("ctr", "ctcvr")}
-    assert wanted | {"epoch_loss", "epoch_nll"} <= tags["train"]
-    assert wanted | {"epoch_loss", "epoch_nll"} <= tags["validation"]
-    assert "epoch_interest_contrastive" in tags["train"]
+    wanted = {f"{scenario}/{task}_auc" for scenario in ("search", "recommendation") for task in ("ctr", "ctcvr")}
+    assert wanted | {"loss/loss", "loss/nll"} <= tags["train"]
+    assert wanted | {"loss/loss", "loss/nll"} <= tags["validation"]
+    assert "loss/interest_contrastive" in tags["train"]
 
 
 def test_a_finished_run_is_refused(toy_run, toy_data):
@@ -107,51 +103,6 @@ def test_a_run_killed_after_its_last_epoch_is_only_evaluated(toy_run, toy_data, 
     assert (copy.directory / SUCCESS).exists()
 
 
-@pytest.fixture(scope="module")
-def killed(toy_data, tmp_path_factory):
-    """Directories of a run that went through, and of one killed in its second epoch, and the latter's first line."""
-    config = small_config(usr=PLAIN, train={"epochs": 2})
-    folder = tmp_path_factory.mktemp("killed")
-    train(toy_data, folder / "whole", config, verbose=0)
-    end_epoch = Checkpoints.on_epoch_end
-
-    def killed_in_the_second(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        end_epoch(self, epoch, logs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "on_epoch_end", killed_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(toy_data, folder / "cut", config, verbose=0)
-    whole, cut = (Run(folder / name, config, toy_data.schema) for name in ("whole", "cut"))
-    before = history_of(cut)
-    assert not (cut.directory / SUCCESS).exists()
-    assert not (cut.directory / "metrics.json").exists()
-    train(toy_data, cut.directory, config, verbose=0)
-    return whole, cut, before
-
-
-@pytest.mark.slow
-def test_the_same_seed_makes_the_same_epoch(killed):
-    whole, _, before = killed
-    assert len(before) == 1
-    assert history_of(whole)[0] == pytest.approx(before[0], rel=1e-5)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_after_its_last_epoch(killed):
-    whole, cut, before = killed
-    epochs = history_of(cut)
-    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
-    assert epochs[0] == before[0]
-    assert epochs[1]["nll"] < epochs[0]["nll"]
-    # The rows come in another order than in the run that went through, hence near and not equal.
-    assert epochs[1]["nll"] == pytest.approx(history_of(whole)[1]["nll"], rel=0.05)
-    assert (cut.directory / SUCCESS).exists()
-    assert json.loads((cut.directory / "metrics.json").read_text())["overall"]["ctr"]["n"] > 0
-
-
 def test_without_validation_and_test_rows(toy_data, tmp_path):
     shutil.copytree(toy_data.directory, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "requests")
@@ -170,123 +121,3 @@ def test_without_validation_and_test_rows(toy_data, tmp_path):
     text = (tmp_path / "run" / "metrics.json").read_text()
     assert '"auc": null' in text
     assert "NaN" not in text
-
-
-# The callback alone, on figures written by hand
-
-LEAST = parse_schema("""
-scenarios: [search]
-tasks: [{name: ctr, action: click}]
-features: {item_id: {group: item, type: categorical}}
-""")
-
-
-class Harness:
-    """A model whose weights tell the epoch, and the callback that keeps it."""
-
-    def __init__(self, folder, validated: bool = True, **keys):
-        self.config = small_config(usr=PLAIN, train=keys)
-        self.run = Run(folder, self.config, LEAST)
-        folder.mkdir(exist_ok=True)
-        self.model = USRModel(LEAST, sizes_of(LEAST), self.config)
-        self.model.make_variables()
-        self.optimizer = make_optimizer(self.model, self.config.train)
-        self.callback = Checkpoints(self.run, self.model, self.optimizer, self.config.train, validated)
-        self.callback.set_model(self.model)
-        self.model.stop_training = False
-
-    @property
-    def weight(self) -> tf.Variable:
-        return self.model.heads.trainable_variables[0]
-
-    def play(self, values: list[float], start: int = 0, name: str = "val_nll") -> int:
-        """Ends epochs with these figures until it stops; the number of the last one."""
-        for epoch, value in enumerate(values, start=start):
-            self.weight.assign(tf.fill(self.weight.shape, float(epoch + 1)))
-            self.callback.on_epoch_end(epoch, {name: value})
-            if self.model.stop_training:
-                return epoch + 1
-        return start + len(values)
-
-    def best_epoch(self) -> float:
-        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(self.run.best)))
-        names = [name for name in reader.get_variable_to_shape_map() if name.startswith("heads/")]
-        values = {float(reader.get_tensor(name).flat[0]) for name in names}
-        return max(values)
-
-
-def test_stops_when_patience_is_spent_and_keeps_the_best(tmp_path):
-    harness = Harness(tmp_path, patience=2)
-    assert harness.play([0.9, 0.5, 0.6, 0.5, 0.7, 0.1]) == 5
-    assert harness.best_epoch() == 2
-
-
-def test_no_patience(tmp_path):
-    assert Harness(tmp_path, patience=0).play([0.9, 0.5, 0.5, 0.1]) == 3
-
-
-def test_an_auc_is_better_when_higher(tmp_path):
-    harness = Harness(tmp_path, patience=1, monitor="val_search/ctr_auc")
-    assert harness.play([0.5, 0.7, 0.6, 0.5, 0.9], name="val_search/ctr_auc") == 4
-    assert harness.best_epoch() == 2
-
-
-def test_a_figure_that_was_undefined_at_first_can_still_improve(tmp_path):
-    harness = Harness(tmp_path, patience=5)
-    harness.play([math.nan, 0.9, math.nan, 0.8])
-    assert harness.best_epoch() == 4
-
-
-def test_a_figure_that_is_never_defined_leaves_a_checkpoint_and_stops(tmp_path):
-    harness = Harness(tmp_path, patience=1)
-    assert harness.play([math.nan] * 9) == 2
-    assert harness.best_epoch() == 1
-
-
-def test_without_validation_the_training_figure_is_taken(tmp_path):
-    harness = Harness(tmp_path, validated=False, patience=0)
-    assert harness.play([0.9, 0.5, 0.7], name="nll") == 3
-    assert harness.best_epoch() == 2
-
-
-def test_a_monitor_that_does_not_exist_is_refused(tmp_path):
-    harness = Harness(tmp_path, monitor="val_recall")
-    with pytest.raises(InputError, match=r"train.monitor: found 'val_recall', expected one of loss, val_nll"):
-        harness.callback.on_epoch_end(0, {"val_nll": 1.0, "loss": 1.0})
-
-
-def test_best_patience_weights_and_optimizer_are_remembered(tmp_path):
-    first = Harness(tmp_path, patience=2)
-    rows = random_rows(LEAST, 8)
-    with tf.GradientTape() as tape:
-        loss = first.model.compute_loss(rows, training=True)
-    variables = first.model.trainable_variables
-    first.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-    first.play([0.5, 0.6])
-
-    again = Harness(tmp_path, patience=2)
-    assert again.callback.restore() == 2
-    for one, other in zip(first.model.trainable_variables, again.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(one, other)
-    with tf.GradientTape() as tape:  # the same step from here on
-        loss = again.model.compute_loss(rows, training=True)
-    gradients = tape.gradient(loss, again.model.trainable_variables)
-    for harness in (first, again):
-        harness.optimizer.apply_gradients(zip(gradients, harness.model.trainable_variables, strict=True))
-    for one, other in zip(first.model.trainable_variables, again.model.trainable_variables, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
-    assert again.play([0.7, 0.55, 0.1], start=2) == 4  # stale by one before, and 0.5 is still the one to beat
-    assert again.best_epoch() == 1
-
-
-def test_a_run_that_had_stopped_does_not_start_again(tmp_path):
-    first = Harness(tmp_path, patience=0, epochs=9)
-    assert first.play([0.5, 0.6]) == 2
-    assert Harness(tmp_path, patience=0, epochs=9).callback.restore() == 9
-
-
-def test_history_replaces_what_a_lost_try_wrote(tmp_path):
-    harness = Harness(tmp_path, patience=9)
-    harness.play([0.5, 0.6])
-    harness.play([0.4], start=1)
-    assert [(line["epoch"], line["val_nll"]) for line in history_of(harness.run)] == [(1, 0.5), (2, 0.4)]

@@ -57,7 +57,7 @@ class STAR(Backbone):
         self.auxiliary = list(auxiliary)
         self.scenario_embedding = scenario_embedding
         regularizer = self._kernel_regularizer()
-        self._normalization = PartitionedNormalization(scenarios, use_shared)
+        self._normalization = PartitionedNormalization(scenarios, use_shared, dtype="float32")
         self._network = StarNetwork(network, scenarios, kernel_regularizer=regularizer)
         self._towers = StarNetwork(tower, scenarios, tasks, regularizer) if tower else None
         self._auxiliary = [SplitDense(size, activation="relu", kernel_regularizer=regularizer) for size in auxiliary]

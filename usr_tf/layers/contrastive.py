@@ -83,7 +83,7 @@ class ContrastiveLoss(keras.layers.Layer):
         self.learn_temperature = learn_temperature
         self.negatives = negatives
         # Without a bias, which cosines would only be drawn together by
-        self._project = keras.layers.Dense(projection, use_bias=False)
+        self._project = keras.layers.Dense(projection, use_bias=False, dtype=self.dtype_policy)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         self._log_temperature = None
@@ -102,7 +102,7 @@ class ContrastiveLoss(keras.layers.Layer):
                 f"`augmented` must be given if and only if the variant is. Received: {augmented} for {self.variant}"
             )
         anchors = self._embed(z)
-        keys = anchors if augmented is None else self._embed(augmented)
+        keys = anchors if augmented is None else self._embed(tf.cast(augmented, z.dtype))
         batch, views = tf.shape(z)[0], tf.shape(z)[1]
         weight = tf.ones([batch], z.dtype) if weight is None else tf.cast(weight, z.dtype)
 

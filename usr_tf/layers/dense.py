@@ -14,6 +14,10 @@ Split = tuple[tf.Tensor, ...]
 """An input in parts: `(request [R, dr], candidate [B, dc])`; R is B in training, and 1 in serving with B items."""
 
 
+_NARROW = 64
+"""So many outputs of all scenarios together cost a row less than its way to its own scenario and back."""
+
+
 class _Dense(keras.layers.Layer):
     """What the layers below share: an affine map with leading axes `stack`, and an activation."""
 
@@ -146,7 +150,8 @@ class ScenarioDense(_Dense):
     """A dense layer with weights of its own for each scenario, and if asked for each task.
 
     The rows of a mixed batch are routed to their scenarios' kernels (`usr_tf.layers.scenario.route`): as many products
-    as a `Dense` has, and no row has a kernel to itself.
+    as a `Dense` has, and no row has a kernel to itself. Where all scenarios' outputs together are narrow, they are
+    computed for every row, which chooses its own: that moves less than the routing of its input.
 
     Args:
       units: Size of the output.
@@ -185,7 +190,20 @@ class ScenarioDense(_Dense):
         self.tasks = tasks
 
     def call(self, inputs: tf.Tensor | Split, scenario: Scenario) -> tf.Tensor:
-        return self.activation(apply_own_weights(affine, inputs, self._parameters, scenario))
+        shared = all(len(part.shape) == 2 for part in tf.nest.flatten(inputs))
+        narrow = math.prod(self._stack) * self.units <= _NARROW
+        apply = self._choose if shared and narrow and not isinstance(scenario, int) else self._route
+        return self.activation(apply(inputs, scenario))
+
+    def _route(self, inputs: tf.Tensor | Split, scenario: Scenario) -> tf.Tensor:
+        return apply_own_weights(affine, inputs, self._parameters, scenario)
+
+    def _choose(self, inputs: tf.Tensor | Split, scenario: tf.Tensor) -> tf.Tensor:
+        stack = math.prod(self._stack)
+        flat = [tf.reshape(weight, [stack, *weight.shape[len(self._stack) :]]) for weight in self._parameters]
+        every = tf.reshape(affine(inputs, *flat), [-1, *self._stack, self.units])
+        own = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)
+        return tf.reduce_sum(every * tf.reshape(own, [-1, self.scenarios] + [1] * len(self._stack)), axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scenarios": self.scenarios, "tasks": self.tasks}
@@ -233,10 +251,7 @@ class ExpertStack(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Split) -> tf.Tensor:
-        # A product for each expert: one batched product a layer moves results too large for the cache. On a CPU this
-        # takes three quarters to nine tenths of its time in training, and no more in serving (`benchmarks/experts.py`).
-        weights = fold(lambda: [tf.unstack(weight) for weight in self._parameters], *self._parameters)
-        return tf.stack([relu_network(inputs, *own) for own in zip(*weights, strict=True)], axis=1)
+        return relu_network(inputs, *self._parameters)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -260,8 +275,14 @@ def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
 def relu_network(inputs: tf.Tensor | Split, *weights: tf.Tensor) -> tf.Tensor:
     """ReLU layers `inputs → relu(inputs W + b)` upon each other, by each one's kernel and bias in turn.
 
-    Inputs and kernels are as for `affine`: with kernels `[S, in, u]`, S networks side by side.
+    Inputs and kernels are as for `affine`. With kernels `[S, in, u]` S networks side by side, one after the other: a
+    product for each moves less than one batched product a layer, whose results are too large for the cache. On a CPU
+    that takes three quarters to nine tenths of the time in training, and no more in serving (`benchmarks/experts.py`).
     """
+    if len(weights[0].shape) == 3:
+        stacked = fold(lambda: [tf.unstack(weight) for weight in weights], *weights)
+        networks = zip(_slices(inputs, len(stacked[0])), *stacked, strict=True)
+        return tf.stack([relu_network(own, *slices) for own, *slices in networks], axis=1)
     hidden = inputs
     for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
         hidden = tf.nn.relu(affine(hidden, kernel, bias))
@@ -269,24 +290,50 @@ def relu_network(inputs: tf.Tensor | Split, *weights: tf.Tensor) -> tf.Tensor:
 
 
 def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-    """The kernel's product with the concatenation of `inputs`, part by part, and the bias."""
+    """The kernel's product with the concatenation of `inputs`, and the bias.
+
+    Args:
+      inputs: `[..., in]`, or parts `[..., in_i]` whose leading axes broadcast, each multiplied by itself.
+      kernel: `[in, u]`; or `[S, in, u]`, and then the inputs are `[B, in]`, read by all, or `[B, S, in]`.
+      bias: `[u]` or `[S, u]`.
+
+    Returns:
+      `[..., u]`; with S kernels `[B, S, u]`.
+    """
     parts = tf.nest.flatten(inputs)
+    if len(kernel.shape) == 3:
+        return _affine_each(parts, kernel, bias)
+    parts = [part for part in parts if part.shape[-1]] or parts[:1]
     widths = [part.shape[-1] for part in parts]
-    kernels = fold(lambda: tf.split(kernel, widths, axis=-2), kernel) if len(parts) > 1 else [kernel]
+    kernels = fold(lambda: tf.split(kernel, widths, axis=0), kernel) if len(parts) > 1 else [kernel]
     result = _product(parts[0], kernels[0])
+    if bias is not None:  # to the first part, which may be one row
+        result = tf.nn.bias_add(result, bias) if len(result.shape) > 1 else result + bias
     for part, own in zip(parts[1:], kernels[1:], strict=True):
         result += _product(part, own)
-    return result if bias is None else result + bias
+    return result
+
+
+def _affine_each(parts: Sequence[tf.Tensor], kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+    """`[B, S, u]` of stacked kernels `[S, in, u]`."""
+    stack, width, units = kernel.shape
+    if all(len(part.shape) == 2 for part in parts):  # the same for all: one product
+        together = fold(lambda: tf.reshape(tf.transpose(kernel, [1, 0, 2]), [width, stack * units]), kernel)
+        flat = affine(tuple(parts), together, None if bias is None else tf.reshape(bias, [-1]))
+        return tf.reshape(flat, [-1, stack, units])
+    kernels = fold(lambda: tf.unstack(kernel), kernel)
+    biases = [None] * stack if bias is None else tf.unstack(bias)
+    each = zip(_slices(tuple(parts), stack), kernels, biases, strict=True)
+    return tf.stack([affine(own, *weights) for own, *weights in each], axis=1)
+
+
+def _slices(inputs: tf.Tensor | Split, stack: int) -> list[tf.Tensor | Split]:
+    """What each of S networks reads of `inputs`: its slice of a part `[B, S, in]`, all of a part `[B, in]`."""
+    parts = tf.nest.flatten(inputs)
+    own = [tf.unstack(part, stack, axis=1) if len(part.shape) == 3 else [part] * stack for part in parts]
+    return [tuple(slices) for slices in zip(*own, strict=True)]
 
 
 def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x [..., in]` by a kernel `[in, u]`: `[..., u]`; or by stacked kernels `[S, in, u]`: `[B, S, u]`.
-
-    With stacked kernels `x` is `[B, in]` or, a slice for each, `[B, S, in]`.
-    """
-    if len(kernel.shape) == 2:
-        return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, axes=1)
-    if len(x.shape) == 2:  # one product of two matrices
-        return tf.einsum("bi,siu->bsu", x, kernel)
-    # The transpositions are written out because `tf.einsum` moves more data here: it took half as long again.
-    return tf.transpose(tf.matmul(tf.transpose(x, [1, 0, 2]), kernel), [1, 0, 2])
+    """`x [..., in]` by a kernel `[in, u]`."""
+    return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, axes=1)

@@ -46,7 +46,7 @@ class FeatureGenerator(GateUnit):
         self.condition = condition
 
     def call(self, features: Split, trigger: tf.Tensor) -> Split:
-        values = tuple(part[:, tf.newaxis] for part in features)  # an axis for the views
+        values = tuple(tf.expand_dims(part, 1) for part in features)  # an axis for the views
         condition = (trigger,)
         if self.condition == "trigger_and_features":
             condition += tuple(map(tf.stop_gradient, values))

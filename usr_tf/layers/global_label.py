@@ -90,14 +90,25 @@ class GlobalLabelHeads(keras.layers.Layer):
                 f"`shared_hidden` must be given if and only if `use_global`. Received: {shared_hidden} "
                 f"with use_global={self.use_global}"
             )
-        own = apply_own_weights(_logits, scenario_hidden, self._scenario_head, scenario)
-        log_own = tf.math.log_sigmoid(own if scenario_logit is None else own + scenario_logit)
+        own = self._own_logits(scenario_hidden, scenario)
+        # In mixed precision, what comes from other layers has fewer bits than what logarithms need.
+        own += 0.0 if scenario_logit is None else tf.cast(scenario_logit, own.dtype)
+        log_own = tf.math.log_sigmoid(own)
         if not self.use_global:
             return LogProbabilities(tf.cumsum(log_own, axis=1), None)
-        shared = _logits(shared_hidden, *self._global_head)
-        log_global = tf.math.log_sigmoid(shared if shared_logit is None else shared + shared_logit)
+        shared = _logits(tf.cast(shared_hidden, own.dtype), *self._global_head)
+        shared += 0.0 if shared_logit is None else tf.cast(shared_logit, own.dtype)
+        log_global = tf.math.log_sigmoid(shared)
         log_global = tf.cumsum(log_global, axis=1)
         return LogProbabilities(log_global + log_own, log_global)
+
+    def _own_logits(self, hidden: tf.Tensor, scenario: Scenario) -> tf.Tensor:
+        """`[B, T]`. A head's kernel is one vector, so a row takes a copy of its own scenario's."""
+        if isinstance(scenario, int):
+            return apply_own_weights(_logits, hidden, self._scenario_head, scenario)
+        # A product with 0 and 1, unlike a gather, has a dense gradient without a scatter.
+        own = tf.one_hot(scenario, self.scenarios, dtype=hidden.dtype)
+        return _logits(hidden, *(tf.tensordot(own, weight, axes=1) for weight in self._scenario_head))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -110,5 +121,5 @@ class GlobalLabelHeads(keras.layers.Layer):
 
 
 def _logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`hidden [B, T, h]` by `kernel [T, h]`: `[B, T]`."""
-    return tf.einsum("bth,th->bt", hidden, kernel) + bias
+    """`hidden [B, T, h]` by `kernel [T, h]` or `[B, T, h]`: `[B, T]`."""
+    return tf.reduce_sum(hidden * kernel, axis=-1) + bias

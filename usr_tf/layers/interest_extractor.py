@@ -113,7 +113,7 @@ class InterestExtractor(keras.layers.Layer):
     @property
     def _columns(self) -> tf.Tensor:
         """`[H, d]`: 1 for the columns of each head, else 0."""
-        return tf.repeat(tf.eye(self.heads), self._head_width, axis=1)
+        return tf.repeat(tf.eye(self.heads, dtype=self.compute_dtype), self._head_width, axis=1)
 
     def _generate(self, trigger: tf.Tensor) -> list[tf.Tensor]:
         """`S_q`, `S_k` and `S_v`, each `[B, V, r, r]`."""

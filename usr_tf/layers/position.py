@@ -43,6 +43,7 @@ class PositionTower(keras.layers.Layer):
     Call arguments:
       scenario: int32 `[B]`.
       position: int `[B]`, from 1; 0 where unknown.
+      seed: int `[2]`, what the rows that get 0 are drawn from; without it none is.
 
     Returns:
       `LogitBias`.
@@ -70,9 +71,11 @@ class PositionTower(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros")
         super().build(input_shape)
 
-    def call(self, scenario: tf.Tensor, position: tf.Tensor) -> LogitBias:
+    def call(self, scenario: tf.Tensor, position: tf.Tensor, seed: tf.Tensor | None = None) -> LogitBias:
         place = tf.clip_by_value(tf.cast(position, tf.int32), 1, self.positions) - 1
-        known = (position > 0) & (tf.random.uniform(tf.shape(position)) >= self.dropout)
+        known = position > 0
+        if seed is not None:
+            known &= tf.random.stateless_uniform(tf.shape(position), seed) >= self.dropout
         bias = tf.gather_nd(self.bias, tf.stack([scenario, place], axis=1))
         bias = tf.where(known[:, tf.newaxis], bias, 0.0)
         first_alone = [[0, 0], [0, self.tasks - 1]]

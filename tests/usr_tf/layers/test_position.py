@@ -38,14 +38,16 @@ def test_an_esmm_chain_has_a_bias_of_its_first_task():
     assert shared is None
 
 
-def test_a_share_of_the_rows_gets_the_neutral_value_anew_in_every_call():
+def test_a_share_of_the_rows_gets_the_neutral_value_by_the_seed():
     layer = built(dropout=0.25)
     scenario, position = tf.zeros([20_000], tf.int32), tf.ones([20_000], tf.int64)
-    first, second = (layer(scenario, position) for _ in range(2))
+    first, again, other = (layer(scenario, position, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 3]))
     neutral = first.scenario[:, 0] == 0
     assert np.mean(neutral) == pytest.approx(0.25, abs=0.02)
     np.testing.assert_array_equal(neutral, first.shared[:, 0] == 0)  # of the whole row
-    assert np.any(neutral != (second.scenario[:, 0] == 0))
+    np.testing.assert_array_equal(first.scenario, again.scenario)
+    assert np.any(neutral != (other.scenario[:, 0] == 0))
+    assert np.all(layer(scenario, position).scenario[:, 0] != 0)  # no seed, no chance
 
 
 @pytest.mark.parametrize("use_global", [True, False])

@@ -1,0 +1,220 @@
+"""What a run keeps while it trains: where it stands, its best epoch, and its history."""
+
+import contextlib
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from usr_tf.config import Train
+from usr_tf.distribution import any_worker
+from usr_tf.divergence import FiniteLosses, NotFiniteError, bad_weights
+from usr_tf.errors import InputError
+from usr_tf.files import replace_text
+from usr_tf.model import USRModel
+from usr_tf.run import Run
+
+_LOG = logging.getLogger(__name__)
+
+_PREFIX, _KEPT = "step-", 2
+_CLOCK_STEPS = 10
+"""Steps between looks at the clock: several workers have to agree on what it says."""
+_UNREADABLE = tf.errors.OpError, AssertionError, LookupError, OSError, RuntimeError, ValueError
+"""What TensorFlow raises for a broken checkpoint, or for another model's."""
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the newest state and the best epoch, and stops when the monitored metric has not improved for long enough.
+
+    A checkpoint is the whole state of the training, the figures of the epoch so far among them: a run that goes on from
+    one ends as if it had never been cut off. Written every few minutes and after each epoch, aside first; two are kept.
+
+    Args:
+      validated: whether `fit` has validation data; without it, the monitor is the training metric.
+      batches: of an epoch.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: USRModel,
+        optimizer: keras.optimizers.Optimizer,
+        config: Train,
+        validated: bool,
+        batches: int,
+    ):
+        super().__init__()
+        self._supports_tf_logs = True  # Keras then leaves the figures of a step on the device
+        self._run, self._model, self._config, self._batches = run, model, config, batches
+        self._monitor = config.monitor if validated else config.monitor.removeprefix("val_")
+        self._sign = 1.0 if config.monitor.endswith("auc") else -1.0
+        self._state = tf.train.Checkpoint(
+            epoch=tf.Variable(0), batch=tf.Variable(0), best=tf.Variable(float("-inf")), stale=tf.Variable(0)
+        )
+        self._metrics = tf.train.Checkpoint(**{metric.name: metric for metric in model.metrics})
+        self._whole = tf.train.Checkpoint(
+            model=model.checkpoint(), step=model.step, optimizer=optimizer, metrics=self._metrics, state=self._state
+        )
+        self._best = tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1)
+        self._losses = FiniteLosses()
+        self._restored: str | None = None
+        self._skipped = 0  # batches of the epoch that an earlier try has done
+        self._saved = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done, or the number, from 0, of the one that goes on."""
+        return int(self._state.epoch)
+
+    @property
+    def batch(self) -> int:
+        """Batches of that epoch that are done."""
+        return int(self._state.batch)
+
+    @property
+    def done(self) -> bool:
+        """Whether the training has come to its end."""
+        return self.epoch >= self._config.epochs or int(self._state.stale) > self._config.patience
+
+    def restore(self) -> bool:
+        """Takes up the newest checkpoint that can be read. Returns whether there is any; a run that starts has none.
+
+        Raises:
+          InputError: there are checkpoints, and none can be read.
+        """
+        with writing(self._run.latest):
+            _clear_half_written(self._run.latest)
+        broken: dict[str, str] = {}
+        for path in _checkpoints(self._run.latest):
+            try:
+                _read_through(path)
+                self._whole.read(path).assert_existing_objects_matched().expect_partial()
+            except _UNREADABLE as error:
+                broken[path] = _reason(error)
+                continue
+            self._restored = path
+            for other, reason in broken.items():
+                _LOG.warning("%s: found no whole checkpoint (%s), going on from %s", other, reason, Path(path).name)
+                _remove(other)
+            return True
+        for path, reason in broken.items():
+            raise InputError(path, f"no whole checkpoint ({reason})", "one, or a new directory for a new run")
+        return False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._skipped = self.batch
+        if self._skipped:  # Keras has just reset the figures
+            tf.train.Checkpoint(metrics=self._metrics).read(self._restored).expect_partial()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._losses.add(self.epoch, self._skipped + batch, logs or {})
+        done = self._skipped + batch + 1
+        waited = done % _CLOCK_STEPS == 0 and self._have_waited()
+        counted = self._config.checkpoint_steps and done % self._config.checkpoint_steps == 0
+        if (waited or counted) and done < self._batches:  # the epoch's end has a checkpoint of its own
+            self._save(self.epoch, done)
+
+    def _have_waited(self) -> bool:
+        """Whether any worker's clock says so: they write together."""
+        waited = time.monotonic() - self._saved >= 60 * self._config.checkpoint_minutes
+        return any_worker(waited, self._model.distribute_strategy)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._losses.check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._monitor not in (logs or {}):
+            raise InputError("train.monitor", repr(self._monitor), f"one of {', '.join(sorted(logs or {}))}")
+        self._refuse_divergence(self._batches)
+        value = self._sign * float(logs[self._monitor])
+        improved = value > float(self._state.best)  # never, where it is NaN
+        if improved:
+            self._state.best.assign(value)
+        self._state.stale.assign(0 if improved else self._state.stale + 1)
+        with writing(self._run.directory):
+            if improved or not self._best.checkpoints:
+                self._best.save(epoch + 1)
+            self._record(epoch + 1, logs)
+        self._save(epoch + 1, 0)  # last: a run cut off before this does the end of the epoch again
+
+    def _save(self, epoch: int, batch: int) -> None:
+        self._refuse_divergence(batch)
+        self._state.epoch.assign(epoch)
+        self._state.batch.assign(batch)
+        with writing(self._run.latest):
+            self._whole.write(str(self._run.latest / f"{_PREFIX}{int(self._model.step.numpy())}"))
+            for old in _checkpoints(self._run.latest)[_KEPT:]:
+                _remove(old)
+        self._saved = time.monotonic()
+
+    def _refuse_divergence(self, done: int) -> None:
+        """Lets nothing be written that holds NaN, `done` batches into the epoch."""
+        self._losses.check()
+        bad = bad_weights(self._model.trainable_variables)
+        if bad:
+            raise NotFiniteError(self.epoch, done - 1, bad)
+
+    def _record(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Adds a line to `history.jsonl`, replacing what a lost try wrote of this epoch."""
+        path = self._run.directory / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
+        lines.append(json.dumps({"epoch": epoch} | {name: float(value) for name, value in sorted(logs.items())}))
+        replace_text(path, "\n".join(lines) + "\n")
+
+
+def newest_checkpoint(run: Run) -> str | None:
+    """Path, without its ending, of a run's newest checkpoint; None where there is none."""
+    return next(iter(_checkpoints(run.latest)), None)
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Makes one line of a full disk and of a directory that cannot be written."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        expected = "space and permission; the run then goes on from its last checkpoint"
+        raise InputError(place, f"no way to write ({_reason(error)})", expected) from error
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    """Paths, without their endings, of the checkpoints in a folder, the newest first.
+
+    TensorFlow writes a checkpoint aside and its index last: without one, it is not whole.
+    """
+    steps = [int(path.stem.removeprefix(_PREFIX)) for path in folder.glob(f"{_PREFIX}*.index")]
+    return [str(folder / f"{_PREFIX}{step}") for step in sorted(steps, reverse=True)]
+
+
+def _clear_half_written(folder: Path) -> None:
+    for left in folder.glob(f"{_PREFIX}*"):
+        if left.is_dir():  # where TensorFlow writes aside
+            shutil.rmtree(left)
+        elif not left.with_suffix(".index").exists():
+            left.unlink()
+
+
+def _read_through(path: str) -> None:
+    """Raises where a byte is missing or wrong; restoring alone would leave some variables for the first step."""
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+
+
+def _remove(path: str) -> None:
+    Path(f"{path}.index").unlink(missing_ok=True)  # first: what is left is no checkpoint then
+    for file in Path(path).parent.glob(f"{Path(path).name}.*"):
+        file.unlink()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the name of TensorFlow's operation."""
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*$", "", " ".join((text or str(error)).split()))
