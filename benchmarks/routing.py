@@ -6,6 +6,8 @@ python -m benchmarks.routing [--against every | sorted | padded] [--out FILE]
 back. The other way runs in turn with it:
 
 - *every*: all scenarios computed for every row and the row's own kept, layer by layer;
+- *chosen*: the same for one narrow layer on a shared input, all scenarios' outputs in one product, and the row's own
+  by a product with 0 and 1: the library's way for gates (`usr_tf.layers.dense.ScenarioDense`);
 - *sorted*: rows sorted by scenario, split, and sorted back;
 - *padded*: as many places for each scenario as the commonest one has rows, and one batched product a layer.
 """
@@ -26,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.alternate import alternate
-from usr_tf.layers.dense import relu_network
+from usr_tf.layers.dense import affine, relu_network
 from usr_tf.layers.scenario import apply_own_weights
 
 TASKS = 2
@@ -34,6 +36,7 @@ PARTS = {
     "tower 128→64": ([128, 64], False),
     "tower 256→128→64": ([256, 128, 64], False),
     "gate 300→4": ([300, 4], False),
+    "gate 300→8": ([300, 8], False),
     "head 64→1": ([64, 1], True),
 }
 """Widths of the input and of each layer, and whether each task reads an input of its own."""
@@ -82,6 +85,17 @@ def every(inputs: tf.Tensor, weights: list[tf.Variable], scenario: tf.Tensor) ->
     return hidden
 
 
+def chosen(inputs: tf.Tensor, weights: list[tf.Variable], scenario: tf.Tensor) -> tf.Tensor:
+    (kernel, bias), *further = _layers(weights)
+    if further or len(inputs.shape) > 2:
+        raise SystemExit("--against chosen: found a part of more than a layer, expected --parts with gates alone")
+    stack = kernel.shape[0] * kernel.shape[1]
+    flat = tf.reshape(kernel, [stack, *kernel.shape[2:]]), tf.reshape(bias, [stack, bias.shape[2]])
+    every = tf.reshape(affine(inputs, *flat), [-1, *bias.shape])
+    own = tf.one_hot(scenario, len(kernel))[:, :, tf.newaxis, tf.newaxis]
+    return tf.nn.relu(tf.reduce_sum(every * own, axis=1))
+
+
 def in_order(inputs: tf.Tensor, weights: list[tf.Variable], scenario: tf.Tensor) -> tf.Tensor:
     order, back = _orders(scenario)
     counts = tf.math.bincount(scenario, minlength=len(weights[0]))
@@ -111,7 +125,7 @@ def padded(inputs: tf.Tensor, weights: list[tf.Variable], scenario: tf.Tensor) -
     return tf.gather(flat, place)
 
 
-WAYS = {"every": every, "sorted": in_order, "padded": padded}
+WAYS = {"every": every, "chosen": chosen, "sorted": in_order, "padded": padded}
 
 
 def _steps(

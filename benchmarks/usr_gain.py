@@ -43,6 +43,8 @@ FIRST_SEED, TUNING_SEED = 10, 9
 LEARNING_RATES = (0.001, 0.003)
 EPOCHS, BATCH = 2, 1024
 REPLICATES = 1000
+OF_SHOPS = ("embedding_spread=0.3",)
+"""Set for every model of a shop, which has so few ids that each is seen hundreds of times."""
 
 _PARTS = {part: (f"usr.{part}=false",) for part in ("ie", "fg", "glmt", "contrastive")}
 _ALONE = sum(_PARTS.values(), ())
@@ -104,13 +106,14 @@ def main() -> None:
             tuning = (*data.popitem()[0], made[-1])
         do = functools.partial(_do, work=arguments.work)
         name, seed, folder = tuning
-        grid = [Job(name, folder, *pair, rate, seed, tuple(arguments.set)) for pair in pairs for rate in LEARNING_RATES]
+        settings = (*arguments.set, *(() if arguments.data else OF_SHOPS))
+        grid = [Job(name, folder, *pair, rate, seed, settings) for pair in pairs for rate in LEARNING_RATES]
         found = dict(zip(grid, _run(pool, do, grid, "tune learning rates"), strict=True))
         rates = {
             pair: max((job for job in grid if (job.backbone, job.variant) == pair), key=found.get).learning_rate
             for pair in pairs
         }
-        first, settings = next(iter(data))[0], tuple(arguments.set)
+        first = next(iter(data))[0]
         jobs = [
             Job(name, folder, *pair, rates.get(pair) or rates[pair[0], "usr"], seed, settings)
             for (name, seed), folder in data.items()

@@ -33,7 +33,7 @@ features:
 """Of the simulated shop's columns a few, mostly hashed: an analyzer of TensorFlow Transform takes seconds to build."""
 SMALL = (
     "embedding_size=8", "shared_bottom.bottom=[32, 16]", "shared_bottom.tower=[8]", "usr.rank=4", "train.epochs=2",
-    "train.batch_size=256", "train.learning_rate=0.003",
+    "train.batch_size=256", "train.learning_rate=0.003", "embedding_spread=0.3",
 )  # fmt: skip
 
 

@@ -30,6 +30,16 @@ _UNREADABLE = tf.errors.OpError, AssertionError, LookupError, OSError, RuntimeEr
 """What TensorFlow raises for a broken checkpoint, or for another model's."""
 
 
+_LOST_WORKER = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+"""What it raises in a worker that waits for one that is gone: saving is a collective act."""
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the newest state and the best epoch, and stops when the monitored metric has not improved for long enough.
 
@@ -90,7 +100,8 @@ class Checkpoints(keras.callbacks.Callback):
           InputError: there are checkpoints, and none can be read.
         """
         with writing(self._run.latest):
-            _clear_half_written(self._run.latest)
+            _clear_half_written(self._run.latest, _PREFIX)
+            _clear_half_written(self._run.best, "ckpt-")
         broken: dict[str, str] = {}
         for path in _checkpoints(self._run.latest):
             try:
@@ -179,6 +190,8 @@ def writing(place: Path) -> Iterator[None]:
     """Makes one line of a full disk and of a directory that cannot be written."""
     try:
         yield
+    except _LOST_WORKER:
+        raise
     except (OSError, tf.errors.OpError) as error:
         expected = "space and permission; the run then goes on from its last checkpoint"
         raise InputError(place, f"no way to write ({_reason(error)})", expected) from error
@@ -193,8 +206,8 @@ def _checkpoints(folder: Path) -> list[str]:
     return [str(folder / f"{_PREFIX}{step}") for step in sorted(steps, reverse=True)]
 
 
-def _clear_half_written(folder: Path) -> None:
-    for left in folder.glob(f"{_PREFIX}*"):
+def _clear_half_written(folder: Path, prefix: str) -> None:
+    for left in folder.glob(f"{prefix}*"):
         if left.is_dir():  # where TensorFlow writes aside
             shutil.rmtree(left)
         elif not left.with_suffix(".index").exists():

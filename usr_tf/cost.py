@@ -132,8 +132,8 @@ def format_cost(cost: ModelCost, data: Data, config: Config) -> Group:
         f"train: {rows:,} rows, {steps:,} steps of {batch:,} an epoch, {config.train.epochs} epochs at most",
         f"memory: weights and optimizer {bytes_text(total.weight_bytes + total.state_bytes)}, and at least "
         f"{bytes_text(cost.activation_bytes)} that a batch's forward pass leaves for the way back",
-        f"checkpoints: latest {bytes_text(total.weight_bytes + total.state_bytes)}, "
-        f"best {bytes_text(total.weight_bytes)}",
+        f"checkpoints: two of {bytes_text(total.weight_bytes + total.state_bytes)} to go on from and one of "
+        f"{bytes_text(total.weight_bytes)} of the best epoch, one more of each while it is written",
         "FLOPs: of one example, matrix products alone, histories and lists at full length; forward for its own view, "
         "a step with the views of the contrastive losses and the way back",
     )

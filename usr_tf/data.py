@@ -216,7 +216,8 @@ def open_data(directory: str | Path) -> Data:
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf preprocess` finished")
     data = Data(directory, load_schema(directory / "schema.yaml"))
     if data.stats.get("format") != ROW_FORMAT:
-        raise InputError(directory, "rows of an earlier version", "those of this one: run `usr-tf preprocess` again")
+        found = f"rows of another version (format {data.stats.get('format')} in stats.json)"
+        raise InputError(directory, found, f"those of this one ({ROW_FORMAT}): run `usr-tf preprocess` again")
     return data
 
 

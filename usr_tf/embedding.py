@@ -142,7 +142,10 @@ class FeatureEmbedding(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
     def _look_up(self, ids: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-        """`[..., n, width]` of ids `[..., n]`, whose last axis are `names` of one width, or one name's list."""
+        """`[..., n, width]` of ids `[..., n]`, whose last axis are `names` of one width, or one name's list.
+
+        An id above the feature's highest would be another feature's row: that ids fit is the data's to see to.
+        """
         table = self.tables[str(self.places[names[0]].width)]
         # 32 bits are told apart in two thirds of the time that 64 take.
         kind = tf.int32 if table.shape[0] <= tf.int32.max else tf.int64
@@ -155,20 +158,23 @@ class FeatureEmbedding(keras.layers.Layer):
     def _describe(self, features: Features, real: tf.Tensor) -> tf.Tensor:
         """`[B, L, d]`: the sum of each description's vector.
 
-        All combinations of descriptions are few, so they are added up first and looked up once.
+        The combinations of action, scenario and age are few, so they are added up first and looked up once.
         """
+        combined = [name for name in self._kinds if name != "position"]
         place = tf.zeros_like(real, tf.int32)
-        for name, count in self._kinds.items():
-            value = self._from_newest(real) if name == "position" else features[history_column(name)]
-            place = place * count + tf.cast(value, tf.int32)
-        table = fold(self._every_description, *self._descriptions.values())
-        return tf.gather(tf.cast(table, self.compute_dtype), place)
+        for name in combined:
+            place = place * self._kinds[name] + tf.cast(features[history_column(name)], tf.int32)
+        table = fold(lambda: self._combinations(combined), *(self._descriptions[name] for name in combined))
+        vectors = tf.gather(table, place)
+        if "position" in self._kinds:
+            vectors += tf.gather(self._descriptions["position"], self._from_newest(real))
+        return tf.cast(vectors, self.compute_dtype)
 
-    def _every_description(self) -> tf.Tensor:
-        """`[n, d]`: the sums of every combination, the last of `describe` changing fastest."""
+    def _combinations(self, names: Sequence[str]) -> tf.Tensor:
+        """`[n, d]`: the sums of every combination of descriptions, the last one's changing fastest."""
         sums = tf.zeros([1, self.item_width])
-        for table in self._descriptions.values():
-            sums = tf.reshape(sums[:, tf.newaxis] + table, [-1, self.item_width])
+        for name in names:
+            sums = tf.reshape(sums[:, tf.newaxis] + self._descriptions[name], [-1, self.item_width])
         return sums
 
     def _from_newest(self, real: tf.Tensor) -> tf.Tensor:

@@ -81,6 +81,8 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
             add(f"p_{task}", values)
             add(task, labels[task])
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if len(whole.get(SCENARIO, ())) != data.rows(split):  # a file is gone, or empty
+        data.refuse_broken(split)
 
     def column(name: str, kind: type = float) -> np.ndarray:
         return whole.get(name, np.zeros(0, kind))

@@ -346,9 +346,9 @@ class USRModel(tfrs.Model):
             candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
             request, candidate = [*request, *candidate], []
-        together = _concat(candidate or request)
-        request, candidate = _concat(request, like=together), _concat(candidate, like=together)
-        hidden = self.backbone(request, candidate, scenario, training=training)
+        last = _concat(candidate or request)
+        sides = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
+        hidden = self.backbone(*sides, scenario, training=training)
         bias = bias or LogitBias(None, None)
         own = [tf.cast(logit, tf.float32) for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
         return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)

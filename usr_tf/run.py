@@ -1,5 +1,6 @@
 """A training run on disk: what `train` leaves and `evaluate` and `export` open."""
 
+import contextlib
 import dataclasses
 import filecmp
 import shutil
@@ -49,17 +50,21 @@ class Run:
         """The run's model with its best weights.
 
         Raises:
-          InputError: there is no checkpoint.
+          InputError: there is no checkpoint, or it is broken or another model's.
         """
         path = tf.train.latest_checkpoint(str(self.best))
         if path is None:
             raise InputError(self.best, "no checkpoint", "the one that training left")
-        model = self.make_model()
-        model.make_variables()
+        on_host = self.config.train.weights_on == "host"
+        with tf.device("/cpu:0") if on_host else contextlib.nullcontext():
+            model = self.make_model()
+            model.make_variables()
         try:
             model.checkpoint().restore(path).assert_existing_objects_matched()
         except (AssertionError, ValueError) as error:  # a weight is missing, or has another shape
             raise InputError(path, "weights of another model", "those of this version of usr_tf") from error
+        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+            raise InputError(path, f"a broken checkpoint ({error.message})", "the one that training left") from error
         return model
 
 

@@ -22,7 +22,7 @@ USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "
 ACTION, POSITION = "action", "position"
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 """Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
-IDS, NUMBERS, HISTORY = "ids", "numbers", "history"
+IDS, NUMBERS, HISTORY = "packed_ids", "packed_numbers", "packed_history"
 """Columns of a training row that hold many features, for what a row costs to read is columns rather than values:
 `id_features` in their order, `number_features` in theirs, and the history action after action, each one's values in the
 order of `history_columns`. Lists, texts, labels and keys have a column of their own."""
@@ -38,8 +38,8 @@ SUCCESS = "_SUCCESS"
 TABLES = ("impressions", "actions", "items", "users")
 """Tables of a log directory."""
 OPTIONAL_TABLES = ("users",)
-RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION, IDS, NUMBERS, HISTORY)
-RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_")
+RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
+RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_", "packed_")
 
 Model = TypeVar("Model", bound=BaseModel)
 

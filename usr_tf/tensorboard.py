@@ -65,7 +65,7 @@ class TensorBoardLog(keras.callbacks.Callback):
             tf.summary.experimental.write_raw_pb(end.SerializeToString(), step=0)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._start = int(self.model.optimizer.iterations.numpy())
+        self._start = int(self.model.step.numpy())
         self._pace.start()
         if self._profile and self._start >= self._profile[1]:  # an earlier try has done them
             self._profile = None
@@ -84,7 +84,7 @@ class TensorBoardLog(keras.callbacks.Callback):
             self._write_training(step, logs)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        step = int(self.model.optimizer.iterations.numpy())
+        step = int(self.model.step.numpy())
         if self._written < step:
             self._write_training(step, {name: value for name, value in logs.items() if not name.startswith("val_")})
         self._write("validation", step, {name[4:]: value for name, value in logs.items() if name.startswith("val_")})

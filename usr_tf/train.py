@@ -26,7 +26,7 @@ from usr_tf.progress import Progress
 from usr_tf.run import Run, create_run, open_run
 from usr_tf.schema import SCENARIO, SUCCESS
 from usr_tf.tensorboard import TensorBoardLog
-from usr_tf.warm_start import warm_start
+from usr_tf.warm_start import check_warm_start, warm_start
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def train(
         is broken, or a loss is NaN or infinite.
     """
     config = config.model_copy(update={"data": str(data.directory.resolve())})
+    if config.train.warm_start:  # before anything is written
+        check_warm_start(open_run(config.train.warm_start), data, config)
     strategy = strategy or default_strategy(config.train.weights_on)
     _LOG.info("%d replicas in sync", strategy.num_replicas_in_sync)
     with writable_directory(Path(out), strategy) as directory:
@@ -68,7 +70,7 @@ def _train(data: Data, out: Path, config: Config, strategy: tf.distribute.Strate
     with TensorBoardLog(run.directory / "logs", config) as log, _named_errors(run, data):
         _fit(run, data, model, optimizer, log, verbose)
         document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
-        log.finish(document, int(optimizer.iterations.numpy()))
+        log.finish(document, int(model.step.numpy()))
     with writing(run.directory):
         replace_text(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
         (run.directory / SUCCESS).touch()
@@ -90,7 +92,7 @@ def _fit(
     batches = -(-rows // config.batch_size)
     checkpoints = Checkpoints(run, model, optimizer, config, validated=valid is not None, batches=batches)
     if not checkpoints.restore() and config.warm_start:
-        warm_start(model, optimizer, run, open_run(config.warm_start))
+        warm_start(model, optimizer, open_run(config.warm_start))
     callbacks: list[keras.callbacks.Callback] = [checkpoints, log]
     with contextlib.ExitStack() as shown:
         if verbose:
@@ -137,7 +139,7 @@ def _named_errors(run: Run, data: Data) -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
-        for split in ("train", "valid"):
+        for split in ("valid",) if run.config.train.skip_corrupt else ("train", "valid"):
             data.refuse_broken(split)
         raise
     except NotFiniteError as error:
@@ -145,7 +147,7 @@ def _named_errors(run: Run, data: Data) -> Iterator[None]:
         batch = _describe(training_batches(run.config, data, error.epoch, error.batch), data)
         newest = newest_checkpoint(run)
         left = f"{Path(newest).name} is the last good checkpoint" if newest else "there is no good checkpoint yet"
-        expected = f"finite losses: look at these rows, or lower the learning rates; {left}"
+        expected = f"finite losses: look at these rows, or train a new run with lower learning rates; {left}"
         raise InputError(where, f"{', '.join(error.names)} NaN or infinite ({batch})", expected) from error
 
 

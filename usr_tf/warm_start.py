@@ -4,9 +4,11 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_transform as tft
-import tf_keras as keras
+from tensorflow_recommenders.experimental.optimizers import CompositeOptimizer
 
 from usr_tf.checkpoints import newest_checkpoint
+from usr_tf.config import Config
+from usr_tf.data import Data
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
@@ -17,40 +19,51 @@ from usr_tf.schema import Schema
 _KEY, _CHUNK = "train.warm_start", 1 << 20
 
 
-def warm_start(model: USRModel, optimizer: keras.optimizers.Optimizer, run: Run, older: Run) -> None:
+def check_warm_start(older: Run, data: Data, config: Config) -> None:
+    """Refuses an older run that a run of `config` on `data` cannot go on from.
+
+    Raises:
+      InputError: it has another schema or configuration, or ids that mean something else; or its checkpoint is gone.
+    """
+    _check_configuration(older, config)
+    if _meaning(older.schema) != _meaning(data.schema):
+        raise InputError(_KEY, f"{older.directory} with another schema", f"that of {data.directory / 'schema.yaml'}")
+    _check_ids(older, data)
+    if newest_checkpoint(older) is None:
+        raise InputError(older.latest, "no checkpoint", "the one that the older run ended with")
+
+
+def warm_start(model: USRModel, optimizer: CompositeOptimizer, older: Run) -> None:
     """Gives `model` the weights of the best epoch of `older`, and `optimizer` the state that it ended with.
 
     Ids are append-only (`usr-tf preprocess --grow_from`): a table's rows go to where their feature's ids stand now, and
-    rows of new ids stay as they were initialised, with fresh optimizer state. All else must have the shape it had. For
-    a moment both models are in memory.
+    rows of new ids stay as they were initialised, with fresh optimizer state. For a moment the older model and its
+    optimizer are in memory too.
 
     Args:
       model, optimizer: those of the new run, all variables of both made.
-      run: the new run.
+      older: a run that `check_warm_start` has nothing against.
 
     Raises:
-      InputError: the older run has another schema, ids that mean something else, or other layers.
+      InputError: a checkpoint of the older run cannot be read.
     """
-    _check_schema(run, older)
-    old = older.make_model()
-    old.make_variables()
+    old = older.load_model()
+    for variable, old_variable in zip(_weights(model), _weights(old), strict=True):
+        _carry(variable, old_variable, _rows(variable, model.embedding, old.embedding))
     old_optimizer = make_optimizer(old, older.config.train)
     make_state(old_optimizer, old)
-    _check_layers(model, old, older)
-    whole = tf.train.Checkpoint(model=old.checkpoint(), optimizer=old_optimizer)
-    whole.read(newest_checkpoint(older)).expect_partial()
+    newest = newest_checkpoint(older)
+    try:
+        tf.train.Checkpoint(model=old.checkpoint(), optimizer=old_optimizer).read(newest).expect_partial()
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(newest, "a broken checkpoint", "the one that the older run ended with") from error
     trained = zip(trained_variables(model), trained_variables(old), strict=True)
-    for own, others, (variables, old_variables) in zip(
-        optimizer.optimizers, old_optimizer.optimizers, trained, strict=True
-    ):
+    for own, others, pairs in zip(optimizer.optimizers, old_optimizer.optimizers, trained, strict=True):
         own.iterations.assign(others.iterations)
-        for slot in own.get_slot_names():
-            for variable, old_variable in zip(variables, old_variables, strict=True):
-                rows = _rows(variable, model.embedding, old.embedding)
+        for variable, old_variable in zip(*pairs, strict=True):
+            rows = _rows(variable, model.embedding, old.embedding)
+            for slot in own.get_slot_names():
                 _carry(own.get_slot(variable, slot), others.get_slot(old_variable, slot), rows)
-    best = older.load_model()
-    for variable, old_variable in zip(_weights(model), _weights(best), strict=True):
-        _carry(variable, old_variable, _rows(variable, model.embedding, best.embedding))
 
 
 Rows = list[tuple[int, int, int]]
@@ -82,18 +95,23 @@ def _weights(model: USRModel) -> list[tf.Variable]:
     return [variable for variable in model.weights if variable.ref() not in counted]
 
 
-def _check_schema(run: Run, older: Run) -> None:
-    """Refuses an older run whose ids mean something else."""
-    if _meaning(older.schema) != _meaning(run.schema):
-        raise InputError(_KEY, f"{older.directory} with another schema", f"that of {run.directory / 'schema.yaml'}")
-    mine, others = (tft.TFTransformOutput(str(each.transform)) for each in (run, older))
-    for name, feature in run.schema.features.items():
+def _check_configuration(older: Run, config: Config) -> None:
+    """Refuses another model: weights of the same shapes can mean something else."""
+    mine, others = (each.model_dump(exclude={"train", "data", "seed"}) for each in (config, older.config))
+    for key, value in mine.items():
+        if others[key] != value:
+            raise InputError(_KEY, f"{older.directory} with {key} {others[key]}", f"{value}, as in this configuration")
+
+
+def _check_ids(older: Run, data: Data) -> None:
+    mine, others = (tft.TFTransformOutput(str(folder)) for folder in (data.directory / "transform", older.transform))
+    for name, feature in data.schema.features.items():
         if not feature.has_vocabulary:
             continue
-        files = [Path(output.vocabulary_file_by_name(name)) for output in (others, mine)]
-        if not _begins_with(files[1], files[0]):
+        files = [Path(output.vocabulary_file_by_name(name)) for output in (mine, others)]
+        if not _begins_with(*files):
             expected = f"the older run's with new ones behind them: preprocess with --grow_from {older.transform}"
-            raise InputError(_KEY, f"{files[1]} with other ids of {name} than {older.directory}", expected)
+            raise InputError(_KEY, f"{files[0]} with other ids of {name} than {older.directory}", expected)
 
 
 def _meaning(schema: Schema) -> dict:
@@ -110,20 +128,3 @@ def _begins_with(file: Path, start: Path) -> bool:
             if longer.read(len(chunk)) != chunk:
                 return False
     return True
-
-
-def _check_layers(model: USRModel, old: USRModel, older: Run) -> None:
-    """Refuses an older run whose layers are of another kind or size."""
-    mine, others = _weights(model), _weights(old)
-    tables = {table.ref() for table in model.embedding.tables.values()}
-    if len(mine) == len(others):
-        pairs = zip(mine, others, strict=True)
-        wrong = [
-            (a, b) for a, b in pairs if a.shape[1:] != b.shape[1:] or (a.ref() not in tables and a.shape != b.shape)
-        ]
-        if not wrong:
-            return
-        found = f"{wrong[0][1].name} {tuple(wrong[0][1].shape)} where this model has {tuple(wrong[0][0].shape)}"
-    else:
-        found = f"{len(others)} weights where this model has {len(mine)}"
-    raise InputError(_KEY, f"{older.directory} with {found}", "a run of the same backbone, parts and sizes")

@@ -40,8 +40,8 @@ def test_features_stand_in_the_order_of_the_schema_and_a_history_action_after_ac
     expected = {
         "ctr": [[0], [1]],
         "words": [[5], []],
-        "ids": [[10, 1], [20, 2]],
-        "numbers": [[0.5, -1.0], [1.5, -2.0]],
+        "packed_ids": [[10, 1], [20, 2]],
+        "packed_numbers": [[0.5, -1.0], [1.5, -2.0]],
         "history": [[], [3, 5, 6, 1, 2, 9, 4, 7, 0, 1, 1, 8]],  # item_id, words, action, scenario, age
     }
     packed = pack(batch_of(ROWS).slice(first), parse_schema(SCHEMA))

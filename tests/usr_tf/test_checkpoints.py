@@ -201,10 +201,11 @@ def test_minutes_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(usr_tf.checkpoints.time, "monotonic", lambda: clock[0])
     harness = Harness(tmp_path, checkpoint_minutes=0.5)
     harness.callback.on_epoch_begin(0)
-    for batch, clock[0] in enumerate([0.0, 29.0, 31.0, 60.0, 62.0, 63.0]):
+    monkeypatch.setattr(usr_tf.checkpoints, "_CLOCK_STEPS", 2)
+    for batch, clock[0] in enumerate([0.0, 29.0, 31.0, 32.0, 60.0, 61.0, 62.0, 63.0]):
         harness.model.step.assign_add(1)
         harness.callback.on_train_batch_end(batch, {"loss": 1.0})
-    assert harness.kept() == ["step-3", "step-5"]
+    assert harness.kept() == ["step-4", "step-8"]
 
 
 # Checkpoints that are not whole

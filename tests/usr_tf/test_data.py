@@ -136,7 +136,8 @@ def test_rows_of_an_earlier_version_are_refused(toy_data, tmp_path):
     (tmp_path / "stats.json").write_text(json.dumps(stats))
     (tmp_path / "_SUCCESS").touch()
     expected = (
-        f"{tmp_path}: found rows of an earlier version, expected those of this one: run `usr-tf preprocess` again"
+        f"{tmp_path}: found rows of another version (format None in stats.json), expected those of this one (2): "
+        "run `usr-tf preprocess` again"
     )
     with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         open_data(tmp_path)

@@ -96,7 +96,7 @@ def test_a_moved_run_scores_as_before(toy_run, tmp_path):
 def test_the_model_has_the_weights_of_the_best_epoch(toy_run):
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(toy_run.best)))
     shapes = reader.get_variable_to_shape_map()
-    name = next(name for name in shapes if "embedding/tables/4/" in name and "VARIABLE" in name)
+    name = next(name for name in shapes if "embedding/table_4/" in name and "VARIABLE" in name)
     table = next(v for v in toy_run.load_model().table_variables if "table_4" in v.name)
     np.testing.assert_array_equal(table, reader.get_tensor(name))
 
@@ -121,10 +121,11 @@ def test_data_that_are_split_otherwise_are_taken(toy_run, toy_data, tmp_path):
     assert open_run_data(toy_run, tmp_path / "data").schema == other
 
 
-def test_data_of_another_schema_is_refused(toy_run, tmp_path):
+def test_data_of_another_schema_is_refused(toy_run, toy_data, tmp_path):
     other = parse_schema(toy_run.schema.to_yaml().replace("max_length: 4", "max_length: 5"))
     (tmp_path / SUCCESS).touch()
     (tmp_path / "schema.yaml").write_text(other.to_yaml())
+    shutil.copy(toy_data.directory / "stats.json", tmp_path)
     with pytest.raises(InputError, match=r"found another schema than the run's"):
         open_run_data(toy_run, tmp_path)
 

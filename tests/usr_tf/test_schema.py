@@ -227,7 +227,7 @@ MISTAKES = {
         f"features.{name}: found a reserved column, expected a name other than request_id, timestamp, scenario, ",
     )
     for name in (
-        "request_id", "timestamp", "scenario", "position", "action", "ids", "numbers", "history",
+        "request_id", "timestamp", "scenario", "position", "action", "packed_ids",
         "ctr", "history_x", "global_x", "oracle_x", "raw_x",
     )
 }  # fmt: skip

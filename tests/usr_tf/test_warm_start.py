@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_transform as tft
+from tensorflow_recommenders.experimental.optimizers import CompositeOptimizer
 
 from tests.usr_tf.fixtures import small_config
-from usr_tf.config import Config
 from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer, make_state
-from usr_tf.run import Run, create_run
+from usr_tf.run import open_run
 from usr_tf.train import train
-from usr_tf.warm_start import warm_start
+from usr_tf.warm_start import check_warm_start, warm_start
 
 NEW_ITEMS = ("i97", "i98", "i99")
 
@@ -36,21 +36,21 @@ def vocabulary_of_items(transform: Path) -> Path:
     return Path(tft.TFTransformOutput(str(transform)).vocabulary_file_by_name("item_id"))
 
 
-def new_run(data: Data, out: Path, config: Config | None = None) -> tuple[USRModel, object, Run]:
-    config = config or small_config()
+def new_model(data: Data) -> tuple[USRModel, CompositeOptimizer]:
+    config = small_config()
     model = USRModel.from_data(data, config)
     model.make_variables()
     optimizer = make_optimizer(model, config.train)
     make_state(optimizer, model)
-    return model, optimizer, create_run(out, data, config)
+    return model, optimizer
 
 
-def test_old_ids_keep_their_vectors_and_new_ones_start(toy_run, grown, tmp_path):
-    model, optimizer, run = new_run(grown, tmp_path / "run")
+def test_old_ids_keep_their_vectors_and_new_ones_start(toy_run, grown):
+    model, optimizer = new_model(grown)
     place = model.embedding.places["item_id"]
     table = model.embedding.tables[str(place.width)]
     fresh = table.numpy()
-    warm_start(model, optimizer, run, toy_run)
+    warm_start(model, optimizer, toy_run)
     old = toy_run.load_model()
     assert place.ids == old.embedding.places["item_id"].ids + len(NEW_ITEMS)
     accumulator = optimizer.optimizers[0].get_slot(table, "accumulator").numpy()
@@ -85,10 +85,21 @@ def test_ids_that_have_moved_are_refused(toy_run, toy_data, tmp_path):
     file = vocabulary_of_items(tmp_path / "data" / "transform")
     file.write_text("".join(reversed(file.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
     with pytest.raises(InputError, match=r"other ids of item_id than .*--grow_from"):
-        warm_start(*new_run(open_data(tmp_path / "data"), tmp_path / "run"), toy_run)
+        check_warm_start(toy_run, open_data(tmp_path / "data"), small_config())
 
 
-def test_other_layers_are_refused(toy_run, grown, tmp_path):
-    wider = small_config(shared_bottom={"bottom": [9, 6]})
-    with pytest.raises(InputError, match=r"train.warm_start: found .* where this model has .*expected a run of"):
-        warm_start(*new_run(grown, tmp_path / "run", wider), toy_run)
+def test_what_does_not_fit_is_refused_before_anything_is_written(toy_run, grown, tmp_path):
+    wider = small_config(shared_bottom={"bottom": [9, 6]}, train={"warm_start": str(toy_run.directory)})
+    with pytest.raises(InputError, match=r"train.warm_start: found .* with shared_bottom .*8.*, expected .*9"):
+        train(grown, tmp_path / "run", wider)
+    missing = small_config(train={"warm_start": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match=r"nowhere: found no _SUCCESS"):
+        train(grown, tmp_path / "run", missing)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_older_run_without_its_last_checkpoint_is_refused(toy_run, grown, tmp_path):
+    copy = shutil.copytree(toy_run.directory, tmp_path / "older")
+    shutil.rmtree(open_run(copy).latest)
+    with pytest.raises(InputError, match=r"latest: found no checkpoint"):
+        check_warm_start(open_run(copy), grown, small_config())

@@ -14,8 +14,9 @@ Split = tuple[tf.Tensor, ...]
 """An input in parts: `(request [R, dr], candidate [B, dc])`; R is B in training, and 1 in serving with B items."""
 
 
-_NARROW = 64
-"""So many outputs of all scenarios together cost a row less than its way to its own scenario and back."""
+_NARROW = 40
+"""So many outputs of all scenarios together cost a row less than its way to its own scenario and back
+(`docs/performance.md`)."""
 
 
 class _Dense(keras.layers.Layer):

@@ -92,12 +92,14 @@ class GlobalLabelHeads(keras.layers.Layer):
             )
         own = self._own_logits(scenario_hidden, scenario)
         # In mixed precision, what comes from other layers has fewer bits than what logarithms need.
-        own += 0.0 if scenario_logit is None else tf.cast(scenario_logit, own.dtype)
+        if scenario_logit is not None:
+            own += tf.cast(scenario_logit, own.dtype)
         log_own = tf.math.log_sigmoid(own)
         if not self.use_global:
             return LogProbabilities(tf.cumsum(log_own, axis=1), None)
         shared = _logits(tf.cast(shared_hidden, own.dtype), *self._global_head)
-        shared += 0.0 if shared_logit is None else tf.cast(shared_logit, own.dtype)
+        if shared_logit is not None:
+            shared += tf.cast(shared_logit, own.dtype)
         log_global = tf.math.log_sigmoid(shared)
         log_global = tf.cumsum(log_global, axis=1)
         return LogProbabilities(log_global + log_own, log_global)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.distribution import sum_over_replicas
 from usr_tf.layers.dense import Split
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
@@ -140,11 +141,7 @@ class PartitionedNormalization(keras.layers.Layer):
         """Of the rows of each scenario in the batch; zeros where there are none."""
 
         def summed(values: tf.Tensor) -> tf.Tensor:
-            values = tf.math.unsorted_segment_sum(values, scenario, self.scenarios)
-            replica = tf.distribute.get_replica_context()
-            if replica is None or replica.num_replicas_in_sync == 1:
-                return values
-            return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+            return sum_over_replicas(tf.math.unsorted_segment_sum(values, scenario, self.scenarios))
 
         rows = summed(tf.ones_like(x[:, 0]))
         mean = tf.math.divide_no_nan(summed(x), rows[:, tf.newaxis])

@@ -16,8 +16,8 @@ def route(function: Callable[[Any, int], tf.Tensor], inputs: Any, scenario: Scen
 
     Each row is computed once, however many scenarios there are. A scenario without rows in the batch gets none, and
     its weights a gradient of zero. Against computing every scenario for every row and keeping one, towers take 0.4 to
-    0.65 of the time with two scenarios and 0.1 to 0.2 with ten; gates and heads are about even until there are many
-    (`docs/performance.md`).
+    0.65 of the time with two scenarios and 0.1 to 0.2 with ten. Gates and heads are too narrow for it until there are
+    many scenarios: see `ScenarioDense` and `GlobalLabelHeads` (`docs/performance.md`).
 
     Args:
       function: Maps `inputs` of n rows, n ≥ 0, and a scenario to values `[n, ...]`, each row by itself.
