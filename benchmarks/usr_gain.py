@@ -106,7 +106,7 @@ def main() -> None:
             tuning = (*data.popitem()[0], made[-1])
         do = functools.partial(_do, work=arguments.work)
         name, seed, folder = tuning
-        settings = (*arguments.set, *(() if arguments.data else OF_SHOPS))
+        settings = (*(() if arguments.data else OF_SHOPS), *arguments.set)
         grid = [Job(name, folder, *pair, rate, seed, settings) for pair in pairs for rate in LEARNING_RATES]
         found = dict(zip(grid, _run(pool, do, grid, "tune learning rates"), strict=True))
         rates = {

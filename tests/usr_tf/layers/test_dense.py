@@ -1,4 +1,4 @@
-import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+import usr_tf  # picks Keras 2, before TensorFlow comes
 
 # isort: split
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+import usr_tf.layers.dense
 from tests.usr_tf.saved import check_config, check_everywhere
 from usr_tf.layers import ExpertStack, ScenarioDense, SplitDense, StackedDense
 
@@ -86,6 +87,12 @@ class TestStackedDense:
 
 class TestScenarioDense:
     SCENARIOS = tf.constant([1, 0, 2, 1, 1])
+
+    @pytest.fixture(params=["narrow", "wide"], autouse=True)
+    def width_of_all(self, request, monkeypatch):
+        """Outputs that are computed for every scenario, and ones that rows are routed to."""
+        if request.param == "wide":
+            monkeypatch.setattr(usr_tf.layers.dense, "_NARROW", 0)
 
     @pytest.mark.parametrize(("tasks", "width"), [(None, (4,)), (2, (4,)), (2, (2, 4))])
     def test_each_row_uses_its_own_scenario(self, tasks, width):
