@@ -42,7 +42,7 @@ def test_features_stand_in_the_order_of_the_schema_and_a_history_action_after_ac
         "words": [[5], []],
         "packed_ids": [[10, 1], [20, 2]],
         "packed_numbers": [[0.5, -1.0], [1.5, -2.0]],
-        "history": [[], [3, 5, 6, 1, 2, 9, 4, 7, 0, 1, 1, 8]],  # item_id, words, action, scenario, age
+        "packed_history": [[], [3, 5, 6, 1, 2, 9, 4, 7, 0, 1, 1, 8]],  # item_id, words, action, scenario, age
     }
     packed = pack(batch_of(ROWS).slice(first), parse_schema(SCHEMA))
     assert packed.to_pydict() == {name: values[first:] for name, values in expected.items()}

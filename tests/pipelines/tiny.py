@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.join import attach, histories, label
 from pipelines.logs import PLACE, table_schema
 from pipelines.rows import make_batches
-from usr_tf.schema import Schema, load_schema
+from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, load_schema
 
 
 def write_table(logs: Path, table: str, rows: list[dict]) -> None:
@@ -53,10 +53,10 @@ def parse_example(serialized: bytes) -> dict[str, list]:
 def unpack(row: dict[str, list], schema: Schema) -> dict[str, list]:
     """A stored row with a column for each feature, straight from what `usr_tf.schema` says of the packed ones."""
     row = dict(row)
-    for column, kind in (("ids", "categorical"), ("numbers", "numeric")):
+    for column, kind in ((IDS, "categorical"), (NUMBERS, "numeric")):
         names = [name for name, feature in schema.features.items() if feature.type == kind]
         row |= {name: [value] for name, value in zip(names, row.pop(column, []), strict=True)}
-    values, columns = iter(row.pop("history", [])), {name: [] for name in schema.history_columns}
+    values, columns = iter(row.pop(HISTORY, [])), {name: [] for name in schema.history_columns}
     for first in values:
         action = itertools.chain([first], values)
         for name in columns:

@@ -122,9 +122,11 @@ def test_whole_files_are_read_through(shards):
 def test_a_truncated_file_and_its_last_whole_record_are_named(copy, share):
     file = copy.directory / "train" / "part-3.tfrecord.gz"
     break_off(file, share)
-    with pytest.raises(tf.errors.DataLossError):
+    with pytest.raises((tf.errors.DataLossError, tf.errors.FailedPreconditionError)):
         batches(copy)
-    expected = rf"part-3\.tfrecord\.gz: found a break after record {whole_records(file)} \(truncated record at \d+"
+    # TensorFlow takes a cut that falls between two records for the end of the file
+    reason = r"\((truncated record at \d+|Compressed file ended before)"
+    expected = rf"part-3\.tfrecord\.gz: found a break after record {whole_records(file)} {reason}"
     with pytest.raises(InputError, match=expected + r".*expected whole records.*train\.skip_corrupt=true"):
         copy.refuse_broken("train")
 

@@ -53,7 +53,7 @@ class Trained:
                 )
                 self.losses += fitted.history["val_loss"]
             if finish:
-                log.finish(finish, int(self.model.optimizer.iterations))
+                log.finish(finish, int(self.model.step))
 
     def events(self, name: str) -> EventAccumulator:
         return EventAccumulator(str(self.folder / name)).Reload()
@@ -150,7 +150,7 @@ def test_without_requests_there_is_a_point_an_epoch_and_nothing_else(tmp_path):
         for batch in range(5):
             log.on_train_batch_begin(batch)
             log.on_train_batch_end(batch, {})  # a figure that were read would be missing
-        trained.model.optimizer.iterations.assign(5)
+        trained.model.step.assign(5)
         log.on_epoch_end(0, {"loss": 0.5, "search/ctr_auc": math.nan, "val_loss": 0.25})
     events = trained.events("train")
     assert values(events, "loss/loss") == [(5, 0.5)]
