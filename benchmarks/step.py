@@ -16,6 +16,7 @@ import usr_tf  # noqa: F401  (before TensorFlow)
 
 # isort: split
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 import tf_keras as keras
 from rich.console import Console
 from rich.table import Table
@@ -24,11 +25,11 @@ from benchmarks.alternate import alternate
 from benchmarks.training.measure import BATCH, SEED
 from benchmarks.training.ours import ARCHITECTURE, WITHOUT_USR
 from benchmarks.training.workload import Size, make_workload
-from usr_tf.config import load_config
+from usr_tf.config import Train, load_config
 from usr_tf.data import Data, Features, open_data
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
+from usr_tf.optimizers import SparseAdagrad, make_optimizer
 from usr_tf.precision import computing_in
 from usr_tf.schema import history_column
 
@@ -67,7 +68,7 @@ def _train(
     data: Data,
     settings: Sequence[str],
     policy: str = "float32",
-    optimizer: keras.optimizers.Optimizer | None = None,
+    optimizer_of: Callable[[USRModel, Train], keras.optimizers.legacy.Optimizer] = make_optimizer,
     streaming_auc: bool = True,
 ) -> Step:
     """A training step of a model, as `model.fit` runs it."""
@@ -77,7 +78,7 @@ def _train(
         model.make_variables()
     if not streaming_auc:
         model._auc = []
-    model.compile(optimizer=optimizer or make_optimizer(model, config.train))
+    model.compile(optimizer=optimizer_of(model, config.train))
     function, batches = model.make_train_function(), iter(_cached(data).repeat())
     return lambda: function(batches)
 
@@ -111,7 +112,7 @@ def _own_tables(data: Data, settings: Sequence[str]) -> dict[str, Step]:
         return [tf.concat([rows(name, features[name]) for name in names], -1), tf.concat(histories, -1)]
 
     def step_of(look_up: Callable[[Features], list[tf.Tensor]]) -> Step:
-        optimizer, batches = keras.optimizers.legacy.Adagrad(0.02), iter(_cached(data).repeat())
+        optimizer, batches = SparseAdagrad(0.02), iter(_cached(data).repeat())
         look_up(next(batches)[0])  # makes the tables
         variables = fused.trainable_weights if look_up is look_up_fused else [t.embeddings for t in tables.values()]
 
@@ -127,11 +128,23 @@ def _own_tables(data: Data, settings: Sequence[str]) -> dict[str, Step]:
     return {"fused": step_of(look_up_fused), "each": step_of(look_up_each)}
 
 
+def _with_keras_adagrad(model: USRModel, config: Train) -> keras.optimizers.legacy.Optimizer:
+    adagrad = keras.optimizers.legacy.Adagrad(config.embedding_learning_rate, initial_accumulator_value=1e-7)
+    adam = keras.optimizers.legacy.Adam(config.learning_rate)
+    return tfrs.experimental.optimizers.CompositeOptimizer(
+        [(adagrad, lambda: model.table_variables), (adam, lambda: model.dense_variables)]
+    )
+
+
 CHOICES: dict[str, Callable[[Data, Sequence[str]], dict[str, Step]]] = {
     "tables of their own": _own_tables,
     "Adam for the tables too": lambda data, settings: {
         "sparse Adagrad": _train(data, settings),
-        "Adam": _train(data, settings, optimizer=keras.optimizers.legacy.Adam(1e-3)),
+        "Adam": _train(data, settings, optimizer_of=lambda *_: keras.optimizers.legacy.Adam(1e-3)),
+    },
+    "Keras's sparse Adagrad": lambda data, settings: {
+        "ours": _train(data, settings),
+        "Keras's": _train(data, settings, optimizer_of=_with_keras_adagrad),
     },
     "mixed_bfloat16": lambda data, settings: {
         "float32": _train(data, settings),

@@ -4,10 +4,11 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from tests.usr_tf.fixtures import sizes_of, small_config
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
+from usr_tf.optimizers import SparseAdagrad, make_optimizer
 from usr_tf.schema import parse_schema
 
 SCHEMA = parse_schema("""
@@ -56,3 +57,20 @@ def test_state_is_kept_in_a_checkpoint(model, tmp_path):
     names = {name for name, _ in tf.train.list_variables(path)}
     assert any("embedding" in name and "accumulator" in name for name in names)
     assert any("backbone" in name and "/.OPTIMIZER_SLOT/" in name and "/m/" in name for name in names)
+
+
+def test_sparse_adagrad_is_keras_s_where_ids_are_repeated():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(7, 3)).astype(np.float32)
+    ours, keras_s = tf.Variable(start), tf.Variable(start)
+    optimizers = [
+        adagrad(0.3, initial_accumulator_value=1e-7) for adagrad in (SparseAdagrad, keras.optimizers.legacy.Adagrad)
+    ]
+    for _ in range(3):
+        slices = tf.IndexedSlices(
+            tf.constant(rng.normal(size=(6, 3)), tf.float32), tf.constant([5, 0, 5, 2, 5, 2]), tf.constant([7, 3])
+        )
+        for optimizer, variable in zip(optimizers, (ours, keras_s), strict=True):
+            optimizer.apply_gradients([(slices, variable)])
+    np.testing.assert_allclose(ours, keras_s, rtol=1e-5)
+    np.testing.assert_array_equal(ours.numpy()[[1, 3, 4, 6]], start[[1, 3, 4, 6]])
