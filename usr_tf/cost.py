@@ -17,7 +17,7 @@ from rich.table import Table
 from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
+from usr_tf.optimizers import make_optimizer, trained_variables
 from usr_tf.precision import computing_in
 from usr_tf.schema import SCENARIO
 
@@ -25,7 +25,7 @@ _STAND_IN_ROWS = 4
 """Rows of a table in the model that takes the step: what it computes does not depend on them."""
 _BETWEEN = "between the parts"
 
-_PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
+PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
 _SAME_BUFFER = ("Identity", "Reshape", "ExpandDims", "Squeeze", "EnsureShape", "StopGradient")
 _NOT_KEPT = ("Const", "ReadVariableOp", "Placeholder", "VarHandleOp")
 _SHAPE_ONLY = ("Shape", "ShapeN", "Size", "Rank")
@@ -167,20 +167,20 @@ def _run(function: Callable[[Any], Any], rows: tuple[Features, Labels]) -> tuple
     def sizes(rows: tuple[Features, Labels]) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
         function(rows)
         operations = tf.compat.v1.get_default_graph().get_operations()
-        products[:] = [operation for operation in operations if operation.type in _PRODUCTS]
+        products[:] = [operation for operation in operations if operation.type in PRODUCTS]
         kept[:] = _kept_tensors(operations)
         shapes = [[tf.shape(tensor) for tensor in (*product.inputs, *product.outputs)] for product in products]
         return shapes, [tf.size(tensor, tf.int64) for tensor in kept]
 
     shapes, counts = sizes(rows)
     flops = [
-        (product.name, _product_flops(product, *(shape.numpy().tolist() for shape in one)))
+        (product.name, product_flops(product, *(shape.numpy().tolist() for shape in one)))
         for product, one in zip(products, shapes, strict=True)
     ]
     return flops, sum(int(count) * tensor.dtype.size for count, tensor in zip(counts, kept, strict=True))
 
 
-def _product_flops(product: tf.Operation, left: list[int], right: list[int], result: list[int]) -> int:
+def product_flops(product: tf.Operation, left: list[int], right: list[int], result: list[int]) -> int:
     """Two for each multiplication and addition."""
     if product.type == "Einsum":
         letters = product.get_attr("equation").decode().split("->")[0].replace(",", "")
@@ -229,9 +229,7 @@ def _bytes(variable: tf.Variable) -> int:
 def _state_ratios(model: USRModel) -> dict:
     """Bytes of the optimizer's state for each byte of a trained variable, by its `ref()`; the state must be made."""
     ratios = {}
-    for optimizer, variables in zip(
-        model.optimizer.optimizers, (model.table_variables, model.dense_variables), strict=True
-    ):
+    for optimizer, variables in zip(model.optimizer.optimizers, trained_variables(model), strict=True):
         slots = sum(_bytes(state) for state in optimizer.variables() if state.shape.rank)
         ratio = slots / sum(map(_bytes, variables)) if variables else 0.0
         ratios |= {variable.ref(): ratio for variable in variables}

@@ -77,8 +77,8 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     if (directory / SUCCESS).exists():
         raise InputError(directory, "a finished run", "a new directory or an unfinished run")
     run = Run(directory, config, data.schema)
-    settings = directory / "config.yaml"
-    if settings.exists():
+    settings = _settings(directory)
+    if is_begun(directory):
         if not load_config(settings).learns_as(config):
             raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
         _check_same(run, data)
@@ -96,6 +96,11 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     return run
 
 
+def is_begun(directory: Path) -> bool:
+    """Whether `create_run` has made the run in `directory`, which training goes on with."""
+    return _settings(directory).exists()
+
+
 def open_run(directory: str | Path) -> Run:
     """Opens what `usr-tf train --out DIRECTORY` finished.
 
@@ -105,7 +110,7 @@ def open_run(directory: str | Path) -> Run:
     directory = Path(directory)
     if not (directory / SUCCESS).exists():
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf train` finished")
-    return Run(directory, load_config(directory / "config.yaml"), load_schema(directory / "schema.yaml"))
+    return Run(directory, load_config(_settings(directory)), load_schema(directory / "schema.yaml"))
 
 
 def open_run_data(run: Run, directory: str | Path | None) -> Data:
@@ -120,6 +125,10 @@ def open_run_data(run: Run, directory: str | Path | None) -> Data:
     data = open_data(directory)
     _check_same(run, data)
     return data
+
+
+def _settings(directory: Path) -> Path:
+    return directory / "config.yaml"
 
 
 def _check_same(run: Run, data: Data) -> None:

@@ -23,7 +23,7 @@ from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer, make_state
 from usr_tf.precision import computing_in
 from usr_tf.progress import Progress
-from usr_tf.run import Run, create_run, open_run
+from usr_tf.run import Run, create_run, is_begun, open_run
 from usr_tf.schema import SCENARIO, SUCCESS
 from usr_tf.tensorboard import TensorBoardLog
 from usr_tf.warm_start import check_warm_start, warm_start
@@ -48,13 +48,20 @@ def train(
       InputError: `out` is taken or cannot be written, no metric has the name `config.train.monitor`, a file of the data
         is broken, or a loss is NaN or infinite.
     """
-    config = config.model_copy(update={"data": str(data.directory.resolve())})
-    if config.train.warm_start:  # before anything is written
+    config = _with_whole_paths(config, data)
+    if config.train.warm_start and not is_begun(Path(out)):  # before anything is written
         check_warm_start(open_run(config.train.warm_start), data, config)
     strategy = strategy or default_strategy(config.train.weights_on)
     _LOG.info("%d replicas in sync", strategy.num_replicas_in_sync)
     with writable_directory(Path(out), strategy) as directory:
         return _train(data, directory, config, strategy, verbose and is_chief(strategy))
+
+
+def _with_whole_paths(config: Config, data: Data) -> Config:
+    """The configuration as another folder's process can go on with it."""
+    older = config.train.warm_start
+    train = config.train.model_copy(update={"warm_start": older and str(Path(older).resolve())})
+    return config.model_copy(update={"data": str(data.directory.resolve()), "train": train})
 
 
 def _train(data: Data, out: Path, config: Config, strategy: tf.distribute.Strategy, verbose: bool) -> dict:
