@@ -38,6 +38,8 @@ def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] |
     try:
         aside.mkdir(parents=True)
         tf.saved_model.save(module, str(aside), signatures=module.signatures())
+        (aside / "assets.extra").mkdir()
+        (aside / "assets.extra" / "schema.yaml").write_text(run.schema.to_yaml(), encoding="utf-8")
         if before_publish:
             before_publish(aside)
         version = out / str(_next_version(out))

@@ -311,7 +311,9 @@ def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None 
     if bias is not None:  # to the first part, which may be one row
         result = tf.nn.bias_add(result, bias) if len(result.shape) > 1 else result + bias
     for part, own in zip(parts[1:], kernels[1:], strict=True):
-        result += _product(part, own)
+        product = _product(part, own)
+        # One request's part is a bias of its candidates' products, which TensorFlow adds within the product.
+        result = tf.nn.bias_add(product, result[0]) if result.shape[:-1] == [1] else result + product
     return result
 
 
