@@ -4,24 +4,20 @@ Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --
 """
 
 import argparse
-import contextlib
-import datetime
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsSingleton
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipelines import drift, stats
-from pipelines.beam_options import is_local, make_pipeline
+from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
 from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
+from pipelines.job import display, milliseconds, run, scratch
 from pipelines.join_logs import JoinLogs
-from pipelines.output import SCHEMA, TEMP, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
 from pipelines.quality import MeasureQuality
 from pipelines.read import reader
 from pipelines.rejected import COUNTS, REJECTED, FindExamples, WriteRejected
@@ -78,7 +74,7 @@ def preprocess(
     schema_path = schema_path or FileSystems.join(logs_dir, SCHEMA)
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
-    start = _milliseconds(since) if since else EVER
+    start = milliseconds(since) if since else EVER
     limits = drift.parse_limits(drift_limits)
     old = read_stats(earlier) if earlier else None
     if drift_limits and not old:
@@ -89,15 +85,9 @@ def preprocess(
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
-    with _display(progress, f"preprocess {logs_dir or out}"), _scratch(pipeline, out) as store:
+    with display(progress, f"preprocess {logs_dir or out}"), scratch(pipeline, out) as store:
         build(pipeline, schema, inputs, out, partitions, store, earlier, start)
-        try:
-            pipeline.run().wait_until_finish()
-        except Exception as error:
-            found = InputError.inside(error)
-            if found is None:
-                raise
-            raise found from error
+        run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
     if old:
@@ -145,38 +135,6 @@ def build(
         | "Stats" >> beam.Map(stats.document, schema, AsSingleton(examples), AsDict(quality))
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
-
-
-@contextlib.contextmanager
-def _scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
-    """The store for blocks between stages: a local runner's on disk, beside the output if that is local too."""
-    if not is_local(pipeline):
-        yield BlockStore()
-    else:
-        near = None if "://" in out else FileSystems.join(out, TEMP)
-        with tempfile.TemporaryDirectory(dir=near) as directory:
-            yield BlockStore(directory)
-
-
-def _milliseconds(since: str) -> int:
-    try:
-        moment = datetime.datetime.fromisoformat(since)
-    except ValueError as error:
-        expected = "a date or time in ISO 8601, such as 2026-11-21 or 2026-11-21T06:00:00Z"
-        raise InputError("--since", repr(since), expected) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    return (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)
-
-
-@contextlib.contextmanager
-def _display(progress: bool, text: str) -> Iterator[None]:
-    if not progress:
-        yield
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        bar.add_task(text, total=None)
-        yield
 
 
 def main(argv: Sequence[str] | None = None) -> int:

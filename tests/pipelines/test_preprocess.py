@@ -484,7 +484,7 @@ def test_the_program_takes_beams_options_beside_its_own_and_says_one_line(small,
 
 def test_blocks_that_travel_through_the_runner_make_the_same_rows(made, tmp_path, monkeypatch):
     """As on a runner with a shuffle of its own."""
-    monkeypatch.setattr("pipelines.preprocess.is_local", lambda pipeline: False)
+    monkeypatch.setattr("pipelines.job.is_local", lambda pipeline: False)
     stats = preprocess(str(made.logs), str(tmp_path / "data"), partitions=3)
     assert stats == made.stats
     assert all_rows(tmp_path / "data") == all_rows(made.data)

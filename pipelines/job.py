@@ -1,0 +1,69 @@
+"""What a job does around its pipeline: dates of the command line, scratch space, a progress display, the run itself."""
+
+import contextlib
+import datetime
+import tempfile
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipelines.beam_options import is_local
+from pipelines.blocks import BlockStore
+from pipelines.output import TEMP
+from usr_tf.errors import InputError
+
+
+def milliseconds(since: str) -> int:
+    """An ISO 8601 date or time, of UTC where it names no zone, in ms.
+
+    Raises:
+      InputError: it is neither.
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(since)
+    except ValueError as error:
+        expected = "a date or time in ISO 8601, such as 2026-11-21 or 2026-11-21T06:00:00Z"
+        raise InputError("--since", repr(since), expected) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)
+
+
+@contextlib.contextmanager
+def scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
+    """The store for blocks between stages: a local runner's on disk, in `OUT/.temp` if that is local too."""
+    if not is_local(pipeline):
+        yield BlockStore()
+    else:
+        near = None if "://" in out else FileSystems.join(out, TEMP)
+        with tempfile.TemporaryDirectory(dir=near) as directory:
+            yield BlockStore(directory)
+
+
+@contextlib.contextmanager
+def display(progress: bool, text: str) -> Iterator[None]:
+    """A progress display on standard error, if it is asked for."""
+    if not progress:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        bar.add_task(text, total=None)
+        yield
+
+
+def run(pipeline: beam.Pipeline) -> None:
+    """Runs to the end.
+
+    Raises:
+      InputError: a worker met one, of which Beam hands over the traceback's text alone.
+    """
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        found = InputError.inside(error)
+        if found is None:
+            raise
+        raise found from error

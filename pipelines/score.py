@@ -1,0 +1,224 @@
+"""The job of batch scoring: raw logs → joined rows → an exported model's probabilities of every impression.
+
+The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
+the model. So a score here is the one that evaluation computes and that the server answers.
+
+Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs=… --out=… --runner=…`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.ml.inference.base import RunInference
+
+from pipelines import stats
+from pipelines.beam_options import make_pipeline
+from pipelines.blocks import BlockStore
+from pipelines.job import display, milliseconds, run, scratch
+from pipelines.join_logs import JoinLogs
+from pipelines.logs import match_in
+from pipelines.output import SCHEMA, TEMP, finish, read_json, read_schema, write_json
+from pipelines.read import reader
+from pipelines.rejected import COUNTS, REJECTED, WriteRejected
+from pipelines.saved_model import Scorer, check_model, score_schema
+from pipelines.split import EVER
+from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
+from usr_tf.errors import InputError
+from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
+
+SCORES, STATS = "scores", "stats.json"
+_WRITTEN = {SCORES, "rejected", STATS, TEMP}
+_SCHEMA_OF_MODEL = "assets.extra/schema.yaml"
+
+
+def score_logs(
+    model: str,
+    logs_dir: str | None,
+    out: str,
+    schema_path: str | None = None,
+    beam_args: Sequence[str] = (),
+    partitions: int | None = None,
+    progress: bool = False,
+    *,
+    tables: Sequence[str] = (),
+    since: str | None = None,
+) -> dict:
+    """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
+
+    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp` and a probability of each task. Rows that
+    the join sets aside are in `OUT/rejected/`, each with its place and reason. `OUT/_SUCCESS` comes last.
+
+    Args:
+      model: a version that `usr-tf export` wrote, `SERVING/<version>`.
+      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
+      out: the directory to write; an unfinished earlier try is cleared away.
+      schema_path: default the one that lies in the model, or else `LOGS/schema.yaml`.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
+      partitions: parts that items and users are joined in. Default: by the size of the logs.
+      progress: show a progress display on standard error.
+      tables: `TABLE=WHERE` for tables that lie elsewhere, as `preprocess` takes them.
+      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it are not scored; actions
+        before it are the history of those after it.
+
+    Returns:
+      What `stats.json` holds.
+
+    Raises:
+      InputError: anything wrong with the model, the logs, the schema or the output directory.
+    """
+    model, out = model.rstrip("/"), out.rstrip("/") or out
+    if partitions is not None and partitions < 1:
+        raise InputError("--partitions", str(partitions), "a whole number from 1")
+    pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
+    schema_path = schema_path or _find_schema(model, logs_dir)
+    schema = read_schema(schema_path).model_copy(update={"split": Split(valid=0, test=0)})
+    check_model(model, schema, schema_path)
+    start = milliseconds(since) if since else EVER
+    inputs = find_tables(logs_dir, tables)
+    check_columns(schema, inputs)
+    _prepare(out)
+    with display(progress, f"score {logs_dir or out}"), scratch(pipeline, out) as store:
+        build(pipeline, schema, inputs, model, out, partitions or partitions_for(inputs), store, start)
+        run(pipeline)
+    document = read_json(FileSystems.join(out, STATS))
+    _check(document, logs_dir or out)
+    finish(out)
+    return document
+
+
+def build(
+    pipeline: beam.Pipeline,
+    schema: Schema,
+    inputs: TableInputs,
+    model: str,
+    out: str,
+    partitions: int,
+    store: BlockStore,
+    since: int = EVER,
+) -> None:
+    """Adds the whole job to `pipeline`. The schema splits nothing off: all rows are in `train`."""
+    read = {
+        table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
+        for table, names in inputs.items()
+        if names
+    }
+    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
+    rejected, counts = (
+        [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
+    )
+    scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
+    _ = (
+        scored
+        | "AsTable" >> beam.Map(lambda batch: pa.Table.from_batches([batch]))
+        | "WriteScores"
+        >> beam.io.WriteToParquetBatched(
+            FileSystems.join(out, SCORES, "part"), score_schema(schema), codec="zstd", file_name_suffix=".parquet"
+        )
+    )
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
+    _ = (
+        (counts, scored | "CountScores" >> beam.Map(_count, schema.task_names))
+        | "AllCounts" >> beam.Flatten()
+        | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
+        | "Stats" >> beam.Map(_document, schema)
+        | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, STATS))
+    )
+
+
+def _count(scores: pa.RecordBatch, tasks: Sequence[str]) -> dict[tuple[str, ...], float]:
+    """Rows and sums of the probabilities of a batch, which is of one scenario."""
+    scenario = scores.column(SCENARIO)[0].as_py()
+    sums = {(SCORES, scenario, task): pc.sum(scores.column(task)).as_py() for task in tasks}
+    return {(SCORES, scenario, "impressions"): scores.num_rows, **sums}
+
+
+def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
+    """`stats.json`: rows by table as `preprocess` counts them, and the mean probabilities of each scenario."""
+    document: dict = {"rows": {}, SCORES: {}}
+    for (part, name, *rest), count in sorted(counts.items()):
+        if part == "rows":
+            of_table = document["rows"].setdefault(name, {"read": 0, "written": 0, "rejected": {}})
+            place = of_table["rejected"] if len(rest) == 2 else of_table
+            place[rest[-1]] = count
+    for scenario in schema.scenarios:
+        rows = counts.get((SCORES, scenario, "impressions"), 0)
+        means = {task: counts[SCORES, scenario, task] / rows if rows else None for task in schema.task_names}
+        document[SCORES][scenario] = {"impressions": rows, "mean": means}
+    return document
+
+
+def _check(document: dict, logs_dir: str) -> None:
+    """Refuses logs without a row to score; checks that every joined row was."""
+    impressions = document["rows"]["impressions"]
+    scored = sum(scenario["impressions"] for scenario in document[SCORES].values())
+    if scored != impressions["written"]:
+        raise AssertionError(f"rows were lost: {scored} scored of {impressions}")
+    if not scored:
+        found = f"no sound impression (rejected: {impressions['rejected']})"
+        raise InputError(logs_dir, found, "at least one; see rejected/")
+
+
+def _find_schema(model: str, logs_dir: str | None) -> str:
+    of_model = FileSystems.join(model, _SCHEMA_OF_MODEL)
+    try:
+        if FileSystems.exists(of_model):
+            return of_model
+    except (ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
+        raise InputError(model, f"no readable directory ({error})", "SERVING/<version> of usr-tf export") from error
+    if logs_dir is None:
+        raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
+    return FileSystems.join(logs_dir, SCHEMA)
+
+
+def _prepare(out: str) -> None:
+    """Makes `out` an empty directory, clearing away an unfinished try of ours: one that holds nothing else.
+
+    Raises:
+      InputError: `out` holds finished scores or files of others, or cannot be written.
+    """
+    try:
+        paths = match_in(out, ["**"])
+        names = {path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths}
+        if SUCCESS in names:
+            raise InputError(out, "finished scores", "a new or an unfinished directory")
+        foreign = sorted(names - _WRITTEN)
+        if foreign:
+            raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
+        FileSystems.delete(paths)
+        temp = FileSystems.join(out, TEMP)
+        if not FileSystems.exists(temp):
+            FileSystems.mkdirs(temp)
+    except (OSError, BeamIOError) as error:
+        raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="An exported model's scores of raw logs; every other option goes to Beam.", allow_abbrev=False
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--logs", dest="logs_dir")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--schema", dest="schema_path")
+    parser.add_argument("--table", dest="tables", action="append", default=[])
+    parser.add_argument("--partitions", type=int)
+    parser.add_argument("--since")
+    known, beam_args = parser.parse_known_args(argv)
+    try:
+        document = score_logs(**vars(known), beam_args=beam_args, progress=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(document, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
