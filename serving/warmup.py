@@ -5,7 +5,7 @@ TF Serving's own form: a TFRecord file of `PredictionLog`, `assets.extra/tf_serv
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.client import HISTORY_PREFIX, TensorSpec, request_inputs
+from serving.request import HISTORY_PREFIX, TensorSpec, request_inputs
 from usr_tf.schema import EXAMPLES_SUFFIX
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TF Serving refuses to load a version that has more."""
+CANDIDATES = (1, 50, 200, 500, 2000)
+"""Sizes of the requests that warm a scenario up. Kernels are prepared for the shapes that they meet, and memory grows
+to the largest, so each size that users ask for should have one near it."""
 
 
 def write_warmup_records(
@@ -80,28 +83,42 @@ def read_prediction_logs(version_dir: str | Path) -> list[prediction_log_pb2.Pre
     return logs
 
 
-def write_logged_requests(version_dir: str | Path, requests_dir: str | Path, per_scenario: int = 20) -> int:
+def write_logged_requests(
+    version_dir: str | Path,
+    requests_dir: str | Path,
+    per_scenario: int = 20,
+    candidates: Sequence[int] = CANDIDATES,
+) -> int:
     """Writes warm-up records for every signature of a SavedModel from logged requests, and returns their number.
+
+    A scenario's own signature gets one of them again, that of the user with the longest history, with its items
+    repeated to each number of `candidates`. Its `_examples` do not: they are for batches, whose first run may take its
+    time.
 
     A signature without a logged request gets one with a single blank item, so that its graph is warm all the same:
     `serving_default` does, and a scenario that was never logged.
 
     Args:
       version_dir: the SavedModel's folder.
-      requests_dir: holds `<scenario>.jsonl`, a request document a line (see `client.load_request`).
+      requests_dir: holds `<scenario>.jsonl`, a request document a line (see `request.load_request`).
+      per_scenario: logged requests for each signature, at the most.
+      candidates: numbers of items, from 1.
     """
     signatures = _signature_inputs(version_dir)
-    per_scenario = min(per_scenario, MAX_RECORDS // len(signatures))
+    per_scenario = min(per_scenario, MAX_RECORDS // len(signatures) - len(candidates))
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
         scenario = name.removesuffix(EXAMPLES_SUFFIX)
         path = Path(requests_dir, f"{scenario}.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines()[:per_scenario] if path.exists() else []
         requests = [request_inputs(json.loads(line)["inputs"], signatures[scenario], path) for line in lines]
-        for request in requests or [_blank(signatures[scenario])]:
-            if name != scenario:
-                request = {next(iter(specs)): np.array(to_examples(request), dtype=object)}
-            records.append((name, request))
+        requests = requests or [_blank(signatures[scenario])]
+        if name == scenario and name != tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
+            largest = max(requests, key=lambda request: sum(request[name].size for name in _of_user(specs)))
+            requests += [_with_items(largest, specs, items) for items in candidates]
+        elif name != scenario:
+            requests = [{next(iter(specs)): np.array(to_examples(request), dtype=object)} for request in requests]
+        records += [(name, request) for request in requests]
     write_warmup_records(version_dir, records)
     return len(records)
 
@@ -110,7 +127,7 @@ def to_examples(request: Mapping[str, np.ndarray]) -> list[bytes]:
     """A request as `<scenario>_examples` takes it: a serialized `tf.Example` an item, the user side in each.
 
     Args:
-      request: arrays by `client.request_inputs`. Histories of lists as wide as the schema's `max_length`.
+      request: arrays by `request.request_inputs`. Histories of lists as wide as the schema's `max_length`.
     """
     items = max(array.shape[0] for array in request.values())
     examples = []
@@ -131,6 +148,19 @@ def _set_feature(feature: tf.train.Feature, name: str, values: np.ndarray) -> No
     else:
         kept = values if name.startswith(HISTORY_PREFIX) or len(values) == 1 else [value for value in values if value]
         feature.bytes_list.value.extend(kept)
+
+
+def _with_items(
+    request: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], items: int
+) -> dict[str, np.ndarray]:
+    """The request with so many items: its own, over and over."""
+    shared = _of_user(specs)
+    return {name: array if name in shared else array[np.arange(items) % len(array)] for name, array in request.items()}
+
+
+def _of_user(specs: Mapping[str, TensorSpec]) -> set[str]:
+    """Inputs that a request has once."""
+    return {name for name, spec in specs.items() if spec.shape[0] == 1}
 
 
 def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:

@@ -1,11 +1,19 @@
 """Warm-up records: TF Serving's file, written and read back."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.warmup import FILE, MAX_RECORDS, read_warmup_records, write_warmup_records
+from serving.warmup import (
+    FILE,
+    MAX_RECORDS,
+    read_warmup_records,
+    write_logged_requests,
+    write_warmup_records,
+)
 
 
 def test_records_read_back_as_written(tmp_path, search_inputs):
@@ -46,3 +54,33 @@ def test_more_records_than_tf_serving_takes(tmp_path):
             writer.write(b"")
     with pytest.raises(tf.errors.InvalidArgumentError, match="exceeds the maximum"):
         read_warmup_records(tmp_path)
+
+
+def test_every_signature_is_warmed_up_with_logged_requests_and_a_scenario_with_every_size(export, tmp_path):
+    version = export(7)
+    lines = [document(items=["a", "b"], history=["c"]), document(items=["zzz"], history=["a", "b", "c"])]
+    (tmp_path / "search.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert write_logged_requests(version, tmp_path, candidates=(1, 5)) == 4 + 3 + 2 + 1
+
+    records = read_warmup_records(version)
+    sizes = [inputs["item_id"].tolist() for name, inputs in records if name == "search"]
+    assert sizes == [[b"a", b"b"], [b"zzz"], [b"zzz"], [b"zzz"] * 5]  # the one with most values, repeated
+    assert all(len(inputs["attributes"]) == len(inputs["item_id"]) for name, inputs in records if name == "search")
+    assert [inputs["history_item_id"].shape[1] for name, inputs in records if name == "search"] == [1, 3, 3, 3]
+    blank = [inputs["item_id"].tolist() for name, inputs in records if name == "recommendation"]
+    assert blank == [[b""], [b""], [b""] * 5]  # never logged
+    assert [len(inputs["examples"]) for name, inputs in records if name == "search_examples"] == [2, 1]
+    assert [len(inputs["examples"]) for name, inputs in records if name == "serving_default"] == [1]
+
+
+def test_few_enough_records_are_written_for_any_number_of_logged_requests(export, tmp_path):
+    version = export(7)
+    line = json.dumps(document(items=["a"], history=[])) + "\n"
+    for scenario in ("search", "recommendation"):
+        (tmp_path / f"{scenario}.jsonl").write_text(line * 400)
+    assert write_logged_requests(version, tmp_path, per_scenario=400) <= MAX_RECORDS
+
+
+def document(items: list[str], history: list[str]) -> dict:
+    inputs = {"user_id": "u", "query": "tea", "item_id": items, "price": [0.5] * len(items)}
+    return {"inputs": inputs | {"attributes": [["x"]] * len(items), "history_item_id": history}}

@@ -1,0 +1,181 @@
+"""The export in the C++ session loader that TensorFlow Serving uses, in a process without Python.
+
+`cpp_loader/load_and_run.c` is compiled against TensorFlow's C API as the installed wheel has it.
+"""
+
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from serving.request import TensorSpec, request_inputs
+from serving.warmup import to_examples
+from usr_tf.schema import EXAMPLES_SUFFIX
+
+SOURCE = Path(__file__).with_name("cpp_loader") / "load_and_run.c"
+LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
+REQUESTS = 3
+"""Logged requests a scenario."""
+Call = tuple[str, Mapping[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled `load_and_run`."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc or gcc) on PATH to build load_and_run.c with")
+    folder = Path(tf.sysconfig.get_lib())
+    libraries = [folder / name for name in LIBRARIES]
+    if not all(library.exists() for library in libraries):
+        pytest.skip(f"this TensorFlow has no {' and '.join(LIBRARIES)}, so no C API to link with")
+    out = tmp_path_factory.mktemp("cpp_loader") / "load_and_run"
+    command = [compiler, "-std=c11", "-O1", "-Wall", "-Werror", "-isystem", tf.sysconfig.get_include(), str(SOURCE)]
+    command += [*map(str, libraries), f"-Wl,-rpath,{folder}", "-o", str(out)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return out
+
+
+@pytest.fixture
+def moved(toy_version, tmp_path) -> Iterator[Path]:
+    """The export alone, copied elsewhere and not to be written."""
+    folder = tmp_path / "another place" / "7"
+    shutil.copytree(toy_version, folder)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@contextlib.contextmanager
+def gone(*folders: Path) -> Iterator[None]:
+    """The folders are not where they were, for as long as the context lasts: as good as deleted."""
+    places = [(folder, folder.with_name(f"{folder.name}.gone")) for folder in folders]
+    for folder, aside in places:
+        folder.rename(aside)
+    try:
+        yield
+    finally:
+        for folder, aside in places:
+            aside.rename(folder)
+
+
+def test_scores_are_pythons_from_a_moved_folder_that_nobody_writes(program, moved, toy_version, toy_run, toy_data):
+    before = signatures_of(toy_version)
+    calls = list(logged_calls(toy_run, before))
+    assert {name for name, _ in calls} == before.keys()
+    loaded = tf.saved_model.load(str(toy_version))
+    expected = [call_python(loaded, *call) for call in calls]
+    text = describe(calls, before)
+    files = fingerprint(moved)
+
+    with gone(toy_version.parent, toy_run.directory, toy_data.directory.parent):
+        answers, found = call_program(program, moved, text)
+
+    assert fingerprint(moved) == files
+    assert found == before
+    assert len(answers) == sum(map(len, expected))
+    for (name, _), outputs in zip(calls, expected, strict=True):
+        for output in sorted(outputs):
+            np.testing.assert_allclose(answers.pop(0), outputs[output], rtol=0, atol=1e-6, err_msg=f"{name} {output}")
+
+
+def test_an_asset_that_is_gone_is_missed(program, moved):
+    """So the vocabulary was read from the moved folder above, and from nowhere else."""
+    [asset] = (moved / "assets").iterdir()
+    (moved / "assets").chmod(0o755)
+    asset.rename(moved / "assets" / "elsewhere")
+    finished = run_program(program, moved, "0\n")
+    assert finished.returncode == 1
+    assert "\nload: " in finished.stderr
+    assert asset.name in finished.stderr
+
+
+def logged_calls(run, signatures: Mapping) -> Iterator[Call]:
+    """Logged requests for every signature: as one request, and as serialized rows."""
+    for name, signature in signatures.items():
+        scenario = name.removesuffix(EXAMPLES_SUFFIX)
+        if scenario == tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
+            scenario = run.schema.scenarios[0]
+        specs = {alias: TensorSpec.of(info) for alias, info in signatures[scenario].inputs.items()}
+        lines = (run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines()[:REQUESTS]
+        for line in lines:
+            inputs = request_inputs(json.loads(line)["inputs"], specs)
+            if signature.inputs.keys() == {"examples"}:
+                inputs = {"examples": np.array(to_examples(inputs), object)}
+            yield name, inputs
+
+
+def signatures_of(version: Path) -> dict:
+    """Signatures with inputs, by name, from the file itself."""
+    meta = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs[0]
+    return with_inputs(meta)
+
+
+def with_inputs(meta: meta_graph_pb2.MetaGraphDef) -> dict:
+    return {name: signature for name, signature in meta.signature_def.items() if signature.inputs}
+
+
+def call_python(loaded, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    outputs = loaded.signatures[name](**{alias: tf.constant(values) for alias, values in inputs.items()})
+    return {alias: values.numpy() for alias, values in outputs.items()}
+
+
+def call_program(program: Path, version: Path, text: str) -> tuple[list[np.ndarray], dict]:
+    """The answers, one a line, and the signatures that the loader found."""
+    finished = run_program(program, version, text)
+    assert finished.returncode == 0, finished.stderr
+    meta = meta_graph_pb2.MetaGraphDef.FromString(program.with_name("meta_graph.pb").read_bytes())
+    answers = [np.array(line.split(), np.float64) for line in finished.stdout.splitlines()]
+    assert [int(values[0]) for values in answers] == [len(values) - 1 for values in answers]
+    return [values[1:] for values in answers], with_inputs(meta)
+
+
+def run_program(program: Path, version: Path, text: str) -> subprocess.CompletedProcess:
+    command = [str(program), str(version), str(program.with_name("meta_graph.pb"))]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": os.environ["TF_CPP_MIN_LOG_LEVEL"]}  # and nothing else of this process
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=quiet, cwd="/")
+
+
+def describe(calls: list[Call], signatures: Mapping) -> str:
+    """The calls as the program reads them, outputs in the order of their names."""
+    words: list[object] = [len(calls)]
+    for name, inputs in calls:
+        signature = signatures[name]
+        words.append(len(inputs))
+        for alias, values in inputs.items():
+            info = signature.inputs[alias]
+            words += [*info.name.split(":"), info.dtype, values.ndim, *values.shape, *map(word, values.ravel())]
+        words.append(len(signature.outputs))
+        for alias in sorted(signature.outputs):
+            words += signature.outputs[alias].name.split(":")
+    return "\n".join(map(str, words)) + "\n"
+
+
+def word(value) -> str:
+    return f"x{value.hex()}" if isinstance(value, bytes) else repr(value.item())
+
+
+def fingerprint(folder: Path) -> dict[str, tuple]:
+    """Every file and folder with its permissions, the time when it was changed, and what it holds."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
