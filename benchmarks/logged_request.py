@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from serving.client import TensorSpec, request_inputs
+from serving.request import TensorSpec, request_inputs
 
 
 def newest_version(serving: str) -> Path:

@@ -1,8 +1,18 @@
-"""A gRPC server that speaks TF Serving's API, for laptops, Colab and tests.
+"""A server that speaks TF Serving's API: gRPC, and REST beside it, for laptops, Colab and tests.
 
 It answers as the `tensorflow/serving` container does, with its status codes and messages: `Predict`,
 `GetModelMetadata` and `GetModelStatus`; every other method is UNIMPLEMENTED. Like the container it knows a
 model as a SavedModel alone and runs it in a session. For production use the container (`serving/docker`).
+
+| module | what |
+| --- | --- |
+| `server` | the ports, and the life of the server |
+| `service` | what the methods answer |
+| `models`, `model_config` | which versions of which models are live |
+| `servable`, `tensors` | one version, and its inputs and outputs |
+| `admission` | how many requests run and wait |
+| `metrics`, `access_log`, `call` | what is told of a request |
+| `server_tls`, `status`, `reflection`, `rest` | certificates, refusals, the schema, the REST API |
 """
 
 import asyncio
@@ -11,52 +21,81 @@ import functools
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_pb2,
-    predict_pb2,
-)
+from aiohttp import web
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-from serving.warmup import read_prediction_logs
+from serving.access_log import AccessLog
+from serving.admission import Admission
+from serving.call import Call
+from serving.metrics import Metrics
+from serving.model_config import read_model_config
+from serving.models import Models
+from serving.reflection import describe
+from serving.servable import Servable, session_config
+from serving.server_tls import ServerTls
+from serving.service import Service
+from serving.status import code_of, message_of
 from usr_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 _INT32_MAX = 2**31 - 1
-_GRPC_OPTIONS = (
-    ("grpc.max_receive_message_length", _INT32_MAX),  # as the container: gRPC's own limit is 4 MiB
-    ("grpc.max_send_message_length", _INT32_MAX),
-    ("grpc.so_reuseport", 0),  # a taken port is an error, not a port shared with whoever has it
-)
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_MAX_MESSAGE = 1024
-_State = get_model_status_pb2.ModelVersionStatus.State
+_OTHER_RPCS = 256
+"""Calls at a time besides the Predicts that run or wait: health, status, and requests that are still coming in."""
+_FLUSH_SECONDS = 0.5
+_PACKAGE = "tensorflow.serving"
+_SERVICES = {
+    "PredictionService": {
+        "Predict": (PredictRequest, PredictResponse),
+        "GetModelMetadata": (GetModelMetadataRequest, GetModelMetadataResponse),
+    },
+    "ModelService": {"GetModelStatus": (GetModelStatusRequest, GetModelStatusResponse)},
+}
+_Health = health_pb2.HealthCheckResponse
 
 
-def serve(base_path: str | Path, name: str = "usr", port: int = 8500, host: str = "127.0.0.1") -> None:
-    """Serves until SIGINT or SIGTERM, then lets running requests finish. Main thread only.
+def serve(
+    base_path: str | Path | None = None, name: str = "usr", port: int = 8500, host: str = "127.0.0.1", **options: Any
+) -> None:
+    """Serves until SIGINT or SIGTERM, then lets accepted requests finish. Main thread only.
+
+    Args:
+      base_path, name, port, host, options: as `ModelServer`.
 
     Raises:
-      InputError: nothing to serve under `base_path`, or the port is taken.
+      InputError: nothing to serve, or the port is taken.
     """
-    asyncio.run(_serve_until_signal(ModelServer(base_path, name, host, port)))
+    asyncio.run(_serve_until_signal(ModelServer(base_path, name, host, port, **options)))
 
 
 @contextlib.contextmanager
 def serve_in_background(
-    base_path: str | Path, name: str = "usr", host: str = "127.0.0.1", port: int = 0, poll_seconds: float = 1.0
+    base_path: str | Path | None = None,
+    name: str = "usr",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    poll_seconds: float = 1.0,
+    **options: Any,
 ) -> Iterator["ModelServer"]:
     """Serves from a thread with an event loop of its own, for as long as the context lasts.
+
+    Args:
+      base_path, name, host, port, poll_seconds, options: as `ModelServer`.
 
     Yields:
       The running server; its `address` is what a client connects to.
@@ -64,7 +103,7 @@ def serve_in_background(
     Raises:
       InputError: as `ModelServer.start`.
     """
-    server = ModelServer(base_path, name, host, port, poll_seconds)
+    server = ModelServer(base_path, name, host, port, poll_seconds, **options)
     started: Future[Callable[[], Any]] = Future()
 
     async def run() -> None:
@@ -92,7 +131,7 @@ def serve_in_background(
 
 
 class ModelServer:
-    """Serves the latest version under `base_path` and moves on when a newer one appears.
+    """Serves models and follows them: new versions, deleted ones, and changes of the configuration file.
 
     A version is a folder with a number for a name and a SavedModel in it; anything else, such as a version
     still being written under a temporary name, is passed over. A new version is loaded and warmed up beside the
@@ -102,79 +141,131 @@ class ModelServer:
     `async with ModelServer(…)` starts and stops it; from blocking code see `serve_in_background`.
 
     Args:
-      base_path: the folder of versions; any file system that TensorFlow reads.
+      base_path: the folder of versions, of which the latest is served; any file system that TensorFlow reads.
       name: the model's name in requests.
       host: the address to listen on; `0.0.0.0` lets other machines in.
       port: 0 takes any free port.
-      poll_seconds: how long until it looks for new versions again.
+      poll_seconds: how long until it looks for new versions, and a new configuration, again.
+      model_config_file: the container's `ModelServerConfig` in text form, in place of `base_path` and `name`.
+      rest_port: the port of the REST API; 0 takes any free port, None leaves it out.
+      workers: requests that run at a time; one a core when None, and at least two.
+      max_queue: requests that may wait beyond these. What is more is refused with RESOURCE_EXHAUSTED.
+      max_request_bytes: the largest request. It also bounds what a request's tensors may take beyond the values
+        that are written out in it, for a few bytes can stand for a tensor of any size.
+      tls: certificates; None serves in clear text.
+      access_log: file for a line of JSON a request, `-` for standard output, None for none.
+      intra_op_threads, inter_op_threads: TensorFlow's threads; see `servable.session_config`.
+      drain_seconds: how long accepted requests may take to finish when the server stops.
     """
 
     def __init__(
         self,
-        base_path: str | Path,
+        base_path: str | Path | None = None,
         name: str = "usr",
         host: str = "127.0.0.1",
         port: int = 8500,
         poll_seconds: float = 1.0,
+        *,
+        model_config_file: str | Path | None = None,
+        rest_port: int | None = None,
+        workers: int | None = None,
+        max_queue: int = 100,
+        max_request_bytes: int = 64 * 2**20,
+        tls: ServerTls | None = None,
+        access_log: str | None = None,
+        intra_op_threads: int = 0,
+        inter_op_threads: int = 0,
+        drain_seconds: float = 10.0,
     ):
-        if not 0 <= port < 2**16:
-            raise ValueError(f"`port` should be from 0 to 65535. Received: port={port}")
-        if not poll_seconds > 0:
-            raise ValueError(f"`poll_seconds` should be above 0. Received: poll_seconds={poll_seconds}")
-        self.base_path = str(base_path)
+        if (base_path is None) == (model_config_file is None):
+            raise ValueError(
+                "Exactly one of `base_path` and `model_config_file` should be given. "
+                f"Received: base_path={base_path}, model_config_file={model_config_file}"
+            )
+        workers = max(os.cpu_count() or 1, 2) if workers is None else workers
+        _check("port", port, 0 <= port < 2**16, "from 0 to 65535")
+        _check("rest_port", rest_port, rest_port is None or 0 <= rest_port < 2**16, "from 0 to 65535")
+        _check("poll_seconds", poll_seconds, poll_seconds > 0, "above 0")
+        _check("workers", workers, workers > 0, "above 0")
+        _check("max_queue", max_queue, max_queue >= 0, "0 or more")
+        _check("max_request_bytes", max_request_bytes, 0 < max_request_bytes <= _INT32_MAX, f"1 to {_INT32_MAX}")
+        _check("drain_seconds", drain_seconds, drain_seconds >= 0, "0 or more")
         self.name = name
         self.host = host
         self.port = port
+        self.rest_port = rest_port
         self.poll_seconds = poll_seconds
-        self._servable: _Servable | None = None
-        self._statuses: dict[int, get_model_status_pb2.ModelVersionStatus] = {}
-        self._broken: dict[int, Any] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._server: grpc.aio.Server | None = None
-        self._polling: asyncio.Task | None = None
+        self.max_request_bytes = max_request_bytes
+        self.tls = tls
+        self.drain_seconds = drain_seconds
+        if model_config_file is None:
+            only = ModelConfig(name=name, base_path=str(base_path))
+            read_configs: Callable[[], list[ModelConfig]] = lambda: [only]  # noqa: E731
+        else:
+            read_configs = functools.partial(read_model_config, model_config_file)
+        config = session_config(intra_op_threads, inter_op_threads)
+        self.models = Models(read_configs, functools.partial(Servable, config=config, spare_bytes=max_request_bytes))
+        self._service = Service(self.models)
+        self._workers, self._max_queue = workers, max_queue
+        self.access_log = access_log
+        self._active = 0
+        self._stack = contextlib.AsyncExitStack()
 
     @property
     def address(self) -> str:
-        """`host:port`, the port being the real one once the server has started."""
+        """`host:port` of gRPC, the port being the real one once the server has started."""
         return f"{self.host}:{self.port}"
 
     @property
+    def rest_address(self) -> str | None:
+        """`host:port` of the REST API, likewise; None without one."""
+        return None if self.rest_port is None else f"{self.host}:{self.rest_port}"
+
+    @property
     def version(self) -> int | None:
-        """The version that takes requests now."""
-        return self._servable.version if self._servable else None
+        """The latest version of model `name` that takes requests now."""
+        return max(self.models.live().get(self.name, ()), default=None)
 
     async def start(self) -> None:
-        """Loads the latest version and begins to answer.
+        """Loads the versions that are asked for and begins to answer.
 
         Raises:
-          InputError: no folder, no version in it, none that loads, or the port cannot be had.
+          InputError: a bad configuration; no folder, no version in it, none that loads; a certificate that does not;
+            an access log that cannot be written; or a port that cannot be had.
         """
-        if not tf.io.gfile.isdir(self.base_path):
-            raise InputError(self.base_path, "no such folder", "a folder of exported versions")
-        await self._refresh()
-        if self._servable is None:
-            self._refuse_to_start()
-        self._pool = ThreadPoolExecutor(thread_name_prefix="predict")
-        self._server = grpc.aio.server(options=_GRPC_OPTIONS)
-        self._server.add_generic_rpc_handlers(self._handlers())
-        try:
-            self.port = self._server.add_insecure_port(self.address)
-        except RuntimeError as error:
-            await self.stop()
-            raise InputError(self.address, "an address that cannot be listened on", "a free port") from error
-        await self._server.start()
-        self._polling = asyncio.create_task(self._poll())
+        async with contextlib.AsyncExitStack() as stack:
+            credentials = self.tls.credentials() if self.tls else None
+            await asyncio.to_thread(self.models.start)
+            stack.callback(self.models.close)
+            self._access_log = AccessLog(self.access_log) if self.access_log else None
+            if self._access_log:
+                stack.callback(self._access_log.close)
+            self._admission = Admission(self._workers, self._max_queue)
+            stack.callback(self._admission.close)
+            dropped = lambda: self._access_log.dropped if self._access_log else 0  # noqa: E731
+            self._metrics = Metrics(self._admission, self.models.live, dropped)
+            self._grpc = await self._start_grpc(credentials)
+            stack.push_async_callback(self._grpc.stop, None)
+            self._rest = await self._start_rest() if self.rest_port is not None else None
+            polling = asyncio.create_task(self._poll())
+            stack.push_async_callback(_cancel, polling)
+            stack.push_async_callback(self._drain)
+            self._stack = stack.pop_all()
 
-    async def stop(self, grace: float = 5.0) -> None:
-        """Takes no new requests, gives running ones `grace` seconds, and unloads the model."""
-        if self._polling:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
-        if self._server:
-            await self._server.stop(grace)
-        if self._pool:
-            self._pool.shutdown(wait=False)
-        self._polling = self._server = self._pool = self._servable = None
+    async def stop(self) -> None:
+        """Drains: health is NOT_SERVING first, then nothing new is taken, and what was accepted may finish."""
+        await self._stack.aclose()
+
+    async def _drain(self) -> None:
+        end = time.monotonic() + self.drain_seconds
+        await self._health.enter_graceful_shutdown()
+        stopping = [asyncio.create_task(self._grpc.stop(self.drain_seconds))]  # takes nothing new from here on
+        if self._rest:
+            stopping.append(asyncio.create_task(self._rest.cleanup()))
+        while self._active and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        await self._grpc.stop(_FLUSH_SECONDS)  # those who watch the health would do so for ever
+        await asyncio.gather(*stopping)
 
     async def __aenter__(self) -> "ModelServer":
         await self.start()
@@ -183,329 +274,170 @@ class ModelServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        # Written out rather than through the generated servicers, whose other methods would block a thread each.
-        def method(behaviour: Callable, request: type, response: type) -> grpc.RpcMethodHandler:
-            return grpc.unary_unary_rpc_method_handler(
-                _with_status(behaviour), request.FromString, response.SerializeToString
-            )
+    # What the doors call. All that is counted, logged and bounded is so in here, whichever door a request came by.
 
-        metadata, status, predict = get_model_metadata_pb2, get_model_status_pb2, predict_pb2
-        return (
-            grpc.method_handlers_generic_handler(
-                "tensorflow.serving.PredictionService",
-                {
-                    "Predict": method(self._predict, predict.PredictRequest, predict.PredictResponse),
-                    "GetModelMetadata": method(
-                        self._get_model_metadata, metadata.GetModelMetadataRequest, metadata.GetModelMetadataResponse
-                    ),
-                },
-            ),
-            grpc.method_handlers_generic_handler(
-                "tensorflow.serving.ModelService",
-                {
-                    "GetModelStatus": method(
-                        self._get_model_status, status.GetModelStatusRequest, status.GetModelStatusResponse
-                    )
-                },
-            ),
+    async def predict(self, request: PredictRequest, peer: str = "") -> PredictResponse:
+        """Raises: tf.errors.OpError: what TF Serving answers, or RESOURCE_EXHAUSTED where the queue is full."""
+        call = Call("Predict", "REST", peer)
+        with self._observed(call):
+            return await self._admission.run(lambda: self._service.predict(request, call), call)
+
+    def get_model_metadata(self, request: GetModelMetadataRequest, peer: str = "") -> GetModelMetadataResponse:
+        """Raises: tf.errors.OpError: what TF Serving answers."""
+        call = Call("GetModelMetadata", "REST", peer)
+        with self._observed(call):
+            return self._service.get_model_metadata(request, call)
+
+    def get_model_status(self, request: GetModelStatusRequest, peer: str = "") -> GetModelStatusResponse:
+        """Raises: tf.errors.OpError: what TF Serving answers."""
+        call = Call("GetModelStatus", "REST", peer)
+        with self._observed(call):
+            return self._service.get_model_status(request, call)
+
+    def metrics_text(self) -> bytes:
+        """The metrics in Prometheus's text format."""
+        return self._metrics.text()
+
+    @contextlib.contextmanager
+    def _observed(self, call: Call) -> Iterator[None]:
+        """Counts and logs a call, however it ends."""
+        self._active += 1
+        try:
+            yield
+        except tf.errors.OpError as error:
+            call.status = code_of(error).name
+            raise
+        except asyncio.CancelledError:  # the client has gone
+            call.status = grpc.StatusCode.CANCELLED.name
+            raise
+        except Exception as error:
+            _LOG.exception("%s failed", call.method)
+            call.status = grpc.StatusCode.INTERNAL.name
+            raise tf.errors.InternalError(None, None, f"{type(error).__name__} in the server") from error
+        finally:
+            self._active -= 1
+            call.ended = time.monotonic()
+            if call.method == "Predict":
+                self._metrics.observe(call)
+            if self._access_log:
+                self._access_log.write(call)
+
+    # gRPC
+
+    async def _start_grpc(self, credentials: grpc.ServerCredentials | None) -> grpc.aio.Server:
+        options = (
+            ("grpc.max_receive_message_length", self.max_request_bytes),
+            ("grpc.max_send_message_length", _INT32_MAX),
+            ("grpc.so_reuseport", 0),  # a taken port is an error, not a port shared with whoever has it
         )
+        limit = self._workers + self._max_queue + _OTHER_RPCS
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limit)
+        server.add_generic_rpc_handlers(self._handlers())
+        self._health = health.aio.HealthServicer()
+        await self._set_health()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        pool = describe(_SERVICES, [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR])
+        names = (*(f"{_PACKAGE}.{name}" for name in _SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool)
+        try:
+            if credentials:
+                self.port = server.add_secure_port(self.address, credentials)
+            else:
+                self.port = server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise InputError(self.address, "an address that cannot be listened on", "a free port") from error
+        await server.start()
+        return server
 
-    async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        servable = self._find(request.model_spec)
-        response = await asyncio.get_running_loop().run_in_executor(self._pool, servable.predict, request)
-        response.model_spec.name = request.model_spec.name
-        return response
+    def _handlers(self) -> list[grpc.GenericRpcHandler]:
+        # Written out rather than through the generated servicers, whose other methods would block a thread each.
+        answers = {
+            "Predict": self._service.predict,
+            "GetModelMetadata": self._service.get_model_metadata,
+            "GetModelStatus": self._service.get_model_status,
+        }
+        return [
+            grpc.method_handlers_generic_handler(
+                f"{_PACKAGE}.{service}",
+                {name: self._handler(name, request, answers[name]) for name, (request, _) in methods.items()},
+            )
+            for service, methods in _SERVICES.items()
+        ]
 
-    async def _get_model_metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        if not request.metadata_field:
-            raise _invalid("GetModelMetadataRequest must specify at least one metadata_field")
-        for field in request.metadata_field:
-            if field != "signature_def":
-                raise _invalid(f"Metadata field {field} is not supported")
-        servable = self._find(request.model_spec)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = self.name
-        response.model_spec.version.value = servable.version
-        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
-        response.metadata["signature_def"].Pack(signatures)
-        return response
+    def _handler(self, name: str, request: type, answer: Callable[[Any, Call], Any]) -> grpc.RpcMethodHandler:
+        async def handle(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            call = Call(name, "GRPC", context.peer(), _deadline(context))
 
-    async def _get_model_status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        spec = request.model_spec
-        statuses = self._statuses if spec.name == self.name else {}
-        if spec.HasField("version"):
-            version = spec.version.value
-            if version not in statuses:
-                raise _not_found(f"Could not find version {version} of model {spec.name}")
-            found = [statuses[version]]
-        elif not statuses:
-            raise _not_found(f"Could not find any versions of model {spec.name}")
-        else:
-            found = [statuses[version] for version in sorted(statuses)]
-        return get_model_status_pb2.GetModelStatusResponse(model_version_status=found)
+            def work() -> bytes:  # from bytes to bytes, so that what is refused in the queue is not even parsed
+                return answer(_parse(request, message), call).SerializeToString()
 
-    def _find(self, spec: model_pb2.ModelSpec) -> "_Servable":
-        if not spec.name:
-            raise _invalid("ModelSpec has no name specified.")
-        if spec.HasField("version_label"):
-            raise _invalid(f"Unrecognized servable version label: {spec.version_label}")
-        servable = self._servable if spec.name == self.name else None
-        if spec.HasField("version"):
-            if servable is None or servable.version != spec.version.value:
-                raise _not_found(f"Servable not found for request: Specific({spec.name}, {spec.version.value})")
-        elif servable is None:
-            raise _not_found(f"Servable not found for request: Latest({spec.name})")
-        return servable
+            try:
+                with self._observed(call):
+                    return await self._admission.run(work, call) if name == "Predict" else work()
+            except tf.errors.OpError as error:
+                return await context.abort(code_of(error), message_of(error))
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    async def _set_health(self) -> None:
+        ready = any(self.models.live().values())  # one bad model must not take the others off the air
+        # The server as a whole, and its services by their names at gRPC and in the container.
+        for name in ("", *_SERVICES, *(f"{_PACKAGE}.{service}" for service in _SERVICES)):
+            await self._health.set(name, _Health.SERVING if ready else _Health.NOT_SERVING)
+
+    # REST
+
+    async def _start_rest(self) -> web.AppRunner:
+        from serving.rest import rest_application
+
+        runner = web.AppRunner(
+            rest_application(self),
+            access_log=None,
+            handler_cancellation=True,  # who hangs up gives back the place in the queue
+            shutdown_timeout=self.drain_seconds,
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, self.host, self.rest_port, ssl_context=self.tls.context() if self.tls else None)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise InputError(self.rest_address, "an address that cannot be listened on", "a free port") from error
+        self.rest_port = runner.addresses[0][1]
+        return runner
+
+    # Versions
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.poll_seconds)
             try:
-                await self._refresh()
-            except Exception:  # a file system that is away for a while must not end the serving
-                _LOG.exception("Could not look for new versions under %s", self.base_path)
-
-    async def _refresh(self) -> None:
-        """Serves the highest version that loads. Going back to a lower one is deleting the higher."""
-        versions = await asyncio.to_thread(_list_versions, self.base_path)
-        for version in sorted(versions, reverse=True):
-            if version == self.version:
-                return
-            if await self._load(version, versions[version]):
-                return
-        if not versions and self._servable is not None:
-            _LOG.warning("No version is left under %s", self.base_path)
-            self._switch(None)
-
-    async def _load(self, version: int, path: str) -> bool:
-        files = await asyncio.to_thread(_fingerprint, path)
-        if self._broken.get(version) == files:
-            return False
-        self._set_status(version, _State.LOADING)
-        try:
-            servable = await asyncio.to_thread(_Servable, path, version)
-        except Exception as error:  # whatever a broken SavedModel makes TensorFlow raise
-            _LOG.error("Could not load version %d: %s", version, error)
-            self._broken[version] = files
-            code = error.error_code if isinstance(error, tf.errors.OpError) else tf.errors.UNKNOWN
-            self._set_status(version, _State.END, code, str(error))
-            return False
-        self._broken.pop(version, None)
-        self._switch(servable)
-        return True
-
-    def _switch(self, servable: "_Servable | None") -> None:
-        # Nothing closes the old session: it goes with its last reference, which a running request may hold.
-        if self._servable is not None:
-            self._set_status(self._servable.version, _State.END)
-        self._servable = servable
-        if servable is not None:
-            self._set_status(servable.version, _State.AVAILABLE)
-            _LOG.info("Serving version %d of %s", servable.version, self.name)
-
-    def _set_status(self, version: int, state: int, code: int = 0, message: str = "") -> None:
-        status = get_model_status_pb2.ModelVersionStatus(version=version, state=state)
-        status.status.error_code = code
-        status.status.error_message = message
-        self._statuses[version] = status
-
-    def _refuse_to_start(self) -> None:
-        if self._statuses:
-            worst = self._statuses[max(self._statuses)]
-            found = f"version {worst.version} which does not load ({' '.join(worst.status.error_message.split())})"
-            raise InputError(self.base_path, found, "a SavedModel that loads")
-        found = "a SavedModel itself" if tf.saved_model.contains_saved_model(self.base_path) else "no version to serve"
-        raise InputError(self.base_path, found, "a folder that holds numbered folders with a SavedModel each")
+                await asyncio.to_thread(self.models.refresh)
+            except Exception:  # whatever it is, it must not end the serving
+                _LOG.exception("Could not look for new versions")
+            await self._set_health()
 
 
-class _Servable:
-    """One loaded and warmed-up version. Its methods may be called from any thread."""
-
-    def __init__(self, path: str, version: int):
-        self.version = version
-        # In Colab the GPU is shared with training: take what is needed, not all of its memory.
-        config = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        meta_graph = tf.compat.v1.saved_model.load(self._session, [tf.saved_model.SERVING], path)
-        self.signatures = dict(meta_graph.signature_def)
-        self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[np.ndarray]]] = {}
-        for log in read_prediction_logs(path):
-            self._warm_up(log)
-
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs the signature.
-
-        Raises:
-          tf.errors.OpError: what TF Serving answers, as code and message.
-        """
-        name = request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-        signature = self.signatures.get(name)
-        if signature is None:
-            raise tf.errors.FailedPreconditionError(None, None, f'Serving signature key "{name}" not found.')
-        _check_method(signature)
-        arrays = _parse_inputs(signature, request.inputs)
-        outputs = _select_outputs(signature, request.output_filter)
-        values = self._callable(name, outputs)(*arrays)
-        response = predict_pb2.PredictResponse()
-        response.model_spec.signature_name = name
-        response.model_spec.version.value = self.version
-        for alias, value in zip(outputs, values, strict=True):
-            _fill_fields(response.outputs[alias], value)
-        return response
-
-    def _callable(self, signature_name: str, outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
-        """The prepared run of a signature: its inputs in the order of their names → the arrays of `outputs`."""
-        key = (signature_name, outputs)
-        if key not in self._callables:
-            signature = self.signatures[signature_name]
-            options = config_pb2.CallableOptions()
-            options.feed.extend(signature.inputs[alias].name for alias in sorted(signature.inputs))
-            options.fetch.extend(signature.outputs[alias].name for alias in outputs)
-            # `Session.run` and the public `make_callable` cost milliseconds of Python, cast what is fed and check
-            # shapes that TF Serving does not check. This is what the runtime itself does, as in the container.
-            self._callables[key] = self._session._make_callable_from_options(options)
-        return self._callables[key]
-
-    def _warm_up(self, log: Any) -> None:
-        kind = log.WhichOneof("log_type")
-        if kind == "predict_log":
-            self.predict(log.predict_log.request)
-        elif kind is not None:
-            raise tf.errors.UnimplementedError(None, None, f"Unsupported log_type for warmup: {kind}")
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise ValueError(f"`{name}` should be {expected}. Received: {name}={value}")
 
 
-def _check_method(signature: meta_graph_pb2.SignatureDef) -> None:
-    methods = [f"tensorflow/serving/{kind}" for kind in ("predict", "classify", "regress")]
-    if signature.method_name not in methods:
-        message = f"Expected prediction signature method_name to be one of {{{', '.join(methods)}}}. "
-        raise tf.errors.InternalError(None, None, f"{message}Was: {signature.method_name}")
+def _deadline(context: grpc.aio.ServicerContext) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
 
 
-def _parse_inputs(signature: meta_graph_pb2.SignatureDef, sent: Any) -> list[np.ndarray]:
-    """The input arrays in the order of the signature's input names."""
-    wanted, given = set(signature.inputs), set(sent)
-    if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
-        raise _invalid(
-            f"input size does not match signature: {len(given)}!={len(wanted)} len({_braces(given)}) != "
-            f"len({_braces(wanted)}). Sent extra: {_braces(given - wanted)}. "
-            f"Missing but required: {_braces(wanted - given)}."
-        )
-    arrays = []
-    for alias in sorted(wanted):
-        if alias not in given and alias not in signature.defaults:
-            raise _invalid(
-                f"Signature input alias: {alias}(feed name: {signature.inputs[alias].name}) not found in request and "
-                f"no default value provided. Inputs expected to be in the request {_braces(given)}, or default input "
-                f"alias set: {','.join(sorted(signature.defaults))}"
-            )
-        arrays.append(_parse_tensor(alias, sent[alias] if alias in given else signature.defaults[alias]))
-    if given - wanted:
-        used, all_sent = ",".join(sorted(given & wanted)), ",".join(sorted(given))
-        raise _invalid(f"Inputs contains invalid name. Used request inputs: {used}, request input: {all_sent}")
-    return arrays
-
-
-def _parse_tensor(alias: str, proto: Any) -> np.ndarray:
-    shape = proto.tensor_shape
+def _parse(kind: type, message: bytes) -> Any:
     try:
-        if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
-            raise ValueError("not the shape of a tensor")
-        return tf.make_ndarray(proto)
-    except (ValueError, TypeError) as error:
-        raise _invalid(f"tensor parsing error: {alias}") from error
+        return kind.FromString(message)
+    except DecodeError as error:  # the code is that of the container's gRPC, which sends no message
+        raise tf.errors.InternalError(None, None, f"not a {kind.DESCRIPTOR.name}") from error
 
 
-def _select_outputs(signature: meta_graph_pb2.SignatureDef, wanted: Any) -> tuple[str, ...]:
-    seen: set[str] = set()
-    for alias in wanted:
-        if alias not in signature.outputs:
-            raise _invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                f"{_braces(signature.outputs)}."
-            )
-        if alias in seen:
-            raise _invalid(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-    return tuple(sorted(seen or signature.outputs))
-
-
-_FIELDS = {
-    tf.float16: "half_val",
-    tf.bfloat16: "half_val",
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.bool: "bool_val",
-    tf.string: "string_val",
-    tf.int64: "int64_val",
-    tf.uint64: "uint64_val",
-    tf.uint32: "uint32_val",
-    **dict.fromkeys((tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16), "int_val"),
-}
-
-
-def _fill_fields(proto: Any, value: np.ndarray) -> None:
-    """Writes `value` into the typed field, as the container does: many clients read `float_val` directly."""
-    dtype = tf.as_dtype(value.dtype)
-    proto.dtype = dtype.as_datatype_enum
-    for size in value.shape:
-        proto.tensor_shape.dim.add(size=size)
-    flat = value.ravel()
-    if dtype in (tf.float16, tf.bfloat16):
-        flat = flat.view(np.uint16)
-    getattr(proto, _FIELDS[dtype]).extend(flat.tolist())
-
-
-def _list_versions(base_path: str) -> dict[int, str]:
-    """Version → folder, for the folders that have a number for a name and a SavedModel in them."""
-    names = [entry.rstrip("/") for entry in tf.io.gfile.listdir(base_path)]
-    paths = {int(name): os.path.join(base_path, name) for name in names if name.isascii() and name.isdigit()}
-    return {version: path for version, path in paths.items() if tf.saved_model.contains_saved_model(path)}
-
-
-def _fingerprint(path: str) -> list[tuple[str, int, int]]:
-    """Changes whenever a file below `path` does: name, bytes and time of each."""
-    files = [os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(path) for name in names]
-    stats = ((file, tf.io.gfile.stat(file)) for file in sorted(files))
-    return [(file, stat.length, stat.mtime_nsec) for file, stat in stats]
-
-
-def _with_status(behaviour: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """`behaviour` as a gRPC handler: TensorFlow's errors become statuses, whose codes are the same numbers."""
-
-    @functools.wraps(behaviour)
-    async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            return await behaviour(request)
-        except tf.errors.OpError as error:
-            message = error.message
-            if len(message) > _MAX_MESSAGE:
-                message = f"{message[:_MAX_MESSAGE]}...TRUNCATED"
-            return await context.abort(_STATUS_CODES[error.error_code], message)
-
-    return handle
-
-
-def _invalid(message: str) -> tf.errors.OpError:
-    return tf.errors.InvalidArgumentError(None, None, message)
-
-
-def _not_found(message: str) -> tf.errors.OpError:
-    return tf.errors.NotFoundError(None, None, message)
-
-
-def _braces(names: Any) -> str:
-    return f"{{{','.join(sorted(names))}}}"
+async def _cancel(task: asyncio.Task) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _serve_until_signal(server: ModelServer) -> None:
@@ -514,5 +446,14 @@ async def _serve_until_signal(server: ModelServer) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with server:
-        print(f"Serving {server.name} version {server.version} at {server.address}; Ctrl-C stops it.", flush=True)
+        print(_announcement(server), file=sys.stderr if server.access_log == "-" else sys.stdout, flush=True)
         await stop.wait()
+
+
+def _announcement(server: ModelServer) -> str:
+    models = (
+        f"{name} version{'s' * (len(versions) > 1)} {', '.join(map(str, versions))}"
+        for name, versions in server.models.live().items()
+    )
+    rest = f"; REST at {server.rest_address}" if server.rest_address else ""
+    return f"Serving {' and '.join(models)} at {server.address}{rest}; Ctrl-C stops it."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import Client
+from serving.client import Ranker
 from serving.server import serve_in_background
 from usr_tf.cli import main
 from usr_tf.data import open_data
@@ -72,8 +72,8 @@ def test_figures_tell_more_than_chance(made):
 def test_served_scores_are_the_offline_ones(made, server):
     run = open_run(made / "run")
     logged = [path.read_text().splitlines() for path in run.requests.glob("*.jsonl")]
-    with Client(server.address) as client:
-        requests, difference = serving_difference(run, open_data(made / "data"), client)
+    with Ranker(server.address) as ranker:
+        requests, difference = serving_difference(run, open_data(made / "data"), ranker)
     assert requests == sum(map(len, logged))
     assert min(map(len, logged)) > 20  # in each of two scenarios
     assert len(logged) == 2
@@ -90,8 +90,8 @@ def test_score_ranks_a_logged_request(made, server, scenario, capsys, tmp_path):
     out = capsys.readouterr().out
     assert request["request_id"] in out
     places = {item: out.index(item) for item in request["inputs"]["item_id"]}
-    with Client(server.address) as client:
-        ranking = client.score(scenario, request)
+    with Ranker(server.address) as ranker:
+        ranking = ranker.score(scenario, request)
     assert sorted(places, key=places.get) == [row["item_id"] for row in ranking]
     assert [row["ctr"] for row in ranking] == sorted((row["ctr"] for row in ranking), reverse=True)
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from pipelines.preprocess import preprocess
 from pipelines.simulate import simulate
 from pipelines.stats import describe
-from serving.client import Client, format_ranking
+from serving.client import Ranker
+from serving.ranking import format_ranking
 from serving.server import serve_in_background
 from serving.warmup import write_logged_requests
 from usr_tf.config import load_config
@@ -57,21 +58,21 @@ def demo(out: str | Path, impressions: int) -> None:
     version = export(run, serving, lambda folder: write_logged_requests(folder, run.requests))
     console.print(f"{version}: signatures {', '.join(data.schema.scenarios)}, and each with _examples")
     step("serve, and score over gRPC")
-    with serve_in_background(serving) as server, Client(server.address) as client:
+    with serve_in_background(serving) as server, Ranker(server.address) as ranker:
         for scenario in data.schema.scenarios:
             request = json.loads((run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines()[0])
             file = out / f"request_{scenario}.json"
             file.write_text(json.dumps(request, indent=2), encoding="utf-8")
             asked = f"{scenario}: {request['inputs'].get('query') or 'no query'} ({file})"
-            console.print(format_ranking(client.score(scenario, request), asked))
-        requests, difference = serving_difference(run, data, client)
+            console.print(format_ranking(ranker.score(scenario, request), asked))
+        requests, difference = serving_difference(run, data, ranker)
     if difference > _PARITY:
         raise RuntimeError(f"served and offline scores differ by {difference}, expected at most {_PARITY}")
     console.print(f"{requests} logged requests: served and offline scores differ by {difference:.1e} at the most")
     step("done")
 
 
-def serving_difference(run: Run, data: Data, client: Client) -> tuple[int, float]:
+def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float]:
     """The largest difference between served and offline probabilities of the run's sample of test requests.
 
     Returns:
@@ -88,7 +89,7 @@ def serving_difference(run: Run, data: Data, client: Client) -> tuple[int, float
         path = run.requests / f"{scenario}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             request = json.loads(line)
-            for row in client.score(scenario, request):
+            for row in ranker.score(scenario, request):
                 served = [row[task] for task in tasks]
                 worst = max(worst, np.abs(np.subtract(served, expected[request["request_id"], row[ITEM]])).max())
             requests += 1

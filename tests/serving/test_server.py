@@ -239,13 +239,15 @@ def test_predict_refuses_a_misnamed_input(caller, search_inputs):
     )
 
 
-@pytest.mark.parametrize("price", [np.zeros(3), np.array([b"a", b"b", b"c"]), np.zeros(3, np.int64)])
-def test_predict_refuses_a_wrong_dtype(caller, search_inputs, price):
+@pytest.mark.parametrize(
+    ("price", "sent"),
+    [(np.zeros(3), "double"), (np.array([b"a", b"b", b"c"]), "string"), (np.zeros(3, np.int64), "int64")],
+)
+def test_predict_refuses_a_wrong_dtype(caller, search_inputs, price, sent):
     search_inputs["price"] = price
-    code, message = refusal(lambda: caller.predict(search_inputs))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "float" in message
-    assert "price" in message
+    # The session numbers its arguments by the names of their tensors: search_price:0 is the fourth.
+    message = f"Expects arg[3] to be float but {sent} is provided"
+    assert refusal(lambda: caller.predict(search_inputs)) == (grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def test_predict_refuses_shapes_that_do_not_go_together(caller, search_inputs):
@@ -255,13 +257,29 @@ def test_predict_refuses_shapes_that_do_not_go_together(caller, search_inputs):
     assert "Incompatible shapes: [3] vs. [2]" in message
 
 
+@pytest.mark.parametrize("shape", [[], [3, 1], [1] * 60, [3] + [1] * 35])
+def test_predict_refuses_shapes_that_the_signature_does_not_allow(caller, search_inputs, shape):
+    request = predict_request(search_inputs)
+    request.inputs["price"].CopyFrom(tf.make_tensor_proto(np.zeros(int(np.prod(shape)), np.float32)))
+    del request.inputs["price"].tensor_shape.dim[:]
+    for size in shape:
+        request.inputs["price"].tensor_shape.dim.add(size=size)
+    assert refusal(lambda: caller.stub.Predict(request, timeout=TIMEOUT)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"input price has shape {shape}, which is not compatible with the signature's [-1]",
+    )
+
+
 def test_predict_refuses_a_malformed_tensor(caller, search_inputs):
-    for damage in ("size", "unknown_rank"):
+    for damage in ("negative size", "too few bytes", "no dtype", "unknown dtype"):
         request = predict_request(search_inputs)
-        if damage == "size":
-            request.inputs["price"].tensor_shape.dim[0].size = -1
+        price = request.inputs["price"]
+        if damage == "negative size":
+            price.tensor_shape.dim[0].size = -1
+        elif damage == "too few bytes":
+            price.tensor_content = b"\0" * 11
         else:
-            request.inputs["price"].tensor_shape.unknown_rank = True
+            price.dtype = 0 if damage == "no dtype" else 999
         assert refusal(lambda request=request: caller.stub.Predict(request, timeout=TIMEOUT)) == (
             grpc.StatusCode.INVALID_ARGUMENT,
             "tensor parsing error: price",
@@ -379,17 +397,19 @@ def test_a_new_version_takes_over_and_the_old_one_goes(export, search_inputs):
     export(1, bias=0.5)
     with serve_in_background(export.base, poll_seconds=0.05) as server, Caller(server.address) as caller:
         assert caller.predict(search_inputs).model_spec.version.value == 1
-        old = weakref.ref(server._servable)
+        servable = server.models.find(predict_request({}).model_spec)
+        old, graph = weakref.ref(servable), weakref.ref(servable._session.graph)
+        del servable
         export(2, bias=0.25)
         # Not one request fails while the version changes.
         eventually(lambda: caller.predict(search_inputs).model_spec.version.value == 2)
 
         ctcvr = tf.make_ndarray(caller.predict(search_inputs).outputs["ctcvr"])
         np.testing.assert_allclose(ctcvr, 0.25 * SEARCH_CTR, rtol=1e-6)
-        assert {v: s.state for v, s in caller.status().items()} == {1: State.END, 2: State.AVAILABLE}
         code, message = refusal(lambda: caller.predict(search_inputs, version=1))
         assert (code, message) == (grpc.StatusCode.NOT_FOUND, "Servable not found for request: Specific(usr, 1)")
-        eventually(lambda: old() is None)  # and with it the session and its memory
+        eventually(lambda: old() is None and graph() is None)  # and with them the session and its memory
+        assert {v: s.state for v, s in caller.status().items()} == {1: State.END, 2: State.AVAILABLE}
 
 
 def test_deleting_the_newest_version_goes_back_to_the_one_before(export, search_inputs):
@@ -517,16 +537,13 @@ def test_serve_blocks_until_a_signal(export, search_inputs):
     export(1)
     program = "import sys; from serving.server import serve; serve(sys.argv[1], port=0)"
     command = [sys.executable, "-c", program, str(export.base)]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(command, **quiet) as first, subprocess.Popen(command, **quiet) as second:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            for process, number in ((first, signal.SIGINT), (second, signal.SIGTERM)):
-                line = process.stdout.readline()
-                assert line.startswith("Serving usr version 1 at 127.0.0.1:")
-                with Caller(line.split(" at ")[1].split(";")[0]) as caller:
-                    assert caller.predict(search_inputs).model_spec.version.value == 1
-                process.send_signal(number)
-                assert process.wait(timeout=20) == 0
+            line = process.stdout.readline()
+            assert line.startswith("Serving usr version 1 at 127.0.0.1:")
+            with Caller(line.split(" at ")[1].split(";")[0]) as caller:
+                assert caller.predict(search_inputs).model_spec.version.value == 1
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
         finally:
-            first.kill()
-            second.kill()
+            process.kill()

@@ -53,7 +53,7 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: usr-tf {verb} [--flags]")
-    assert ("[-- BEAM OPTIONS]" in out) == (verb == "preprocess")
+    assert ("[-- BEAM OPTIONS]" in out) == VERBS[verb].beam
     for flag in VERBS[verb].required:
         told = re.split(r"^  --", out, flags=re.MULTILINE)
         assert next(text for text in told if text.startswith(f"{flag}: ")).rstrip().endswith("(required)")
@@ -147,6 +147,10 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
         "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "score_logs: schema": (
+            ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
+            "schema.yaml: found no readable",
+        ),
         "serve: model": (["serve", f"--model={empty}"], "found no"),
         "serve: port": (["serve", f"--model={empty}", "--port=99999"], "flag --port=99999"),
         "score: no file": (
@@ -156,8 +160,13 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "score: no JSON": (["score", "--scenario=search", f"--request={bad_json}"], "bad.json: found no JSON"),
         "score: no server": (
             ["score", "--address=127.0.0.1:1", "--scenario=search", f"--request={good_json}"],
-            "127.0.0.1:1: found no server",
+            "127.0.0.1:1: GetModelMetadata of usr, within 10 s: found UNAVAILABLE (",
         ),
+        "publish: run": (["publish", f"--run={empty}", f"--out={folder / 'h'}"], "found no _SUCCESS"),
+        "publish: nothing": (["publish", f"--out={folder / 'h'}"], "--run, --promote, --rollback: found nothing"),
+        "publish: rollback": (["publish", f"--out={folder / 'h'}", "--rollback"], "h: found no version"),
+        "publish: keep": (["publish", "--run=x", "--out=y", "--keep=1"], "flag --keep=1"),
+        "canary: requests": (["canary", f"--requests={folder / 'no.jsonl'}"], "no.jsonl: found no readable"),
     }
 
 

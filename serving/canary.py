@@ -1,0 +1,232 @@
+"""Two live versions side by side: the same requests to both, and how far apart their answers and their speed are."""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from serving.client import Ranker
+from serving.errors import ServingError
+from serving.golden import LoggedRequest
+from serving.request import request_inputs
+from usr_tf.errors import InputError
+
+NOT_A_NUMBER = "NOT_A_NUMBER"
+"""Stands among the statuses of errors for an answer with a score that is NaN or infinite."""
+TOP = 10
+"""Places at the top of a ranking that overlap is counted in."""
+
+Scores = Mapping[str, np.ndarray]
+"""Task → `[N]`."""
+
+
+class Limits(NamedTuple):
+    """What a canary may differ by; None where it may by anything."""
+
+    difference: float | None = None
+    """99th percentile of the difference of a score."""
+    rank_change: float | None = None
+    """Mean share of a request's pairs of items that the versions order otherwise."""
+    auc_drop: float | None = None
+    latency_ratio: float | None = None
+    """Median of the canary's latency over the stable version's, request by request."""
+
+
+def compare_versions(
+    stable: Ranker, canary: Ranker, requests: Sequence[LoggedRequest], by: str = "ctr"
+) -> dict[str, Any]:
+    """Sends each request to both versions, one at a time and in turn first to one and first to the other.
+
+    Args:
+      stable, canary: clients that ask a version each, and that do not try again: what fails is to be counted.
+      by: the task that items are ranked by.
+
+    Returns:
+      A JSON document. `scenarios` holds for each scenario `requests` that both answered, `tasks` (see `_differences`)
+      and `ranking` (`_rank_agreement`); `errors` each version's by status; `latency` its p50 and p99 in ms, and
+      `ratio_p50`.
+
+    Raises:
+      InputError: there is no request, or the answers lack the task `by`.
+    """
+    if not requests:
+        raise InputError("requests", "none", "at least one to compare by")
+    versions = {"stable": stable, "canary": canary}
+    errors: dict[str, Counter[str]] = {name: Counter() for name in versions}
+    answered: dict[str, list[tuple[LoggedRequest, Scores, Scores]]] = {}
+    seconds: list[tuple[float, float]] = []
+    for request, order in zip(requests, itertools.cycle([("stable", "canary"), ("canary", "stable")]), strict=False):
+        scores, took = {}, {}
+        for name in order:
+            try:
+                inputs = _inputs(versions[name], request)
+                start = time.perf_counter()
+                answer = versions[name].predict(request.scenario, inputs)
+                took[name] = time.perf_counter() - start
+            except ServingError as error:
+                errors[name][error.code.name] += 1
+                continue
+            if all(np.isfinite(values).all() for values in answer.values()):
+                scores[name] = answer
+            else:
+                errors[name][NOT_A_NUMBER] += 1
+        if len(scores) == len(versions):
+            if by not in scores["stable"]:
+                raise InputError("by", repr(by), f"one of {', '.join(scores['stable'])}")
+            answered.setdefault(request.scenario, []).append((request, scores["stable"], scores["canary"]))
+            seconds.append((took["stable"], took["canary"]))
+    if not answered:
+        told = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
+        raise InputError("requests", f"errors alone ({told})", "one that both versions answer")
+    return {
+        "requests": len(requests),
+        "errors": {name: dict(counter) for name, counter in errors.items()},
+        "latency": _latency(seconds),
+        "by": by,
+        "scenarios": {
+            scenario: {
+                "requests": len(answers),
+                "tasks": {
+                    task: _differences(answers, task) for task in sorted(answers[0][1], key=lambda task: task != by)
+                },
+                "ranking": _rank_agreement(answers, by),
+            }
+            for scenario, answers in answered.items()
+        },
+    }
+
+
+def refuse_beyond(comparison: Mapping[str, Any], limits: Limits) -> None:
+    """Refuses a canary beyond a limit, or one that made more errors than the stable version.
+
+    Raises:
+      InputError: names the first limit, what was found and what was expected.
+    """
+
+    def hold(what: str, value: float | None, limit: float | None) -> None:
+        if limit is not None and value is not None and value > limit:
+            raise InputError(what, f"{value:.4g}", f"at most {limit:g}")
+
+    failed = {name: sum(errors.values()) for name, errors in comparison["errors"].items()}
+    if failed["canary"] > failed["stable"]:
+        expected = f"at most {failed['stable']}, as of the stable version"
+        raise InputError("errors of the canary", _told(comparison["errors"]["canary"]), expected)
+    for scenario, figures in comparison["scenarios"].items():
+        for task, differences in figures["tasks"].items():
+            hold(f"{scenario} {task} p99 difference", differences["p99"], limits.difference)
+            hold(f"{scenario} {task} AUC drop", differences["auc_drop"], limits.auc_drop)
+        hold(f"{scenario} rank change", figures["ranking"]["change"], limits.rank_change)
+    hold("latency, canary / stable, p50", comparison["latency"]["ratio_p50"], limits.latency_ratio)
+
+
+def format_comparison(comparison: Mapping[str, Any]) -> Group:
+    """The document of `compare_versions` as tables for a rich console."""
+    scores = _table("scores", "scenario", "task", "mean", "p99", "max", "AUC stable", "AUC canary")
+    ranking = _table(f"ranking by {comparison['by']}", "scenario", "requests", "rank change", "Kendall τ", f"top {TOP}")
+    for scenario, figures in comparison["scenarios"].items():
+        for task, found in figures["tasks"].items():
+            apart = (f"{found[name]:.1e}" for name in ("mean", "p99", "max"))
+            scores.add_row(scenario, task, *apart, _figure(found["auc_stable"]), _figure(found["auc_canary"]))
+        agreement = (_figure(figures["ranking"][name]) for name in ("change", "kendall_tau", "top_overlap"))
+        ranking.add_row(scenario, str(figures["requests"]), *agreement)
+    versions = _table("versions", "version", "errors", "p50 ms", "p99 ms")
+    for name, errors in comparison["errors"].items():
+        times = comparison["latency"][name]
+        versions.add_row(name, _told(errors), f"{times['p50_ms']:.2f}", f"{times['p99_ms']:.2f}")
+    versions.add_row("canary / stable", "", f"{comparison['latency']['ratio_p50']:.2f}", "")
+    return Group(scores, ranking, versions)
+
+
+def kendall_tau(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Kendall's tau-b of two scores `[N]`; None where one of them ranks nothing."""
+    one, other = (np.sign(scores[:, np.newaxis] - scores) for scores in (one, other))
+    pairs = np.sqrt(np.square(one).sum() * np.square(other).sum())
+    return float((one * other).sum() / pairs) if pairs else None
+
+
+def top_overlap(one: np.ndarray, other: np.ndarray, top: int = TOP) -> float:
+    """The share of one ranking's first `top` items that is among the other's. Equal scores keep the request's order."""
+    first, second = (set(np.argsort(-scores, kind="stable")[:top].tolist()) for scores in (one, other))
+    return len(first & second) / len(first)
+
+
+def _inputs(version: Ranker, request: LoggedRequest) -> dict[str, np.ndarray]:
+    signatures = version.metadata()
+    if request.scenario not in signatures:
+        place = f"request {request.request_id}: scenario"
+        raise InputError(place, repr(request.scenario), f"one of {', '.join(signatures)}")
+    return request_inputs(request.inputs, signatures[request.scenario], f"request {request.request_id}")
+
+
+def _differences(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str) -> dict[str, float | None]:
+    """How far a task's scores lie apart: mean, 99th percentile and maximum; and the AUCs, where there are labels."""
+    stable, canary = (np.concatenate([answer[place][task] for answer in answers]) for place in (1, 2))
+    apart = np.abs(canary - stable)
+    labelled = [answer for answer in answers if task in answer[0].labels]
+    aucs = [_auc(labelled, task, place) for place in (1, 2)]
+    return {
+        "mean": float(apart.mean()),
+        "p99": float(np.percentile(apart, 99)),
+        "max": float(apart.max()),
+        "auc_stable": aucs[0],
+        "auc_canary": aucs[1],
+        "auc_drop": None if None in aucs else aucs[0] - aucs[1],
+    }
+
+
+def _auc(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str, place: int) -> float | None:
+    labels = [label for answer in answers for label in answer[0].labels[task]]
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, np.concatenate([answer[place][task] for answer in answers])))
+
+
+def _rank_agreement(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], by: str) -> dict[str, float | None]:
+    """Means over the requests that have something to rank.
+
+    `change` is (1 - τ) / 2: where no scores are equal, the share of pairs of items that are ordered otherwise.
+    """
+    ranked = [(stable[by], canary[by]) for _, stable, canary in answers if len(stable[by]) > 1]
+    taus = [tau for tau in itertools.starmap(kendall_tau, ranked) if tau is not None]
+    tau = _mean(taus)
+    return {
+        "change": None if tau is None else (1 - tau) / 2,
+        "kendall_tau": tau,
+        "top_overlap": _mean(itertools.starmap(top_overlap, ranked)),
+    }
+
+
+def _latency(seconds: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    stable, canary = np.array(seconds).T
+    each = {
+        name: {"p50_ms": 1e3 * float(np.median(values)), "p99_ms": 1e3 * float(np.percentile(values, 99))}
+        for name, values in (("stable", stable), ("canary", canary))
+    }
+    return each | {"ratio_p50": float(np.median(canary / stable))}
+
+
+def _mean(values: Iterator[float] | Sequence[float]) -> float | None:
+    values = list(values)
+    return float(np.mean(values)) if values else None
+
+
+def _told(errors: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in errors.items()) or "0"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("scenario", "task", "version") else "right", no_wrap=True)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,222 @@
+"""Request documents: what they look like, and the tensors that a signature takes made of them."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from usr_tf.errors import InputError
+from usr_tf.schema import ITEM, history_column
+
+HISTORY_PREFIX = history_column("")
+_DOCUMENT_KEYS = ("scenario", "request_id", "inputs")
+
+
+class TensorSpec(NamedTuple):
+    """Dtype and shape of a signature's input; -1 where any size will do."""
+
+    dtype: tf.DType
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, info: meta_graph_pb2.TensorInfo) -> "TensorSpec":
+        """As a signature tells it."""
+        return cls(tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
+
+
+def load_request(path: str | Path) -> dict[str, Any]:
+    """Reads a request document: `{"scenario": …, "request_id": …, "inputs": {name: value}}`, the first two optional.
+
+    Raises:
+      InputError: an unreadable file, or one that is not such a document.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"no readable file ({error.strerror})", "a JSON request") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+        raise InputError(path, f"no JSON ({error})", "a JSON request") from error
+    check_request(document, path)
+    return document
+
+
+def request_inputs(
+    values: Mapping[str, Any], specs: Mapping[str, TensorSpec], place: Any = "request"
+) -> dict[str, np.ndarray]:
+    """The `inputs` of a request document as the arrays that a signature takes.
+
+    Which side an input is on is told by its shape:
+
+    | shape | value in the document |
+    | --- | --- |
+    | `[1]` request side | a value, or a list of one |
+    | `[1, -1]` request list, history | a list |
+    | `[1, -1, -1]` history of lists | a list of lists |
+    | `[-1]` item side | a list, one value an item |
+    | `[-1, -1]` item lists | a list of lists |
+
+    Lists of lists are padded to the longest. `null` is an unknown string or number. With no `history_*` input
+    at all the history is empty; everything else has to be there.
+
+    Raises:
+      InputError: names the key, what was found and what was expected.
+    """
+    place = f"{place}: inputs"
+    for name in values:
+        if name not in specs:
+            raise InputError(f"{place}.{name}", "an unknown input", f"one of {', '.join(specs)}")
+    no_history = not any(name.startswith(HISTORY_PREFIX) for name in values)
+    arrays = {}
+    for name, spec in specs.items():
+        if name in values:
+            arrays[name] = _to_array(values[name], spec, f"{place}.{name}")
+        elif no_history and name.startswith(HISTORY_PREFIX):
+            arrays[name] = np.empty((1, 0, 1)[: len(spec.shape)], spec.dtype.as_numpy_dtype)
+        else:
+            raise InputError(f"{place}.{name}", "nothing", _describe(spec))
+    _check_counts({name: array.shape[0] for name, array in arrays.items() if specs[name].shape[0] != 1}, place, "item")
+    _check_counts({n: a.shape[1] for n, a in arrays.items() if n.startswith(HISTORY_PREFIX)}, place, "action")
+    return arrays
+
+
+def check_request(document: Any, place: Any) -> None:
+    """Refuses what is not a request document.
+
+    Raises:
+      InputError: names the key.
+    """
+    if not isinstance(document, Mapping):
+        raise InputError(place, f"{_kind(document)} at the top", "an object with inputs")
+    for key in document:
+        if key not in _DOCUMENT_KEYS:
+            raise InputError(f"{place}: {key}", "an unknown key", f"one of {', '.join(_DOCUMENT_KEYS)}")
+    if "inputs" not in document:
+        raise InputError(f"{place}: inputs", "nothing", "this required key")
+    if not isinstance(document["inputs"], Mapping):
+        raise InputError(f"{place}: inputs", _kind(document["inputs"]), "an object of input names and values")
+    for key in ("scenario", "request_id"):
+        if not isinstance(document.get(key, ""), str):
+            raise InputError(f"{place}: {key}", _kind(document[key]), "a string")
+
+
+def _to_array(value: Any, spec: TensorSpec, place: str) -> np.ndarray:
+    request_side = spec.shape[0] == 1
+    dims = len(spec.shape) - request_side
+    if dims > 2:
+        raise InputError(place, f"shape {list(spec.shape)} in the model's signature", "at most two free sizes")
+    if request_side and isinstance(value, list) and len(value) == 1 and _depth(value) > dims:
+        value = value[0]  # the document spelt out the leading 1
+
+    def read(nested: Any, dims: int, where: str) -> Any:
+        if dims == 0:
+            return _read_value(nested, spec.dtype, where)
+        if not isinstance(nested, list):
+            raise InputError(where, quote(nested), _describe(spec, dims))
+        if dims == 1:
+            return _read_list(nested, spec.dtype, where)
+        return [read(inner, dims - 1, f"{where}[{i}]") for i, inner in enumerate(nested)]
+
+    content = read(value, dims, place)
+    if dims == 2:
+        array = _neutral(spec, (len(content), max(map(len, content), default=0) or 1))
+        for row, values in zip(array, content, strict=True):
+            row[: len(values)] = values
+    else:
+        array = np.array(content, spec.dtype.as_numpy_dtype)
+    return array[np.newaxis] if request_side else array
+
+
+def _read_list(values: list[Any], dtype: tf.DType, place: str) -> list[Any]:
+    """`_read_value` of each. Lists are long, and mostly hold plain values: those are taken all together."""
+    kinds, limits = _plain(dtype)
+    if kinds.issuperset(map(type, values)):
+        if dtype == tf.string:
+            with contextlib.suppress(UnicodeEncodeError):
+                return [value.encode() for value in values]
+        elif all(limits[0] <= value <= limits[1] for value in values):
+            return values
+    return [_read_value(value, dtype, f"{place}[{i}]") for i, value in enumerate(values)]
+
+
+@functools.cache
+def _plain(dtype: tf.DType) -> tuple[frozenset[type], tuple[float, float]]:
+    """The types of values that need no look but at their limits, and these."""
+    if dtype.is_floating:
+        return frozenset((int, float)), (-float(dtype.max), float(dtype.max))
+    if dtype.is_integer:
+        return frozenset((int,)), (int(dtype.min), int(dtype.max))
+    return frozenset((str,) if dtype == tf.string else ()), (0, 0)
+
+
+def _read_value(value: Any, dtype: tf.DType, place: str) -> Any:
+    if dtype == tf.string and (value is None or isinstance(value, str)):
+        try:
+            return (value or "").encode()
+        except UnicodeEncodeError as error:
+            raise InputError(place, "half a surrogate pair", "Unicode text") from error
+    if dtype == tf.bool and isinstance(value, bool):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if dtype.is_integer and is_number and isinstance(value, int) and int(dtype.min) <= value <= int(dtype.max):
+        return value
+    if dtype.is_floating and value is None:
+        return np.nan
+    if dtype.is_floating and is_number and (abs(value) <= float(dtype.max) or value != value):
+        return value
+    raise InputError(place, quote(value), f"{_article(dtype)} {_noun(dtype)}")
+
+
+def _neutral(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of values that say "unknown", as the pipeline has them."""
+    value = b"" if spec.dtype == tf.string else np.nan if spec.dtype.is_floating else 0
+    return np.full(shape, value, spec.dtype.as_numpy_dtype)
+
+
+def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
+    reference = next((name for name in counts if name.endswith(ITEM)), next(iter(counts), None))
+    for name, count in counts.items():
+        if count != counts[reference]:
+            expected = f"{counts[reference]}, one for each {unit} of {reference}"
+            raise InputError(f"{place}.{name}", f"length {count}", expected)
+    if unit == "item" and counts and counts[reference] == 0:
+        raise InputError(f"{place}.{reference}", "no item", "at least one to rank")
+
+
+def _describe(spec: TensorSpec, dims: int | None = None) -> str:
+    """What the document should hold for an input, or `dims` levels above its values."""
+    whole = len(spec.shape) - (spec.shape[0] == 1)
+    dims = whole if dims is None else dims
+    if dims == 0:
+        return f"{_article(spec.dtype)} {_noun(spec.dtype)}"
+    each = ", one for each item" if spec.shape[0] != 1 and dims == whole else ""
+    return f"a list of {'lists of ' * (dims - 1)}{_noun(spec.dtype)}s{each}"
+
+
+def _noun(dtype: tf.DType) -> str:
+    names = {tf.string: "string", tf.bool: "boolean"}
+    return names.get(dtype, "integer" if dtype.is_integer else "number")
+
+
+def _article(dtype: tf.DType) -> str:
+    return "an" if dtype.is_integer else "a"
+
+
+def quote(value: Any) -> str:
+    """A value as a message shows it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _depth(value: Any) -> int:
+    return 0 if not isinstance(value, list) else 1 + (_depth(value[0]) if value else 0)

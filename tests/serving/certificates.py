@@ -1,0 +1,57 @@
+"""Certificates for tests of TLS: an authority, and servers and clients on loopback that it vouches for."""
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_LOOPBACK = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+
+
+class Authority:
+    """An authority of its own, whose files lie in `folder`: `ca` is its certificate in PEM."""
+
+    def __init__(self, folder: Path, name: str = "authority"):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.name = folder, name
+        self.ca = folder / "ca.pem"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._write(self.ca, name, self._key)
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Writes `<name>.pem` and `<name>.key`, a certificate of this authority and its key, and returns them."""
+        cert, key = self.folder / f"{name}.pem", ec.generate_private_key(ec.SECP256R1())
+        self._write(cert, name, key)
+        cert.with_suffix(".key").write_bytes(private_pem(key))
+        return cert, cert.with_suffix(".key")
+
+    def _write(self, path: Path, name: str, key: ec.EllipticCurvePrivateKey) -> None:
+        now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_named(name))
+            .issuer_name(_named(self.name))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.BasicConstraints(ca=key is self._key, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(_LOOPBACK), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def private_pem(
+    key: ec.EllipticCurvePrivateKey,
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption(),  # noqa: B008
+) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
