@@ -19,7 +19,7 @@ from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
 from usr_tf.parsing import Features, densify
 from usr_tf.run import Run
-from usr_tf.schema import EXAMPLES_SUFFIX, Schema, history_column
+from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, Schema, history_column
 
 
 def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] | None = None) -> Path:
@@ -82,7 +82,7 @@ class ServingModule(tf.Module):
 
     def _score_request(self, inputs: dict[str, tf.Tensor], scenario: int) -> dict[str, tf.Tensor]:
         items = set(self._schema.features_of("item"))
-        raw = {name: self._as_raw(name, values) for name, values in inputs.items()}
+        raw = {name: self._as_raw(name, values) for name, values in self._aligned(inputs).items()}
         features: Features = {}
         for side in (raw.keys() - items, raw.keys() & items):  # one row, then N: the transform runs on each alone
             features |= self._transform({name: raw[name] for name in side})
@@ -96,11 +96,24 @@ class ServingModule(tf.Module):
             for name, feature in self._raw_spec.items()
         }
         raw = tf.io.parse_example(examples, spec)
-        for name in self._schema.history_columns:
-            newest = tf.RaggedTensor.from_sparse(raw[name])[:, -self._history_places(name) :]
-            raw[name] = newest.to_sparse()
+        histories = {name: tf.RaggedTensor.from_sparse(raw[name]) for name in self._schema.history_columns}
+        for name, history in histories.items():
+            places = history.row_lengths() // (self._schema.history_width(name) or 1)
+            lengths = histories[history_column(ITEM)].row_lengths()
+            tf.debugging.assert_equal(places, lengths, f"{name} is not as long as {history_column(ITEM)}")
+            raw[name] = history[:, -self._history_places(name) :].to_sparse()
         features = densify(self._transform(raw), self._schema)
         return self._model.value.serve(features, scenario, one_request=False)
+
+    def _aligned(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The same inputs; at run time histories of different length are an error, before each is cut to its newest."""
+        if not self._schema.history_columns:
+            return inputs
+        length = tf.shape(inputs[history_column(ITEM)])[1]
+        return inputs | {  # to reshape costs nothing, unlike an assertion
+            name: tf.reshape(inputs[name], tf.concat([[1, length], tf.shape(inputs[name])[2:]], 0))
+            for name in self._schema.history_columns
+        }
 
     def _as_raw(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
         """A request's dense input as the transform takes it."""

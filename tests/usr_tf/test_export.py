@@ -295,6 +295,17 @@ def test_a_history_may_be_empty(served):
     same(ask(served, "search", wide), empty, atol=0)
 
 
+@pytest.mark.parametrize("longer", ["history_item_id", "history_action", "history_age"])
+def test_histories_of_different_length_are_refused(served, longer):
+    """Each is cut to its newest actions, which would pair the rest with other actions than their own."""
+    two, six = request(**history(2, 7)), request(**history(1, 2, 3, 4, 5, 6))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        ask(served, "search", two | {longer: six[longer]})
+    arrays = {name: as_bytes(value) for name, value in (two | {longer: six[longer]}).items()}
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        ask(served, "search_examples", {"examples": to_examples(arrays)})
+
+
 def test_the_newest_actions_are_kept(served):
     last = ask(served, "search", request(**history(13, 14, 15, 16)))
     same(ask(served, "search", request(**history(1, 2, 3, 13, 14, 15, 16))), last)
