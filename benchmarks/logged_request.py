@@ -1,11 +1,11 @@
 """A logged request of a chosen size, as the tensors of an exported signature."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from serving.logged_requests import read_requests
 from serving.request import TensorSpec, request_inputs
 
 
@@ -20,7 +20,7 @@ def longest_history(path: Path, signature: tf.types.experimental.ConcreteFunctio
         name: TensorSpec(spec.dtype, tuple(size or -1 for size in spec.shape.as_list()))
         for name, spec in signature.structured_input_signature[1].items()
     }
-    documents = [json.loads(line)["inputs"] for line in path.read_text(encoding="utf-8").splitlines()]
+    documents = [request.inputs for request in read_requests(path)]
     document = max(documents, key=lambda values: sum(len(v) for n, v in values.items() if n.startswith("history_")))
     arrays = request_inputs(document, specs, path)
     return {

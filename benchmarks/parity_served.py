@@ -14,34 +14,24 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from unittest import mock
 
 import usr_tf  # noqa: F401  (before TensorFlow)
 
 # isort: split
-import grpc
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
 
-from pipelines import requests
 from pipelines.preprocess import preprocess
-from serving.golden import (
-    TOLERANCE,
-    LoggedRequest,
-    golden_requests,
-    predict_requests,
-    response_scores,
-    signature_specs,
-)
+from serving.client import Ranker
+from serving.golden import TOLERANCE, golden_requests, logged_inputs
+from serving.logged_requests import LoggedRequest
 from serving.server import serve_in_background
 from usr_tf.evaluate import predict
 from usr_tf.run import Run, open_run, open_run_data
 from usr_tf.schema import EXAMPLES_SUFFIX, Split
 
-_MODEL = "usr"
 _KINDS = {"request": "", "examples": EXAMPLES_SUFFIX}
 
 
@@ -79,10 +69,15 @@ def logged_requests(run: Run, logs: str, count: int) -> list[LoggedRequest]:
     with tempfile.TemporaryDirectory() as folder:
         schema = run.schema.model_copy(update={"split": Split(valid=0.05, test=0.9)})
         Path(folder, "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
-        data_dir = f"{folder}/data"
-        with mock.patch.object(requests, "REQUESTS_PER_SCENARIO", count):
-            preprocess(logs, data_dir, f"{folder}/schema.yaml", progress=True, transform=str(run.directory))
-        data = open_run_data(run, data_dir)
+        preprocess(
+            logs,
+            f"{folder}/data",
+            f"{folder}/schema.yaml",
+            progress=True,
+            transform=str(run.directory),
+            logged_requests=count,
+        )
+        data = open_run_data(run, f"{folder}/data")
         predictions = predict(run.load_model(), data, "test", progress=True)
         golden = golden_requests(data.directory / "requests", run.schema, predictions)
     for scenario in run.schema.scenarios:
@@ -94,22 +89,21 @@ def logged_requests(run: Run, logs: str, count: int) -> list[LoggedRequest]:
 
 def compare(address: str, golden: Sequence[LoggedRequest]) -> dict[str, list[dict]]:
     """How far served scores lie from the expected ones: for each scenario, a row a task and kind of signature."""
-    with grpc.insecure_channel(address) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        specs = signature_specs(_signatures(stub))
+    with Ranker(address) as ranker:
         return {
-            scenario: list(_differences(stub, specs, [request for request in golden if request.scenario == scenario]))
+            scenario: list(_differences(ranker, [request for request in golden if request.scenario == scenario]))
             for scenario in dict.fromkeys(request.scenario for request in golden)
         }
 
 
-def _differences(stub, specs, golden: Sequence[LoggedRequest]) -> Iterator[dict]:
+def _differences(ranker: Ranker, golden: Sequence[LoggedRequest]) -> Iterator[dict]:
+    specs = ranker.metadata()
     for kind, suffix in _KINDS.items():
-        served = []
-        messages = predict_requests(golden, specs, suffix)
-        for message in track(messages, f"{golden[0].scenario}, {kind}", len(golden), console=Console(stderr=True)):
-            message.model_spec.name = _MODEL
-            served.append(response_scores(stub.Predict(message)))
+        text = f"{golden[0].scenario}, {kind}"
+        served = [
+            ranker.predict(*logged_inputs(request, specs, suffix))
+            for request in track(golden, text, console=Console(stderr=True))
+        ]
         for task in golden[0].expected:
             expected = np.concatenate([request.expected[task] for request in golden])
             apart = np.abs(np.concatenate([scores[task] for scores in served]) - expected)
@@ -122,14 +116,6 @@ def _differences(stub, specs, golden: Sequence[LoggedRequest]) -> Iterator[dict]
                 "mean": float(apart.mean()),
                 "max": float(apart.max()),
             }
-
-
-def _signatures(stub) -> dict:
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    request.model_spec.name = _MODEL
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    stub.GetModelMetadata(request).metadata["signature_def"].Unpack(signatures)
-    return signatures.signature_def
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read
 from pipelines.quality import MeasureQuality
 from pipelines.read import reader
 from pipelines.rejected import COUNTS, REJECTED, FindExamples, WriteRejected
-from pipelines.requests import SampleRequests
+from pipelines.requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.split import EVER, SPLITS
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from pipelines.transform_splits import TransformSplits
@@ -42,6 +42,7 @@ def preprocess(
     grow_from: str | None = None,
     since: str | None = None,
     drift_limits: Sequence[str] = (),
+    logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> dict:
     """Turns a log directory into training data.
 
@@ -58,6 +59,7 @@ def preprocess(
       grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
       since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
       drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.drift`).
+      logged_requests: how many to sample of each scenario of the test split, into `OUT/requests/`.
 
     Returns:
       What `stats.json` holds.
@@ -86,7 +88,7 @@ def preprocess(
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
     with display(progress, f"preprocess {logs_dir or out}"), scratch(pipeline, out) as store:
-        build(pipeline, schema, inputs, out, partitions, store, earlier, start)
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
@@ -109,6 +111,7 @@ def build(
     store: BlockStore,
     earlier: Earlier | None = None,
     since: int = EVER,
+    logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> None:
     """Adds the whole job to `pipeline`."""
     read = {
@@ -125,7 +128,8 @@ def build(
     raw = {f"raw {split}": splits[split] for split in SPLITS}
     ids = {f"ids {split}": transformed[split] for split in SPLITS}
     quality = raw | ids | "Quality" >> MeasureQuality(schema)
-    _ = splits["test"] | "SampleRequests" >> SampleRequests(schema, FileSystems.join(out, "requests"))
+    sample = SampleRequests(schema, FileSystems.join(out, "requests"), logged_requests)
+    _ = splits["test"] | "SampleRequests" >> sample
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
     examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
     _ = (

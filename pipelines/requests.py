@@ -30,18 +30,21 @@ class SampleRequests(beam.PTransform):
     """Writes `DIRECTORY/<scenario>.jsonl` of handles of row blocks.
 
     Takes the requests with the smallest hashes, so a rerun takes the same.
+
+    Args:
+      count: requests of each scenario, at the most.
     """
 
-    def __init__(self, schema: Schema, directory: str):
+    def __init__(self, schema: Schema, directory: str, count: int = REQUESTS_PER_SCENARIO):
         super().__init__()
-        self._schema, self._directory = schema, directory
+        self._schema, self._directory, self._count = schema, directory, count
 
     def expand(self, handles: beam.PCollection) -> beam.PCollection:
         chosen = (
             handles
             | "Keys" >> beam.FlatMap(_request_keys)
             | "DistinctKeys" >> beam.Distinct()
-            | "Candidates" >> beam.combiners.Top.SmallestPerKey(_CANDIDATES * REQUESTS_PER_SCENARIO)
+            | "Candidates" >> beam.combiners.Top.SmallestPerKey(_CANDIDATES * self._count)
             | "Ids" >> beam.FlatMapTuple(lambda _, keys: [request for _, request in keys])
         )
         return (
@@ -49,7 +52,7 @@ class SampleRequests(beam.PTransform):
             | "RowsOfChosen" >> beam.FlatMap(_rows_of, beam.pvalue.AsList(chosen))
             | "ByRequest" >> beam.GroupByKey()
             | "Request" >> beam.FlatMap(_to_request, self._schema)
-            | "Smallest" >> beam.combiners.Top.SmallestPerKey(REQUESTS_PER_SCENARIO)
+            | "Smallest" >> beam.combiners.Top.SmallestPerKey(self._count)
             | "Write" >> beam.Map(_write, self._directory)
         )
 

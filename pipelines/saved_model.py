@@ -6,7 +6,7 @@ gives each back inside a `PredictionLog`, with a signature and so a copy of the 
 `TFModelHandler` loads Keras models alone, through tensorflow_hub.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,26 @@ class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
         return pa.RecordBatch.from_arrays([*keys, *map(pa.array, scores.values())], schema=score_schema(self._schema))
 
 
-def check_model(model: str, schema: Schema, schema_path: str) -> None:
+def read_signatures(model: str) -> dict[str, Any]:
+    """Signatures by name, from the SavedModel's own description, on any file system that Beam reads.
+
+    Raises:
+      InputError: there is no SavedModel.
+    """
+    try:
+        with FileSystems.open(FileSystems.join(model, "saved_model.pb")) as stream:
+            document = saved_model_pb2.SavedModel.FromString(stream.read())
+        return dict(document.meta_graphs[0].signature_def)
+    except (OSError, ValueError, IndexError, BeamIOError, DecodeError) as error:
+        raise InputError(model, "no SavedModel", "SERVING/<version> of usr-tf export") from error
+
+
+def check_model(model: str, signatures: Mapping[str, Any], schema: Schema, schema_path: str) -> None:
     """Refuses a model that was not made for this schema, before anything is run.
 
     Raises:
-      InputError: no SavedModel, a scenario or task that it does not know, or inputs that are not the schema's features.
+      InputError: a scenario or task that it does not know, or inputs that are not the schema's features.
     """
-    signatures = _signatures(model)
     known = [name for name in signatures if name + EXAMPLES_SUFFIX in signatures]
     features = {*schema.features, *schema.history_columns}
     for scenario in schema.scenarios:
@@ -101,13 +114,3 @@ def check_model(model: str, schema: Schema, schema_path: str) -> None:
             raise InputError(f"{schema_path}: features", min(features - inputs), f"inputs of {model} alone")
         if outputs != sorted(schema.task_names):
             raise InputError(f"{schema_path}: tasks", ", ".join(schema.task_names), f"{', '.join(outputs)}, as {model}")
-
-
-def _signatures(model: str) -> dict[str, Any]:
-    """Signatures by name, from the SavedModel's own description."""
-    try:
-        with FileSystems.open(FileSystems.join(model, "saved_model.pb")) as stream:
-            document = saved_model_pb2.SavedModel.FromString(stream.read())
-        return dict(document.meta_graphs[0].signature_def)
-    except (OSError, ValueError, IndexError, BeamIOError, DecodeError) as error:
-        raise InputError(model, "no SavedModel", "SERVING/<version> of usr-tf export") from error

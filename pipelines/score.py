@@ -24,10 +24,10 @@ from pipelines.blocks import BlockStore
 from pipelines.job import display, milliseconds, run, scratch
 from pipelines.join_logs import JoinLogs
 from pipelines.logs import match_in
-from pipelines.output import SCHEMA, TEMP, finish, read_json, read_schema, write_json
+from pipelines.output import TEMP, finish, read_json, read_schema, write_json
 from pipelines.read import reader
 from pipelines.rejected import COUNTS, REJECTED, WriteRejected
-from pipelines.saved_model import Scorer, check_model, score_schema
+from pipelines.saved_model import Scorer, check_model, read_signatures, score_schema
 from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from usr_tf.errors import InputError
@@ -35,6 +35,7 @@ from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
+_MARK = "score_logs"
 _SCHEMA_OF_MODEL = "assets.extra/schema.yaml"
 
 
@@ -59,7 +60,7 @@ def score_logs(
       model: a version that `usr-tf export` wrote, `SERVING/<version>`.
       logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
       out: the directory to write; an unfinished earlier try is cleared away.
-      schema_path: default the one that lies in the model, or else `LOGS/schema.yaml`.
+      schema_path: default the one that lies in the model.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
       partitions: parts that items and users are joined in. Default: by the size of the logs.
       progress: show a progress display on standard error.
@@ -77,9 +78,10 @@ def score_logs(
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
-    schema_path = schema_path or _find_schema(model, logs_dir)
+    signatures = read_signatures(model)
+    schema_path = schema_path or FileSystems.join(model, _SCHEMA_OF_MODEL)
     schema = read_schema(schema_path).model_copy(update={"split": Split(valid=0, test=0)})
-    check_model(model, schema, schema_path)
+    check_model(model, signatures, schema, schema_path)
     start = milliseconds(since) if since else EVER
     inputs = find_tables(logs_dir, tables)
     check_columns(schema, inputs)
@@ -165,20 +167,11 @@ def _check(document: dict, logs_dir: str) -> None:
         raise InputError(logs_dir, found, "at least one; see rejected/")
 
 
-def _find_schema(model: str, logs_dir: str | None) -> str:
-    of_model = FileSystems.join(model, _SCHEMA_OF_MODEL)
-    try:
-        if FileSystems.exists(of_model):
-            return of_model
-    except (ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
-        raise InputError(model, f"no readable directory ({error})", "SERVING/<version> of usr-tf export") from error
-    if logs_dir is None:
-        raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
-    return FileSystems.join(logs_dir, SCHEMA)
-
-
 def _prepare(out: str) -> None:
-    """Makes `out` an empty directory, clearing away an unfinished try of ours: one that holds nothing else.
+    """Makes `out` a directory with scratch space alone, clearing away an unfinished try of ours.
+
+    Such a try is told by its mark in the scratch space and by holding nothing else than we write: no other file is
+    ever deleted.
 
     Raises:
       InputError: `out` holds finished scores or files of others, or cannot be written.
@@ -188,13 +181,15 @@ def _prepare(out: str) -> None:
         names = {path.removeprefix(FileSystems.join(out, "")).split("/")[0] for path in paths}
         if SUCCESS in names:
             raise InputError(out, "finished scores", "a new or an unfinished directory")
-        foreign = sorted(names - _WRITTEN)
+        mark = FileSystems.join(out, TEMP, _MARK)
+        foreign = sorted(names - _WRITTEN if mark in paths else names)
         if foreign:
             raise InputError(out, f"other files ({foreign[0]})", "a new directory, or one that an earlier try left")
-        FileSystems.delete(paths)
-        temp = FileSystems.join(out, TEMP)
-        if not FileSystems.exists(temp):
-            FileSystems.mkdirs(temp)
+        FileSystems.delete([path for path in paths if path != mark])
+        if mark not in paths:
+            if not FileSystems.exists(FileSystems.join(out, TEMP)):
+                FileSystems.mkdirs(FileSystems.join(out, TEMP))
+            FileSystems.create(mark).close()
     except (OSError, BeamIOError) as error:
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 

@@ -1,6 +1,7 @@
-"""Serving: an exported SavedModel over TF Serving's gRPC API, and a client of it.
+"""Serving: from an exported SavedModel to scores. Publishing and canaries, a server of TF Serving's API, clients of it.
 
-Nothing here reads a model's Python code: the SavedModel is the whole contract.
+Servers and clients read no model's Python code: the SavedModel is the whole contract. `publish` alone runs the model
+too, for the offline scores that the SavedModel is held against.
 """
 
 import usr_tf.errors  # noqa: F401  (importing usr_tf picks Keras 2, which has to happen before TensorFlow's import)

@@ -34,7 +34,7 @@ class AccessLog:
     def __init__(self, path: str, max_waiting: int = 10_000):
         self.dropped = 0
         self._failed = False
-        self._waiting: queue.Queue[Call | None] = queue.Queue(max_waiting)
+        self._waiting: queue.Queue[str | None] = queue.Queue(max_waiting)
         try:
             self._handler = logging.StreamHandler(sys.stdout) if path == "-" else WatchedFileHandler(path)
         except OSError as error:
@@ -44,8 +44,9 @@ class AccessLog:
         self._thread.start()
 
     def write(self, call: Call) -> None:
+        """Queues the line of a call that has just ended."""
         try:
-            self._waiting.put_nowait(call)
+            self._waiting.put_nowait(format_line(call))
         except queue.Full:
             self.dropped += 1
 
@@ -58,9 +59,9 @@ class AccessLog:
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
-        while (call := self._waiting.get()) is not None:
+        while (line := self._waiting.get()) is not None:
             try:
-                self._handler.emit(logging.makeLogRecord({"msg": format_line(call)}))
+                self._handler.emit(logging.makeLogRecord({"msg": line}))
             except OSError:  # its folder has gone
                 self._count_failure()
         if isinstance(self._handler, WatchedFileHandler):

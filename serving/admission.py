@@ -50,21 +50,24 @@ class Admission:
                 raise exhausted(f"{self.workers} requests are running and {self.max_queue} are waiting")
             self._admitted += 1
 
+        waiting = [job]  # a cancelled future stays in the pool's queue; the request that it was for must not
+
         def take_up() -> T:
             call.started = time.monotonic()
             if call.expired:
                 raise tf.errors.DeadlineExceededError(None, None, "Deadline Exceeded")
-            return job()
+            return waiting.pop()()
+
+        def leave(_: Future[T]) -> None:
+            waiting.clear()
+            with self._lock:
+                self._admitted -= 1
 
         future = self._pool.submit(take_up)
         # Called when it has run, or when it is cancelled in the queue: the slot is free then, and no sooner.
-        future.add_done_callback(self._leave)
+        future.add_done_callback(leave)
         return await asyncio.wrap_future(future)  # a cancelled caller cancels the future, if no worker has it yet
 
     def close(self) -> None:
         """Forgets what is waiting. What is running comes to its end in the background."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _leave(self, _: Future) -> None:
-        with self._lock:
-            self._admitted -= 1

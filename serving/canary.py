@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from serving.client import Ranker
 from serving.errors import ServingError
-from serving.golden import LoggedRequest
-from serving.request import request_inputs
+from serving.golden import logged_inputs
+from serving.logged_requests import LoggedRequest
 from usr_tf.errors import InputError
 
 NOT_A_NUMBER = "NOT_A_NUMBER"
@@ -54,7 +54,8 @@ def compare_versions(
       `ratio_p50`.
 
     Raises:
-      InputError: there is no request, or the answers lack the task `by`.
+      InputError: there is no request or none that both answer, a request does not suit a version, the versions score
+        different tasks, or the task `by` is not among them.
     """
     if not requests:
         raise InputError("requests", "none", "at least one to compare by")
@@ -66,9 +67,9 @@ def compare_versions(
         scores, took = {}, {}
         for name in order:
             try:
-                inputs = _inputs(versions[name], request)
+                signature, inputs = logged_inputs(request, versions[name].metadata())
                 start = time.perf_counter()
-                answer = versions[name].predict(request.scenario, inputs)
+                answer = versions[name].predict(signature, inputs)
                 took[name] = time.perf_counter() - start
             except ServingError as error:
                 errors[name][error.code.name] += 1
@@ -78,8 +79,11 @@ def compare_versions(
             else:
                 errors[name][NOT_A_NUMBER] += 1
         if len(scores) == len(versions):
-            if by not in scores["stable"]:
-                raise InputError("by", repr(by), f"one of {', '.join(scores['stable'])}")
+            tasks, of_canary = (sorted(scores[name]) for name in versions)
+            if of_canary != tasks:
+                raise InputError("canary", f"scores of {', '.join(of_canary)}", f"{', '.join(tasks)}, as of stable")
+            if by not in tasks:
+                raise InputError("by", repr(by), f"one of {', '.join(tasks)}")
             answered.setdefault(request.scenario, []).append((request, scores["stable"], scores["canary"]))
             seconds.append((took["stable"], took["canary"]))
     if not answered:
@@ -106,24 +110,33 @@ def compare_versions(
 def refuse_beyond(comparison: Mapping[str, Any], limits: Limits) -> None:
     """Refuses a canary beyond a limit, or one that made more errors than the stable version.
 
+    A figure that is not known passes, but not where none of its kind is known.
+
     Raises:
       InputError: names the first limit, what was found and what was expected.
     """
 
-    def hold(what: str, value: float | None, limit: float | None) -> None:
-        if limit is not None and value is not None and value > limit:
-            raise InputError(what, f"{value:.4g}", f"at most {limit:g}")
+    def hold(what: str, values: Mapping[str, float | None], limit: float | None) -> None:
+        known = {place: value for place, value in values.items() if value is not None}
+        if limit is None:
+            return
+        if not known:
+            raise InputError(what, "no figure", f"at most {limit:g}: the requests have no labels, or nothing to rank")
+        for place, value in known.items():
+            if value > limit:
+                raise InputError(f"{place}{what}", f"{value:.4g}", f"at most {limit:g}")
 
     failed = {name: sum(errors.values()) for name, errors in comparison["errors"].items()}
     if failed["canary"] > failed["stable"]:
         expected = f"at most {failed['stable']}, as of the stable version"
         raise InputError("errors of the canary", _told(comparison["errors"]["canary"]), expected)
-    for scenario, figures in comparison["scenarios"].items():
-        for task, differences in figures["tasks"].items():
-            hold(f"{scenario} {task} p99 difference", differences["p99"], limits.difference)
-            hold(f"{scenario} {task} AUC drop", differences["auc_drop"], limits.auc_drop)
-        hold(f"{scenario} rank change", figures["ranking"]["change"], limits.rank_change)
-    hold("latency, canary / stable, p50", comparison["latency"]["ratio_p50"], limits.latency_ratio)
+    scenarios = comparison["scenarios"]
+    tasks = {f"{scenario} {task} ": of for scenario in scenarios for task, of in scenarios[scenario]["tasks"].items()}
+    changes = {f"{scenario} ": figures["ranking"]["change"] for scenario, figures in scenarios.items()}
+    hold("p99 difference", {place: figures["p99"] for place, figures in tasks.items()}, limits.difference)
+    hold("rank change", changes, limits.rank_change)
+    hold("AUC drop", {place: figures["auc_drop"] for place, figures in tasks.items()}, limits.auc_drop)
+    hold("latency, canary / stable, p50", {"": comparison["latency"]["ratio_p50"]}, limits.latency_ratio)
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> Group:
@@ -155,14 +168,6 @@ def top_overlap(one: np.ndarray, other: np.ndarray, top: int = TOP) -> float:
     """The share of one ranking's first `top` items that is among the other's. Equal scores keep the request's order."""
     first, second = (set(np.argsort(-scores, kind="stable")[:top].tolist()) for scores in (one, other))
     return len(first & second) / len(first)
-
-
-def _inputs(version: Ranker, request: LoggedRequest) -> dict[str, np.ndarray]:
-    signatures = version.metadata()
-    if request.scenario not in signatures:
-        place = f"request {request.request_id}: scenario"
-        raise InputError(place, repr(request.scenario), f"one of {', '.join(signatures)}")
-    return request_inputs(request.inputs, signatures[request.scenario], f"request {request.request_id}")
 
 
 def _differences(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str) -> dict[str, float | None]:

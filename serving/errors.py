@@ -28,9 +28,9 @@ class ServingError(Exception):
 
 
 class Overloaded(ServingError):
-    """The server had no room for the request, and said so. Worth asking again later."""
+    """The server has no room for the request: too many wait, or it is too large. The message says which."""
 
-    expected = "room for one more request"
+    expected = "room for the request"
 
 
 # The rest lie with who asks: the address, the time allowed, the name or the inputs. The console program exits with 2.

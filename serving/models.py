@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -168,14 +168,11 @@ class _Model:
                 held.add(version)
             if len(held) == count:
                 break
-        labels, awaited = self._place_labels(config, problems)
-        if held or not paths:
-            keep = held | awaited
-        else:
-            keep = set(self.now.servables)
-            if keep:
-                problems.append(f"{config.base_path}: no version to go on to, {self.name} stays with {sorted(keep)}")
-        self._switch(_Live({v: s for v, s in self.now.servables.items() if v in keep}, labels))
+        if paths and not held and self.now.servables:
+            held = set(self.now.servables)
+            problems.append(f"{config.base_path}: no version to go on to, {self.name} stays with {sorted(held)}")
+        labels, awaited = self._place_labels(config, held, problems)
+        self._switch(_Live({v: s for v, s in self.now.servables.items() if v in held | awaited}, labels))
         return problems
 
     def retire_all(self) -> None:
@@ -219,13 +216,15 @@ class _Model:
         problems.append(f"{path}: version {version} of {self.name} does not load ({reason})")
         return False
 
-    def _place_labels(self, config: ModelConfig, problems: list[str]) -> tuple[dict[str, int], set[int]]:
+    def _place_labels(
+        self, config: ModelConfig, held: Set[int], problems: list[str]
+    ) -> tuple[dict[str, int], set[int]]:
         """The labels, and the versions that some of them stay on until the ones they belong to are live."""
         labels: dict[str, int] = {}
         awaited: set[int] = set()
         for label, version in sorted(config.version_labels.items()):
             before = self.now.labels.get(label)
-            if version in self.now.servables or version == before:
+            if version in held or version == before:
                 labels[label] = version
                 continue
             problems.append(
@@ -264,7 +263,7 @@ def _wanted(policy: _Policy, versions: Iterable[int]) -> tuple[list[int], int]:
     if policy.HasField("all"):
         return newest_first, len(newest_first)
     if policy.HasField("specific"):
-        chosen = [version for version in newest_first if version in set(policy.specific.versions)]
+        chosen = [version for version in newest_first if version in policy.specific.versions]
         return chosen, len(chosen)
     return newest_first, max(policy.latest.num_versions, 1)
 

@@ -6,7 +6,7 @@ The version carries what the next one is held against: `assets.extra/metrics.jso
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +16,17 @@ import tensorflow as tf
 from serving.golden import (
     TOLERANCE,
     Difference,
-    LoggedRequest,
     golden_requests,
     largest_difference,
     predict_requests,
     response_scores,
-    signature_specs,
     write_golden,
 )
 from serving.labels import CANARY, STABLE, Rollout, read_rollout, write_rollout
+from serving.logged_requests import LoggedRequest
 from serving.servable import Servable
-from serving.versions import changing, list_versions, remove_old, withdraw
+from serving.signatures import signature_specs
+from serving.versions import changing, list_versions, remove, remove_old, withdraw
 from serving.warmup import write_logged_requests
 from usr_tf.data import Data
 from usr_tf.errors import InputError
@@ -87,7 +87,7 @@ def publish(
     Args:
       data: what the run was trained on; its test split holds the rows of the run's logged requests.
       margin: how far an AUC may lie below that of the version served now.
-      keep: versions to keep, besides those that have a label or are to be loaded.
+      keep: versions to keep, at least 1, besides those that have a label or are to be loaded.
       config_file: a text ModelServerConfig whose labels say what is served; the newest version where there is none.
       model: its name in that file.
       progress: show a progress bar on standard error.
@@ -95,14 +95,16 @@ def publish(
     Raises:
       InputError: names the check that failed, what was found and what was expected.
     """
+    if keep < 1:
+        raise ValueError(f"`keep` should be at least 1. Received: keep={keep}")
     out = Path(out)
     with changing(out):
-        rollout = _begin(config_file, model, out) if config_file else None
+        rollout = _rollout_before(config_file, model, out) if config_file else None
         served = rollout.stable if rollout else max(list_versions(out), default=None)
         metrics = run.directory / METRICS
-        gains = {}
+        figures, gains = _read_figures(metrics), {}
         if served is not None and _metrics_of(out, served).exists():
-            gains = check_figures(_read_figures(metrics), _read_figures(_metrics_of(out, served)), margin, metrics)
+            gains = check_figures(figures, _read_figures(_metrics_of(out, served)), margin, metrics)
         predictions = predict(run.load_model(), data, "test", progress=progress)
         golden = golden_requests(run.requests, run.schema, predictions)
         differences = []
@@ -119,25 +121,29 @@ def publish(
             try:
                 write_rollout(config_file, model, rollout.begin(int(version.name)))
             except InputError:
-                shutil.rmtree(version)  # no server has it, for none was told to
+                remove(out, int(version.name))
                 raise
             needed = read_rollout(config_file, model).loaded
+            _withdraw_rolled_back(out, rollout, needed)
         label = None if rollout is None else STABLE if rollout.stable is None else CANARY
         removed = remove_old(out, keep, needed)
     return Published(version, label, len(golden), differences[0], served if gains else None, gains, removed)
 
 
-def promote(config_file: str | Path, model: str = "usr") -> Rollout:
+def promote(out: str | Path, config_file: str | Path, model: str = "usr") -> Rollout:
     """Makes the canary the stable version, and returns the labels as they are then.
 
     Raises:
-      InputError: there is no canary.
+      InputError: there is no canary, or its folder is gone.
     """
-    rollout = read_rollout(config_file, model)
-    if rollout.canary is None:
-        raise InputError(config_file, "no canary", "one, which `usr-tf publish --model_config_file` makes")
-    write_rollout(config_file, model, rollout.promote())
-    return read_rollout(config_file, model)
+    out = Path(out)
+    with changing(out):
+        rollout = read_rollout(config_file, model)
+        if rollout.canary is None:
+            raise InputError(config_file, "no canary", "one, which `usr-tf publish --model_config_file` makes")
+        _check_folder(CANARY, rollout.canary, config_file, out)
+        write_rollout(config_file, model, rollout.promote())
+        return read_rollout(config_file, model)
 
 
 def roll_back(out: str | Path) -> tuple[Path, int]:
@@ -176,7 +182,7 @@ def roll_back_labels(out: str | Path, config_file: str | Path, model: str = "usr
             found = f"no version before {rollout.stable} that is in {out} and loaded"
             raise InputError(config_file, found, "one among the model's specific versions, to make stable")
         write_rollout(config_file, model, rollout.back(versions))
-    return read_rollout(config_file, model)
+        return read_rollout(config_file, model)
 
 
 def check_figures(new: Figures, served: Figures, margin: float, place: object) -> dict[tuple[str, str], float]:
@@ -231,23 +237,35 @@ def check_scores(version_dir: str | Path, requests: Sequence[LoggedRequest]) -> 
     return worst
 
 
-def _begin(config_file: str | Path, model: str, out: Path) -> Rollout:
-    """The labels before a new version comes. What servers choose by number so far, they choose by label from here on.
+def _rollout_before(config_file: str | Path, model: str, out: Path) -> Rollout:
+    """The labels before a new version comes. What servers choose by number is to be `stable` from then on.
 
-    A version that is newer than the stable one without being the canary was rolled back: by now no server has it.
+    Raises:
+      InputError: there is a canary already, or the stable version is not in `out`.
     """
     rollout, versions = read_rollout(config_file, model), list_versions(out)
     if rollout.canary is not None:
         expected = "none: --promote or --rollback comes first"
         raise InputError(config_file, f"version {rollout.canary} as {CANARY}", expected)
-    if rollout.stable is None and versions:
-        rollout = Rollout(max(versions))
-        rollout = Rollout(rollout.stable, None, frozenset({rollout.stable, rollout.before(versions)} - {None}))
-        write_rollout(config_file, model, rollout)
-    for version in versions - rollout.loaded:
-        if rollout.stable is not None and version > rollout.stable:
-            withdraw(out, version)
+    if rollout.stable is None:
+        return Rollout(max(versions & rollout.loaded or versions, default=None))
+    _check_folder(STABLE, rollout.stable, config_file, out)
     return rollout
+
+
+def _check_folder(label: str, version: int, config_file: str | Path, out: Path) -> None:
+    if version not in list_versions(out):
+        raise InputError(config_file, f"version {version} as {label}", f"a version that is in {out}")
+
+
+def _withdraw_rolled_back(out: Path, before: Rollout, needed: Set[int]) -> None:
+    """Withdraws versions newer than the one that was stable, the canary apart: they were rolled back.
+
+    By now no server has them.
+    """
+    for version in list_versions(out) - needed:
+        if before.stable is not None and version > before.stable:
+            withdraw(out, version)
 
 
 def _refuse_dead(requests: Sequence[LoggedRequest], served: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -273,6 +291,7 @@ def _metrics_of(out: Path, version: int) -> Path:
 
 def _read_figures(path: Path) -> Figures:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["scenarios"]
-    except (OSError, ValueError, KeyError) as error:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=lambda _: None)["scenarios"]  # NaN, which no margin would refuse
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(path, f"no figures ({error})", "the metrics.json of a run") from error

@@ -10,19 +10,20 @@
 Classify and Regress are UNIMPLEMENTED, as they are over gRPC.
 """
 
-import asyncio
 import re
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import unquote
 
 import grpc
 import tensorflow as tf
 from aiohttp import web
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from serving.call import Call
 from serving.models import Models
 from serving.rest_json import (
     HTTP_STATUS,
@@ -33,6 +34,7 @@ from serving.rest_json import (
     write_metadata,
     write_status,
 )
+from serving.service import Service
 from serving.status import code_of, invalid
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -42,16 +44,13 @@ _GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/met
 
 
 class Server(Protocol):
-    """What the REST API needs of a server. Its methods raise `tf.errors.OpError`."""
+    """What the REST API needs of a server."""
 
+    service: Service
     models: Models
     max_request_bytes: int
 
-    async def predict(self, request: PredictRequest, peer: str) -> PredictResponse: ...
-
-    def get_model_metadata(self, request: GetModelMetadataRequest, peer: str) -> GetModelMetadataResponse: ...
-
-    def get_model_status(self, request: GetModelStatusRequest, peer: str) -> GetModelStatusResponse: ...
+    async def answer(self, call: Call, work: Callable[[], bytes]) -> bytes: ...
 
     def metrics_text(self) -> bytes: ...
 
@@ -66,7 +65,12 @@ def rest_application(server: Server) -> web.Application:
             body, status = write_error(error.message), HTTP_STATUS[code_of(error)]
         except web.HTTPRequestEntityTooLarge as error:
             body, status = write_error(error.text), error.status
-        return web.Response(body=body, status=status, content_type="application/json")
+        except web.RequestPayloadError:  # it is not in its Content-Encoding, or breaks off
+            body, status = write_error("The body cannot be read"), HTTP_STATUS[grpc.StatusCode.INVALID_ARGUMENT]
+        response = web.Response(body=body, status=status, content_type="application/json")
+        if request.content.exception():
+            response.force_close()  # where the next request would begin is not known
+        return response
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=server.metrics_text(), content_type="text/plain")
@@ -78,39 +82,45 @@ def rest_application(server: Server) -> web.Application:
 
 
 async def _answer(server: Server, request: web.Request) -> bytes:
-    path, peer = request.rel_url.raw_path, request.remote or ""
+    path = request.rel_url.raw_path
     match = {"GET": _GET, "POST": _POST}[request.method].fullmatch(path) if request.method in ("GET", "POST") else None
     if match is None:
         raise invalid(f"Malformed request: {request.method} {path}")
     spec = _model_spec(match)
-    if request.method == "POST":
-        if match["method"].lower() != "predict":
-            raise tf.errors.UnimplementedError(None, None, f"{match['method']} is not implemented")
-        return await _predict(server, spec, await request.read(), peer)
-    if match["metadata"]:
+    body = await request.read()
+    call = Call(_method(match), "REST", request.remote or "")
+    call.ask(spec.name)
+    if call.method == "Predict":
+        return await server.answer(call, lambda: _predict(server, spec, body, call))
+    if call.method == "GetModelMetadata":
         asked = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        return write_metadata(server.get_model_metadata(asked, peer))
-    return write_status(server.get_model_status(GetModelStatusRequest(model_spec=spec), peer))
+        return await server.answer(call, lambda: write_metadata(server.service.get_model_metadata(asked, call)))
+    status = GetModelStatusRequest(model_spec=spec)
+    return await server.answer(call, lambda: write_status(server.service.get_model_status(status, call)))
 
 
-async def _predict(server: Server, spec: ModelSpec, body: bytes, peer: str) -> bytes:
-    # JSON takes as long as the model, and the event loop has others to attend to.
-    request, rows = await asyncio.to_thread(_read_predict, server.models, spec, body)
-    response = await server.predict(request, peer)
-    return await asyncio.to_thread(write_answer, response, rows)
+def _method(match: re.Match) -> str:
+    if match.re is _GET:
+        return "GetModelMetadata" if match["metadata"] else "GetModelStatus"
+    if match["method"].lower() != "predict":
+        raise tf.errors.UnimplementedError(None, None, f"{match['method']} is not implemented")
+    return "Predict"
 
 
-def _read_predict(models: Models, spec: ModelSpec, body: bytes) -> tuple[PredictRequest, bool]:
+def _predict(server: Server, spec: ModelSpec, body: bytes, call: Call) -> bytes:
     document = parse_request(body)
-    request = PredictRequest(model_spec=spec)
-    request.model_spec.signature_name = document.get("signature_name", "")
-    name = request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-    signature = models.find(spec).signatures.get(name)
+    signature_name = document.get("signature_name", "")
+    call.ask(spec.name, signature_name)
+    name = signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    signature = server.models.find(spec).signatures.get(name)
     if signature is None:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     if not signature.inputs:
-        raise invalid(f"Failed to get input map for signature: {request.model_spec.signature_name or 'DEFAULT'}")
-    return request, read_request(document, signature.inputs, request)
+        raise invalid(f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
+    request = PredictRequest(model_spec=spec)
+    request.model_spec.signature_name = signature_name
+    rows = read_request(document, signature.inputs, request)
+    return write_answer(server.service.predict(request, call), rows)
 
 
 def _model_spec(match: re.Match) -> ModelSpec:

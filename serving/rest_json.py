@@ -22,6 +22,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from serving.status import invalid
 from serving.tensors import write_tensor
 from usr_tf.errors import InputError
 
@@ -138,18 +139,18 @@ def read_error(body: bytes) -> str:
 def parse_request(body: bytes) -> dict[str, Any]:
     """The JSON object that a `:predict` request is."""
     if not body:
-        raise _invalid("JSON Parse error: The document is empty")
+        raise invalid("JSON Parse error: The document is empty")
     text = body.decode(errors="surrogateescape").removeprefix("\ufeff").lstrip()
     try:
         document, _ = json.JSONDecoder().raw_decode(text)  # the container too ignores what follows
     except json.JSONDecodeError as error:
-        raise _invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"JSON Parse error: {error}") from error
+        raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
-        raise _invalid(f"JSON Value: {_quote(document)} Is not object")
+        raise invalid(f"JSON Value: {_quote(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):
-        raise _invalid(
+        raise invalid(
             f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return document
@@ -166,9 +167,9 @@ def read_request(document: Mapping[str, Any], inputs: _Inputs, request: predict_
     rows = "instances" in document
     if rows and "inputs" in document:
         message = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
-        raise _invalid(f"JSON Value: {_quote(document)} {message}")
+        raise invalid(f"JSON Value: {_quote(document)} {message}")
     if not rows and "inputs" not in document:
-        raise _invalid("Missing 'inputs' or 'instances' key")
+        raise invalid("Missing 'inputs' or 'instances' key")
     for name, tensor in (_read_rows if rows else _read_columns)(document, inputs):
         request.inputs[name].CopyFrom(tensor)
     return rows
@@ -177,12 +178,12 @@ def read_request(document: Mapping[str, Any], inputs: _Inputs, request: predict_
 def write_answer(response: predict_pb2.PredictResponse, rows: bool) -> bytes:
     """The answer in the form of the request."""
     if not response.outputs:
-        raise _invalid("Cannot convert empty tensor map to JSON")
+        raise invalid("Cannot convert empty tensor map to JSON")
     columns, sizes = {}, {}
     for name, proto in sorted(response.outputs.items()):
         array = tf.make_ndarray(proto)
         if tf.as_dtype(proto.dtype) not in _KINDS:
-            raise _invalid(f"Failed to write JSON value for tensor type: {_type_name(proto.dtype)}")
+            raise invalid(f"Failed to write JSON value for tensor type: {_type_name(proto.dtype)}")
         array = _short(array) if array.dtype == np.float32 else array
         columns[name] = _lists(array, _base64 if name.endswith(_BINARY_SUFFIX) else _raw_text)
         sizes[name] = array.shape[:1]
@@ -190,11 +191,11 @@ def write_answer(response: predict_pb2.PredictResponse, rows: bool) -> bytes:
         return _dump({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
     for name, size in sizes.items():
         if not size:
-            raise _invalid(f"Tensor name: {name} has no shape information ")
+            raise invalid(f"Tensor name: {name} has no shape information ")
         expected = next(iter(sizes.values()))
         if size != expected:
             message = f"has inconsistent batch size: {size[0]} expecting: {expected[0]}"
-            raise _invalid(f"Tensor name: {name} {message}")
+            raise invalid(f"Tensor name: {name} {message}")
     if len(columns) == 1:
         return _dump({"predictions": next(iter(columns.values()))})
     return _dump({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})
@@ -215,33 +216,33 @@ def write_status(response: get_model_status_pb2.GetModelStatusResponse) -> bytes
 
 
 def write_error(message: str) -> bytes:
-    """The answer to what went wrong."""
-    return _dump({"error": message})
+    """The answer to what went wrong. It may quote what was sent, and so what is no UTF-8."""
+    return json.dumps({"error": message}, ensure_ascii=False).encode(errors="replace")
 
 
 def _read_columns(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[str, TensorProto]]:
     value = document["inputs"]
     if not isinstance(value, dict) or _is_base64(value):
         if len(inputs) > 1:
-            raise _invalid(
+            raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
                 "tensorinfo_map"
             )
         value = dict.fromkeys(inputs, value)
     for name, info in inputs.items():
         if name not in value:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
         yield name, _tensor(value[name], tf.as_dtype(info.dtype))
 
 
 def _read_rows(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[str, TensorProto]]:
     elements = document["instances"]
     if not isinstance(elements, list):
-        raise _invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
     if not elements:
-        raise _invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
+        raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
     if not isinstance(elements[0], dict) and len(inputs) > 1:
-        raise _invalid(
+        raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
@@ -252,21 +253,21 @@ def _read_rows(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[s
     for i, element in enumerate(elements):
         if _is_object(element) != named:
             kinds = "object but got list" if named else "value/list but got object"
-            raise _invalid(f"Expecting {kinds} at item {i} of input list")
+            raise invalid(f"Expecting {kinds} at item {i} of input list")
         for name, value in element.items() if named else [(next(iter(inputs)), element)]:
             try:
-                if name not in inputs:
-                    raise _invalid(f"JSON object: does not have named input: {name}")
+                if name not in dtypes:  # unlike `inputs` it can be asked for what is no UTF-8
+                    raise invalid(f"JSON object: does not have named input: {name}")
                 values, shape = _flatten(value, dtypes[name])
                 _check_shape(shape, shapes.setdefault(name, shape))
             except tf.errors.InvalidArgumentError as error:
                 key = f" key: {name}" if named else ""
-                raise _invalid(
+                raise invalid(
                     f"Failed to process element: {i}{key} of 'instances' list. Error: INVALID_ARGUMENT: {error.message}"
                 ) from error
             columns[name] += values
         if named and element.keys() != inputs.keys():
-            raise _invalid(
+            raise invalid(
                 f"Failed to process element: {i} of 'instances' list. JSON object: {_quote(element)} keys must be "
                 f"equal to: {','.join(sorted(inputs))}"
             )
@@ -276,9 +277,9 @@ def _read_rows(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[s
 
 def _check_shape(shape: list[int], first: list[int]) -> None:
     if math.prod(shape) != math.prod(first):
-        raise _invalid(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
+        raise invalid(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
     if shape != first:
-        raise _invalid(f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
+        raise invalid(f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
 
 
 def _tensor(value: Any, dtype: tf.DType) -> TensorProto:
@@ -295,12 +296,12 @@ def _flatten(value: Any, dtype: tf.DType) -> tuple[list[Any], list[int]]:
     for level, size in enumerate(shape):
         for inner in values:
             if not isinstance(inner, list):
-                raise _invalid(
+                raise invalid(
                     f"JSON Value: {_quote(inner)} found at incorrect level: {level + 1} in the JSON DOM. "
                     f"Expected at level: {len(shape)}"
                 )
             if len(inner) != size:
-                raise _invalid(
+                raise invalid(
                     f"Encountered list at unexpected size: {len(inner)} at level: {level} expected size: {size}"
                 )
         values = list(itertools.chain.from_iterable(values))
@@ -315,9 +316,9 @@ def _read_values(values: list[Any], dtype: tf.DType, rank: int) -> list[Any]:
     kinds, limits = _KINDS[dtype], _LIMITS.get(dtype)
     for value in values:
         if type(value) is list:
-            raise _invalid(f"Encountered list at unexpected level: {rank} expected < {rank}")
+            raise invalid(f"Encountered list at unexpected level: {rank} expected < {rank}")
         if type(value) not in kinds or (limits and not limits[0] <= value <= limits[1]):
-            raise _invalid(f"JSON Value: {_quote(value)} Type: {_kind(value)} is not of expected type: {name}")
+            raise invalid(f"JSON Value: {_quote(value)} Type: {_kind(value)} is not of expected type: {name}")
     return [_read_string(value) for value in values] if dtype == tf.string else values
 
 
@@ -326,13 +327,13 @@ def _read_string(value: str | dict[str, Any]) -> bytes:
         try:
             return value.encode(errors="surrogateescape")
         except UnicodeEncodeError as error:
-            raise _invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
+            raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
     if not _is_base64(value):
-        raise _invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
+        raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
     try:
         return base64.b64decode(value["b64"] + "=" * (-len(value["b64"]) % 4), validate=True)
     except ValueError as error:
-        raise _invalid("Unable to base64 decode") from error
+        raise invalid("Unable to base64 decode") from error
 
 
 def _build(values: list[Any], shape: list[int], dtype: tf.DType) -> TensorProto:
@@ -340,7 +341,7 @@ def _build(values: list[Any], shape: list[int], dtype: tf.DType) -> TensorProto:
         with np.errstate(over="ignore"):  # 1e300 is infinite in float32
             array = np.array(values, dtype.as_numpy_dtype).reshape(shape)
     except (ValueError, OverflowError) as error:  # more axes than NumPy has, or a number of 400 digits
-        raise _invalid(f"JSON Value: {error} Type: Array is not of expected type: {dtype.name}") from error
+        raise invalid(f"JSON Value: {error} Type: Array is not of expected type: {dtype.name}") from error
     proto = TensorProto()
     write_tensor(proto, array)
     return proto
@@ -416,7 +417,3 @@ def _quote(value: Any) -> str:
     except RecursionError:
         return "..."
     return text[:_MAX_QUOTED].encode(errors="replace").decode()
-
-
-def _invalid(message: str) -> tf.errors.InvalidArgumentError:
-    return tf.errors.InvalidArgumentError(None, None, message)

@@ -76,7 +76,10 @@ class Servable:
         _check_method(signature)
         arrays = self._read_inputs(signature, request.inputs)
         outputs = _select_outputs(signature, request.output_filter)
-        values = self._callable(name, outputs)(*arrays)
+        try:
+            values = self._callable(name, outputs)(*arrays)
+        except UnicodeDecodeError as error:  # a refusal that quotes bytes of the request, which Python has no text for
+            raise invalid(error.object.decode(errors="replace")) from error
         response = predict_pb2.PredictResponse()
         response.model_spec.signature_name = name
         response.model_spec.version.value = self.version

@@ -12,12 +12,13 @@ model as a SavedModel alone and runs it in a session. For production use the con
 | `servable`, `tensors` | one version, and its inputs and outputs |
 | `admission` | how many requests run and wait |
 | `metrics`, `access_log`, `call` | what is told of a request |
-| `server_tls`, `status`, `reflection`, `rest` | certificates, refusals, the schema, the REST API |
+| `tls`, `status`, `reflection`, `rest` | certificates, refusals, the schema, the REST API |
 """
 
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -27,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import tensorflow as tf
@@ -47,10 +48,11 @@ from serving.metrics import Metrics
 from serving.model_config import read_model_config
 from serving.models import Models
 from serving.reflection import describe
+from serving.rest import rest_application
 from serving.servable import Servable, session_config
-from serving.server_tls import ServerTls
 from serving.service import Service
 from serving.status import code_of, message_of
+from serving.tls import ServerTls
 from usr_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ _SERVICES = {
     "ModelService": {"GetModelStatus": (GetModelStatusRequest, GetModelStatusResponse)},
 }
 _Health = health_pb2.HealthCheckResponse
+_T = TypeVar("_T")
 
 
 def serve(
@@ -80,7 +83,9 @@ def serve(
     Raises:
       InputError: nothing to serve, or the port is taken.
     """
-    asyncio.run(_serve_until_signal(ModelServer(base_path, name, host, port, **options)))
+    server = ModelServer(base_path, name, host, port, **options)
+    gc.freeze()  # what TensorFlow's import made is no garbage: to look through it when a version goes takes 0.2 s
+    asyncio.run(_serve_until_signal(server))
 
 
 @contextlib.contextmanager
@@ -151,7 +156,7 @@ class ModelServer:
       workers: requests that run at a time; one a core when None, and at least two.
       max_queue: requests that may wait beyond these. What is more is refused with RESOURCE_EXHAUSTED.
       max_request_bytes: the largest request. It also bounds what a request's tensors may take beyond the values
-        that are written out in it, for a few bytes can stand for a tensor of any size.
+        that are written out in it, for a few bytes can stand for a tensor of any size, or for many strings.
       tls: certificates; None serves in clear text.
       access_log: file for a line of JSON a request, `-` for standard output, None for none.
       intra_op_threads, inter_op_threads: TensorFlow's threads; see `servable.session_config`.
@@ -205,7 +210,7 @@ class ModelServer:
             read_configs = functools.partial(read_model_config, model_config_file)
         config = session_config(intra_op_threads, inter_op_threads)
         self.models = Models(read_configs, functools.partial(Servable, config=config, spare_bytes=max_request_bytes))
-        self._service = Service(self.models)
+        self.service = Service(self.models)
         self._workers, self._max_queue = workers, max_queue
         self.access_log = access_log
         self._active = 0
@@ -247,8 +252,10 @@ class ModelServer:
             self._grpc = await self._start_grpc(credentials)
             stack.push_async_callback(self._grpc.stop, None)
             self._rest = await self._start_rest() if self.rest_port is not None else None
-            polling = asyncio.create_task(self._poll())
-            stack.push_async_callback(_cancel, polling)
+            stopping = asyncio.Event()
+            polling = asyncio.create_task(self._poll(stopping))
+            stack.push_async_callback(asyncio.wait, [polling])  # a version that is being loaded must go too
+            stack.callback(stopping.set)
             stack.push_async_callback(self._drain)
             self._stack = stack.pop_all()
 
@@ -274,25 +281,21 @@ class ModelServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    # What the doors call. All that is counted, logged and bounded is so in here, whichever door a request came by.
+    async def answer(self, call: Call, work: Callable[[], _T]) -> _T:
+        """Does the work of a request, over gRPC or REST: counted and logged, and a Predict when its turn comes.
 
-    async def predict(self, request: PredictRequest, peer: str = "") -> PredictResponse:
-        """Raises: tf.errors.OpError: what TF Serving answers, or RESOURCE_EXHAUSTED where the queue is full."""
-        call = Call("Predict", "REST", peer)
-        with self._observed(call):
-            return await self._admission.run(lambda: self._service.predict(request, call), call)
+        Args:
+          call: the request; it is told how things go.
+          work: from the bytes that came to those that go, so that what is refused in the queue is not even parsed.
 
-    def get_model_metadata(self, request: GetModelMetadataRequest, peer: str = "") -> GetModelMetadataResponse:
-        """Raises: tf.errors.OpError: what TF Serving answers."""
-        call = Call("GetModelMetadata", "REST", peer)
+        Raises:
+          tf.errors.OpError: what TF Serving answers, or RESOURCE_EXHAUSTED where the queue is full.
+        """
         with self._observed(call):
-            return self._service.get_model_metadata(request, call)
-
-    def get_model_status(self, request: GetModelStatusRequest, peer: str = "") -> GetModelStatusResponse:
-        """Raises: tf.errors.OpError: what TF Serving answers."""
-        call = Call("GetModelStatus", "REST", peer)
-        with self._observed(call):
-            return self._service.get_model_status(request, call)
+            if call.method == "Predict":
+                return await self._admission.run(work, call)
+            call.started = time.monotonic()
+            return work()
 
     def metrics_text(self) -> bytes:
         """The metrics in Prometheus's text format."""
@@ -352,9 +355,9 @@ class ModelServer:
     def _handlers(self) -> list[grpc.GenericRpcHandler]:
         # Written out rather than through the generated servicers, whose other methods would block a thread each.
         answers = {
-            "Predict": self._service.predict,
-            "GetModelMetadata": self._service.get_model_metadata,
-            "GetModelStatus": self._service.get_model_status,
+            "Predict": self.service.predict,
+            "GetModelMetadata": self.service.get_model_metadata,
+            "GetModelStatus": self.service.get_model_status,
         }
         return [
             grpc.method_handlers_generic_handler(
@@ -368,12 +371,11 @@ class ModelServer:
         async def handle(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
             call = Call(name, "GRPC", context.peer(), _deadline(context))
 
-            def work() -> bytes:  # from bytes to bytes, so that what is refused in the queue is not even parsed
+            def work() -> bytes:
                 return answer(_parse(request, message), call).SerializeToString()
 
             try:
-                with self._observed(call):
-                    return await self._admission.run(work, call) if name == "Predict" else work()
+                return await self.answer(call, work)
             except tf.errors.OpError as error:
                 return await context.abort(code_of(error), message_of(error))
 
@@ -388,8 +390,6 @@ class ModelServer:
     # REST
 
     async def _start_rest(self) -> web.AppRunner:
-        from serving.rest import rest_application
-
         runner = web.AppRunner(
             rest_application(self),
             access_log=None,
@@ -408,9 +408,8 @@ class ModelServer:
 
     # Versions
 
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self.poll_seconds)
+    async def _poll(self, stopping: asyncio.Event) -> None:
+        while not await _is_set(stopping, self.poll_seconds):
             try:
                 await asyncio.to_thread(self.models.refresh)
             except Exception:  # whatever it is, it must not end the serving
@@ -435,17 +434,20 @@ def _parse(kind: type, message: bytes) -> Any:
         raise tf.errors.InternalError(None, None, f"not a {kind.DESCRIPTOR.name}") from error
 
 
-async def _cancel(task: asyncio.Task) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for the event as long as that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 async def _serve_until_signal(server: ModelServer) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     async with server:
+        # Only now: whoever stops a server that still loads its models need not wait for them.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
         print(_announcement(server), file=sys.stderr if server.access_log == "-" else sys.stdout, flush=True)
         await stop.wait()
 

@@ -17,11 +17,12 @@ from serving.errors import DeadlineExceeded, NotFound, Unavailable
 from serving.formula import Formula
 from serving.ranking import default_output, rank
 from serving.request import TensorSpec, check_request, quote, request_inputs
+from serving.signatures import scenarios_of
 from serving.tensors import write_tensor
 from serving.tls import Tls
 from serving.transport import MAX_RETRIES, Retry, Transport
 from usr_tf.errors import InputError
-from usr_tf.schema import EXAMPLES_SUFFIX, ITEM
+from usr_tf.schema import ITEM
 
 Metadata = dict[str, dict[str, TensorSpec]]
 """Signature → input → dtype and shape."""
@@ -155,14 +156,10 @@ def _checked(timeout: float) -> float:
 
 
 def _find_scenario(scenario: str, signatures: _Signatures) -> _Signature:
-    scenarios = {
-        name: signature
-        for name, signature in signatures.items()
-        if name != tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY and not name.endswith(EXAMPLES_SUFFIX)
-    }
+    scenarios = scenarios_of(signatures)
     if scenario not in scenarios:
         raise InputError("scenario", repr(scenario), f"one of {', '.join(scenarios)}")
-    return scenarios[scenario]
+    return signatures[scenario]
 
 
 def _is_number_an_item(spec: TensorSpec) -> bool:

@@ -16,7 +16,7 @@ import grpc
 import httpx
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -26,16 +26,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.golden import (
-    TOLERANCE,
-    LoggedRequest,
-    largest_difference,
-    predict_requests,
-    read_golden,
-    response_scores,
-    signature_specs,
-)
+from serving.golden import TOLERANCE, largest_difference, predict_requests, read_golden, response_scores
+from serving.logged_requests import LoggedRequest
 from serving.rest_json import read_answer, write_request
+from serving.signatures import read_signatures, signature_specs
 from usr_tf.errors import InputError
 from usr_tf.schema import EXAMPLES_SUFFIX
 
@@ -107,8 +101,7 @@ class _Version:
             raise InputError(folder, "no SavedModel of a version", "SERVING/<version>, the version a number")
         self.number, self.model, self.timeout = int(folder.name), model, timeout
         self.golden = read_golden(folder)
-        meta_graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
-        self.signatures = {name: signature for name, signature in meta_graph.signature_def.items() if signature.inputs}
+        self.signatures = read_signatures(folder)
         self.specs = signature_specs(self.signatures)
 
     def status(self, stub: model_service_pb2_grpc.ModelServiceStub) -> str:

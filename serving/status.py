@@ -8,7 +8,7 @@ import grpc
 import tensorflow as tf
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_MAX_MESSAGE = 1024
+_MAX_BYTES = 1024
 
 
 def invalid(message: str) -> tf.errors.OpError:
@@ -28,7 +28,8 @@ def code_of(error: tf.errors.OpError) -> grpc.StatusCode:
 
 
 def message_of(error: tf.errors.OpError) -> str:
-    """The message as TF Serving sends it: a long one is cut."""
-    if len(error.message) <= _MAX_MESSAGE:
-        return error.message
-    return f"{error.message[:_MAX_MESSAGE]}...TRUNCATED"
+    """The message as TF Serving sends it: a long one is cut. Escaped it must fit in the 8 KiB that gRPC takes."""
+    text = error.message.encode(errors="replace")
+    if len(text) <= _MAX_BYTES:
+        return text.decode()
+    return f"{text[:_MAX_BYTES].decode(errors='ignore')}...TRUNCATED"

@@ -40,6 +40,8 @@ _KINDS = {
     for dtype in dtypes
 }
 _MAX_ELEMENTS = 2**63 - 1
+_STRING_BYTES = 32
+"""What a string takes here and in the runtime beside its text, of which a request may have as little as a byte."""
 
 
 def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
@@ -49,7 +51,7 @@ def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
 
     Args:
       proto: a `TensorProto`; its typed field is read, or `tensor_content` where there is some.
-      spare: bytes that arrays may take beyond the values that are written out.
+      spare: bytes that arrays may take beyond the values that are written out; every string takes some of them.
 
     Raises:
       ValueError: what the runtime cannot parse either.
@@ -60,6 +62,10 @@ def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
         raise ValueError(f"no tensor of data type {proto.dtype}")
     kind = _KINDS[proto.dtype]
     size = math.prod(shape)
+    if kind.dtype.kind == "O":
+        spare -= size * _STRING_BYTES
+        if spare < 0:
+            raise MemoryError(f"{size} strings")
     if size == 0:
         flat = np.empty(0, kind.dtype)
     elif proto.tensor_content:

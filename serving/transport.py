@@ -20,7 +20,7 @@ from tensorflow_serving.apis import model_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from serving.errors import Overloaded, Unavailable, serving_error
+from serving.errors import Unavailable, serving_error
 from serving.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
 from serving.tls import Tls
 from usr_tf.errors import InputError
@@ -31,9 +31,12 @@ _INT32_MAX = 2**31 - 1
 
 
 class Retry(NamedTuple):
-    """When a call is made again: after a pause that grows, where the server was away or had no room for it.
+    """When a call is made again: after a pause that grows, where the server was away (UNAVAILABLE).
 
     That is safe, as every call here only reads. The deadline of a call holds for all its attempts together.
+
+    RESOURCE_EXHAUSTED is not tried again: by it a server refuses what is too large, which fails each time, and what it
+    has no room for, which more attempts make worse.
     """
 
     retries: int = 3
@@ -50,7 +53,7 @@ class Retry(NamedTuple):
             "initialBackoff": f"{self.first_pause}s",
             "maxBackoff": f"{self.longest_pause}s",
             "backoffMultiplier": self.growth,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            "retryableStatusCodes": ["UNAVAILABLE"],
         }
         # With the tokens half gone retries stop until calls succeed: a server in trouble is not asked still more.
         throttling = {"maxTokens": 10, "tokenRatio": 0.1}
@@ -166,7 +169,7 @@ class RestTransport:
             try:
                 answer = self._send(method, path, body, asked, deadline)
                 break
-            except (Unavailable, Overloaded):
+            except Unavailable:
                 if pause is None or time.monotonic() + pause >= deadline:
                     raise
                 time.sleep(pause)

@@ -12,6 +12,8 @@ from usr_tf.errors import InputError
 
 WITHDRAWN = ".withdrawn"
 """What the name of a version ends in that was taken out of service. Renaming it back puts it there again."""
+LOCK = ".lock"
+"""A file that whoever changes the folder holds a lock on. It stays there."""
 
 
 def list_versions(out: Path) -> frozenset[int]:
@@ -29,12 +31,15 @@ def withdraw(out: Path, version: int) -> Path:
 
 def remove_old(out: Path, keep: int, needed: Set[int]) -> list[int]:
     """Removes all but the newest `keep` versions and those that are `needed`, and returns the removed."""
-    removed = sorted(sorted(list_versions(out), reverse=True)[keep:])
-    removed = [version for version in removed if version not in needed]
+    removed = sorted(set(sorted(list_versions(out), reverse=True)[keep:]) - needed)
     for version in removed:
-        # Out of the servers' sight first: none may load half of it.
-        shutil.rmtree((out / str(version)).rename(out / f".{version}.{uuid.uuid4().hex}"))
+        remove(out, version)
     return removed
+
+
+def remove(out: Path, version: int) -> None:
+    """Deletes a version: out of the servers' sight first, for none may load half of it."""
+    shutil.rmtree((out / str(version)).rename(out / f".{version}.{uuid.uuid4().hex}"))
 
 
 @contextlib.contextmanager
@@ -44,19 +49,29 @@ def changing(out: Path) -> Iterator[None]:
     Raises:
       InputError: another process is at it, or the folder cannot be.
     """
-    made = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+        made = _make(out)
+        lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what may be written: no folder
     except OSError as error:
         raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        os.close(lock)
         raise InputError(out, "another publish at work", "one at a time") from error
+    try:
+        yield
     finally:
-        os.close(folder)
-        if made:
-            with contextlib.suppress(OSError):
-                out.rmdir()  # only if it is empty
+        if made and os.listdir(out) == [LOCK]:
+            (out / LOCK).unlink()
+            out.rmdir()
+        os.close(lock)
+
+
+def _make(out: Path) -> bool:
+    """Whether it had to be made."""
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True

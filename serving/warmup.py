@@ -3,17 +3,17 @@
 TF Serving's own form: a TFRecord file of `PredictionLog`, `assets.extra/tf_serving_warmup_requests`.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.logged_requests import read_requests
 from serving.request import HISTORY_PREFIX, TensorSpec, request_inputs
+from serving.signatures import read_signatures, signature_specs
 from usr_tf.schema import EXAMPLES_SUFFIX
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -100,18 +100,21 @@ def write_logged_requests(
 
     Args:
       version_dir: the SavedModel's folder.
-      requests_dir: holds `<scenario>.jsonl`, a request document a line (see `request.load_request`).
+      requests_dir: holds `<scenario>.jsonl`, as `read_requests` reads them.
       per_scenario: logged requests for each signature, at the most.
       candidates: numbers of items, from 1.
+
+    Raises:
+      InputError: a broken file of requests, or one that does not suit the model.
     """
-    signatures = _signature_inputs(version_dir)
+    signatures = signature_specs(read_signatures(version_dir))
     per_scenario = min(per_scenario, MAX_RECORDS // len(signatures) - len(candidates))
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
         scenario = name.removesuffix(EXAMPLES_SUFFIX)
         path = Path(requests_dir, f"{scenario}.jsonl")
-        lines = path.read_text(encoding="utf-8").splitlines()[:per_scenario] if path.exists() else []
-        requests = [request_inputs(json.loads(line)["inputs"], signatures[scenario], path) for line in lines]
+        logged = read_requests(path)[:per_scenario] if path.exists() else []
+        requests = [request_inputs(request.inputs, signatures[scenario], path) for request in logged]
         requests = requests or [_blank(signatures[scenario])]
         if name == scenario and name != tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
             largest = max(requests, key=lambda request: sum(request[name].size for name in _of_user(specs)))
@@ -168,16 +171,3 @@ def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
     nothing = {(1,): None, (-1,): [None], (1, -1): [], (-1, -1): [[]]}
     values = {name: nothing[spec.shape] for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
     return request_inputs(values, specs)
-
-
-def _signature_inputs(version_dir: str | Path) -> dict[str, dict[str, TensorSpec]]:
-    """Signature → input → dtype and shape, from the SavedModel's own description."""
-    meta = saved_model_pb2.SavedModel.FromString(Path(version_dir, "saved_model.pb").read_bytes()).meta_graphs[0]
-    return {
-        name: {
-            alias: TensorSpec(tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
-            for alias, info in sorted(signature.inputs.items())
-        }
-        for name, signature in sorted(meta.signature_def.items())
-        if signature.inputs
-    }

@@ -57,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
+    except Exception as error:
+        from serving.errors import ServingError  # only now: gRPC takes its time to start
+
+        if not isinstance(error, ServingError):
+            raise
+        print(error, file=sys.stderr)  # the server's doing: no traceback of ours helps
+        return 1
     return 0
 
 
@@ -386,7 +393,7 @@ def _serve(values: flags.FlagValues, _: Sequence[str]) -> None:
     logging.getLogger("serving").setLevel(logging.INFO)  # which versions come and go
 
     from serving.server import serve
-    from serving.server_tls import ServerTls
+    from serving.tls import ServerTls
 
     serve(
         values.model,
@@ -461,9 +468,7 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("model", None, "Exported version, SERVING/<version>", flag_values=values)
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
-    flags.DEFINE_string(
-        "schema", None, "Schema; when absent the one in the model, or LOGS/schema.yaml", flag_values=values
-    )
+    flags.DEFINE_string("schema", None, "Schema to use in place of the model's own", flag_values=values)
     flags.DEFINE_multi_string(
         "table",
         [],
@@ -525,7 +530,7 @@ def _publish(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run, open_run_data
 
     if values.promote:
-        print(f"{config}: {promote(config, values.name)}")
+        print(f"{config}: {promote(values.out, config, values.name)}")
     elif values.rollback and config:
         print(f"{config}: {roll_back_labels(values.out, config, values.name)}")
     elif values.rollback:
@@ -569,7 +574,7 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from serving.canary import Limits, compare_versions, format_comparison, refuse_beyond
     from serving.client import Ranker
-    from serving.golden import read_requests
+    from serving.logged_requests import read_requests
     from serving.tls import Tls
     from usr_tf.files import replace_text
 
@@ -585,7 +590,10 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
         comparison = compare_versions(stable, canary, requests, values.by)
     Console().print(format_comparison(comparison))
     if values.out:
-        replace_text(Path(values.out), json.dumps(comparison, indent=2) + "\n")
+        try:
+            replace_text(Path(values.out), json.dumps(comparison, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(values.out, f"no writable file ({error.strerror})", "one that can be written") from error
     refuse_beyond(comparison, Limits(*(values[f"max_{name}"].value for name in Limits._fields)))
 
 

@@ -4,13 +4,14 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from pipelines.preprocess import preprocess
 from pipelines.simulate import simulate
 from pipelines.stats import describe
 from serving.client import Ranker
+from serving.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
+from serving.logged_requests import read_requests
 from serving.ranking import format_ranking
 from serving.server import serve_in_background
 from serving.warmup import write_logged_requests
@@ -21,12 +22,9 @@ from usr_tf.evaluate import evaluate, predict
 from usr_tf.export import export
 from usr_tf.report import format_table
 from usr_tf.run import Run, open_run
-from usr_tf.schema import ITEM
 from usr_tf.train import train
 
 _SETTINGS = ("train.epochs=3", "train.batch_size=256", "embedding_spread=0.3")  # each id is seen hundreds of times
-_PARITY = 1e-5
-"""How far a served probability may lie from the offline one."""
 
 
 def demo(out: str | Path, impressions: int) -> None:
@@ -60,14 +58,14 @@ def demo(out: str | Path, impressions: int) -> None:
     step("serve, and score over gRPC")
     with serve_in_background(serving) as server, Ranker(server.address) as ranker:
         for scenario in data.schema.scenarios:
-            request = json.loads((run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines()[0])
+            request = read_requests(run.requests / f"{scenario}.jsonl")[0].document
             file = out / f"request_{scenario}.json"
             file.write_text(json.dumps(request, indent=2), encoding="utf-8")
             asked = f"{scenario}: {request['inputs'].get('query') or 'no query'} ({file})"
             console.print(format_ranking(ranker.score(scenario, request), asked))
         requests, difference = serving_difference(run, data, ranker)
-    if difference > _PARITY:
-        raise RuntimeError(f"served and offline scores differ by {difference}, expected at most {_PARITY}")
+    if difference > TOLERANCE:
+        raise RuntimeError(f"served and offline scores differ by {difference}, expected at most {TOLERANCE}")
     console.print(f"{requests} logged requests: served and offline scores differ by {difference:.1e} at the most")
     step("done")
 
@@ -78,19 +76,7 @@ def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float
     Returns:
       The number of requests, and the difference.
     """
-    offline = predict(run.load_model(), data, "test")
-    tasks = data.schema.task_names
-    rows = zip(
-        offline.request, offline.item, zip(*(offline.probabilities[task] for task in tasks), strict=True), strict=True
-    )
-    expected = {(request.decode(), item.decode()): scores for request, item, scores in rows}
-    requests, worst = 0, 0.0
-    for scenario in data.schema.scenarios:
-        path = run.requests / f"{scenario}.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            request = json.loads(line)
-            for row in ranker.score(scenario, request):
-                served = [row[task] for task in tasks]
-                worst = max(worst, np.abs(np.subtract(served, expected[request["request_id"], row[ITEM]])).max())
-            requests += 1
-    return requests, float(worst)
+    golden = golden_requests(run.requests, run.schema, predict(run.load_model(), data, "test"))
+    specs = ranker.metadata()
+    served = [ranker.predict(*logged_inputs(request, specs)) for request in golden]
+    return len(golden), largest_difference(golden, served).value

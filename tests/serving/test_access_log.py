@@ -89,3 +89,18 @@ def test_a_disk_that_hangs_costs_lines_and_nothing_else(tmp_path, monkeypatch):
     assert log.dropped == 3
     hang.set()
     log.close()
+
+
+def test_a_line_tells_of_the_end_though_it_is_written_later(tmp_path, monkeypatch):
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path))
+    hang, emit = threading.Event(), log._handler.emit
+    monkeypatch.setattr(log._handler, "emit", lambda record: (hang.wait(20), emit(record)))
+    log.write(ended())
+    call = ended(status="CANCELLED")
+    log.write(call)
+    call.status, call.version = "OK", 3  # its client has hung up, but the worker is at it still
+    hang.set()
+    log.close()
+    last = json.loads(path.read_text().splitlines()[-1])
+    assert (last["status"], last["version"]) == ("CANCELLED", None)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 
 import pytest
 import tensorflow as tf
@@ -77,6 +78,26 @@ def test_a_caller_who_gives_up_in_the_queue_frees_the_place_and_is_not_run():
         gate.leave.release(2)
         assert await asyncio.gather(first, third) == ["done", "done"]
         assert gate.runs == 2
+        admission.close()
+
+    run(scenario())
+
+
+def test_what_a_caller_sent_who_gives_up_in_the_queue_is_let_go():
+    async def scenario():
+        admission, gate, second = Admission(workers=1, max_queue=1), Gate(), Gate()
+        sent = weakref.ref(second)
+        first = asyncio.create_task(admission.run(gate, call()))
+        await gate.wait()
+        waiting = asyncio.create_task(admission.run(second, call()))
+        del second
+        await until(lambda: admission.queued == 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        del waiting
+        await until(lambda: sent() is None)  # and not only when a worker comes to it
+        gate.leave.release()
+        await first
         admission.close()
 
     run(scenario())

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from serving.canary import Limits, compare_versions, format_comparison, kendall_tau, refuse_beyond, top_overlap
 from serving.errors import NotFound, Overloaded
-from serving.golden import LoggedRequest
+from serving.logged_requests import LoggedRequest
 from serving.request import TensorSpec
 from usr_tf.errors import InputError
 
@@ -96,6 +96,25 @@ def test_limits_name_what_passes_them():
             refuse_beyond(found, limits)
 
 
+def test_a_limit_of_what_is_not_known_is_refused():
+    unlabelled = [LoggedRequest("r0", "search", {"price": [0.0]})]
+    found = compare_versions(Version([0.1]), Version([0.1]), unlabelled)
+    refuse_beyond(found, Limits(difference=0))
+    with pytest.raises(InputError, match=r"AUC drop: found no figure, expected at most 0\.1"):
+        refuse_beyond(found, Limits(auc_drop=0.1))
+    with pytest.raises(InputError, match="rank change: found no figure"):
+        refuse_beyond(found, Limits(rank_change=0.1))
+
+
+def test_versions_of_different_tasks_are_refused():
+    class WithoutPurchases(Version):
+        def predict(self, *asked):
+            return {"ctr": super().predict(*asked)["ctr"]}
+
+    with pytest.raises(InputError, match="canary: found scores of ctr, expected ctcvr, ctr, as of stable"):
+        compare_versions(Version([0.1, 0.2]), WithoutPurchases([0.1, 0.2]), REQUESTS)
+
+
 def test_nothing_to_compare_is_refused():
     fine = Version([0.1, 0.2, 0.3, 0.4])
     gone = Version(NotFound(grpc.StatusCode.NOT_FOUND, "no such version", "localhost:1"))
@@ -103,7 +122,7 @@ def test_nothing_to_compare_is_refused():
         compare_versions(fine, fine, [])
     with pytest.raises(InputError, match=r"found errors alone \(stable 0; canary 4 NOT_FOUND\)"):
         compare_versions(fine, gone, REQUESTS)
-    with pytest.raises(InputError, match="by: found 'cvr', expected one of ctr, ctcvr"):
+    with pytest.raises(InputError, match="by: found 'cvr', expected one of ctcvr, ctr"):
         compare_versions(fine, fine, REQUESTS, by="cvr")
     with pytest.raises(InputError, match="request r1: scenario: found 'home', expected one of search"):
         compare_versions(fine, fine, [LoggedRequest("r1", "home", {})])

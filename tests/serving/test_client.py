@@ -14,8 +14,7 @@ import tensorflow as tf
 from serving.client import AsyncRanker, Ranker, RestRanker
 from serving.errors import DeadlineExceeded, NotFound, Refused, ServingError, Unavailable
 from serving.server import serve_in_background
-from serving.server_tls import ServerTls
-from serving.tls import Tls
+from serving.tls import ServerTls, Tls
 from tests.serving.certificates import Authority
 from tests.serving.rankers import KINDS
 from usr_tf.cli import main

@@ -181,6 +181,16 @@ def test_a_label_waits_on_its_old_version_while_others_go_on(shop):
     assert made.find(label="stable") == 1
 
 
+def test_a_label_is_not_put_on_a_version_that_is_about_to_go(shop, caplog):
+    made = shop(1, 2, policy="all {}")
+    made.configure("specific { versions: 2 }", stable=1)
+    made.models.refresh()
+    assert made.live() == [2]
+    assert "Request to assign label stable to version 1 of model usr" in caplog.text
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Unrecognized servable version label: stable"):
+        made.find(label="stable")
+
+
 def test_a_label_of_a_version_that_has_gone_finds_nothing(shop):
     made = shop(1, stable=1)
     made.add(2)

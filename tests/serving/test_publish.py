@@ -3,7 +3,6 @@
 import fcntl
 import itertools
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +13,11 @@ import pytest
 from hypothesis import strategies as st
 
 import serving.publish as module
-from serving.golden import Difference, LoggedRequest, read_golden
+from serving.golden import Difference, read_golden
 from serving.labels import Rollout, read_rollout
+from serving.logged_requests import LoggedRequest
 from serving.publish import check_figures, check_scores, promote, publish, roll_back, roll_back_labels
-from serving.versions import list_versions
+from serving.versions import LOCK, list_versions
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.schema import parse_schema
@@ -67,7 +67,7 @@ def test_scores_equal_the_offline_ones_by_both_kinds_of_signature(toy_models):
     [
         (golden(1, -1, -0.49), r"found a score off by 2.4e-03 \(ctr of item z in request r1 of search: 0.37"),
         (golden(1, -1, -0.5, bias=0.501), r"found a score off by 7.3e-04 \(ctcvr of item a in request r1"),
-        (golden(1, -1, -0.5, price=[0.0, None, -4.5]), r"found nan \(ctr of item b in request r1 of search\)"),
+        (golden(1, -1, -0.5, price=[0.0, None, -4.5]), r"found nan \(ctcvr of item b in request r1 of search\)"),
         (golden(1, 1, 1, price=[0.0, -1.0, -3.0]), "found one ct.* for all candidates of search"),
         (golden(1, -1, -0.5, colour="red"), r"request r1: inputs.colour: found an unknown input"),
     ],
@@ -145,7 +145,7 @@ class Shop:
 
     @property
     def folders(self) -> list[str]:
-        return sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
+        return sorted({path.name for path in self.out.iterdir()} - {LOCK}) if self.out.exists() else []
 
 
 @pytest.fixture
@@ -207,13 +207,11 @@ def test_the_newest_versions_are_kept(shop):
 @pytest.mark.usefixtures("unchecked")
 def test_one_publishes_at_a_time(shop):
     shop.publish()
-    folder = os.open(shop.out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="found another publish at work"):
-            shop.publish()
-    finally:
-        os.close(folder)
+    with (shop.out / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for change in (shop.publish, lambda: roll_back(shop.out), lambda: promote(shop.out, shop.config)):
+            with pytest.raises(InputError, match="found another publish at work"):
+                change()
     shop.publish()
 
 
@@ -240,9 +238,9 @@ def test_a_canary_is_published_promoted_and_rolled_back(shop):
     assert read_rollout(shop.config, "usr") == Rollout(1, 2, frozenset({1, 2}))
     with pytest.raises(InputError, match="found version 2 as canary, expected none: --promote or --rollback"):
         shop.publish(labels=True)
-    assert promote(shop.config) == Rollout(2, None, frozenset({1, 2}))
+    assert promote(shop.out, shop.config) == Rollout(2, None, frozenset({1, 2}))
     with pytest.raises(InputError, match="found no canary"):
-        promote(shop.config)
+        promote(shop.out, shop.config)
     assert roll_back_labels(shop.out, shop.config) == Rollout(1, None, frozenset({1}))
     assert shop.folders == ["1", "2"]  # a server that has not read the file yet serves 2
     with pytest.raises(InputError, match=r"found no version before 1 that is in .* and loaded"):
@@ -283,13 +281,61 @@ def test_what_is_served_by_number_is_stable_once_there_are_labels(shop):
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_what_is_served_by_number_is_not_always_the_newest(shop):
+    shop.publish()
+    shop.publish()
+    shop.config.write_text(
+        CONFIG.format(shop.out).replace("} }", "model_version_policy { specific { versions: 1 } } } }")
+    )
+    assert shop.publish(labels=True).served == 1
+    assert read_rollout(shop.config, "usr") == Rollout(1, 3, frozenset({1, 3}))
+
+
+@pytest.mark.parametrize("published", [1, 2])
+def test_a_refusal_leaves_labels_and_folders_as_they_were(shop, published):
+    for _ in range(published):
+        shop.publish(labels=published > 1)
+    if published > 1:
+        roll_back_labels(shop.out, shop.config)  # its folder is withdrawn by the next that goes through
+    before = shop.config.read_text(), shop.folders
+    shop.logits = (1, -1, -0.49)
+    with pytest.raises(InputError, match="found a score off by"):
+        shop.publish(labels=True)
+    assert (shop.config.read_text(), shop.folders) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_labelled_version_that_is_not_in_the_folder_is_refused(shop):
+    """Else `stable` would move to what no server can load, and new figures would be compared with none."""
+    shop.publish(labels=True)
+    shop.publish(labels=True)
+    (shop.out / "2").rename(shop.out / "lost")
+    with pytest.raises(InputError, match=r"models\.config: found version 2 as canary, expected a version that is in"):
+        promote(shop.out, shop.config)
+    roll_back_labels(shop.out, shop.config)
+    (shop.out / "1").rename(shop.out / "lost too")
+    with pytest.raises(InputError, match=r"models\.config: found version 1 as stable, expected a version that is in"):
+        shop.publish(labels=True)
+    assert read_rollout(shop.config, "usr") == Rollout(1, None, frozenset({1}))
+
+
+def test_figures_that_are_no_numbers_are_refused(shop):
+    shop.publish()
+    with pytest.raises(InputError, match=r"search\.ctr\.auc: found none"):
+        shop.publish(auc=float("nan"))
+    (shop.run.directory / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match=r"metrics\.json: found no figures"):
+        publish(shop.run, None, shop.out)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_a_version_with_a_label_of_the_operators_own_is_kept(shop):
     shop.publish(labels=True)
     shop.config.write_text(shop.config.read_text().replace('key: "stable"', 'key: "audit"'))
     for _ in range(4):
         shop.publish(labels=True, keep=2)
         if read_rollout(shop.config, "usr").canary:
-            promote(shop.config)
+            promote(shop.out, shop.config)
     assert shop.folders == ["1", "4", "5"]
     assert read_rollout(shop.config, "usr") == Rollout(5, None, frozenset({1, 4, 5}))
 
@@ -331,7 +377,7 @@ def test_no_edit_is_one_that_tf_serving_refuses(shop, steps, keep):
             if step == "publish":
                 shop.publish(labels=True, keep=keep)
             elif step == "promote":
-                promote(shop.config)
+                promote(shop.out, shop.config)
             else:
                 roll_back_labels(shop.out, shop.config)
         except InputError:

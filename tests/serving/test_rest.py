@@ -1,6 +1,8 @@
 """The local server's REST API, over real HTTP on loopback, answers as TF Serving's does."""
 
 import concurrent.futures
+import gzip
+import json
 
 import httpx
 import numpy as np
@@ -111,9 +113,33 @@ def test_a_body_that_is_too_large_is_refused(http):
     error(http.post("/v1/models/usr:predict", content=b'{"inputs": "' + b"x" * 2**20), 413)
 
 
+def test_a_body_may_be_compressed(http):
+    body, gzipped = json.dumps({"signature_name": "search", "inputs": SEARCH}).encode(), {"Content-Encoding": "gzip"}
+    answer = http.post("/v1/models/usr:predict", content=gzip.compress(body), headers=gzipped)
+    np.testing.assert_allclose(answer.json()["outputs"]["ctr"], CTR, rtol=1e-6)
+    bomb = gzip.compress(bytes(2**21))
+    assert len(bomb) < 2**12
+    error(http.post("/v1/models/usr:predict", content=bomb, headers=gzipped), 413)
+    for _ in range(2):  # the connection is none to go on with, and the client is told so
+        answer = http.post("/v1/models/usr:predict", content=body, headers=gzipped)
+        assert error(answer, 400) == "The body cannot be read"
+
+
 def test_a_body_that_is_no_json_is_refused(http):
     message = error(http.post("/v1/models/usr:predict", content=b'{"inputs": [1, '), 400)
     assert message.startswith("JSON Parse error: ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"signature_name": "\\ud800", "inputs": 1}',
+        b'{"signature_name": "\xff", "inputs": 1}',
+        b'{"signature_name": "search", "instances": [{"\\ud800": 1}]}',
+    ],
+)
+def test_a_name_that_is_no_text_is_refused(http, body):
+    assert error(http.post("/v1/models/usr:predict", content=body), 400)
 
 
 def test_many_may_ask_at_a_time(http):
@@ -174,12 +200,16 @@ def test_other_paths_are_not_found(http):
     assert http.get("/metrics").status_code == 404
 
 
-def test_the_metrics_count_what_came_by_rest(http):
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [({"signature_name": "search", "inputs": SEARCH}, "OK"), ("no object", "INVALID_ARGUMENT")],
+)
+def test_the_metrics_count_what_came_by_rest(http, body, status):
     def count():
         lines = http.get("/monitoring/prometheus/metrics").text.splitlines()
-        wanted = ':tensorflow:serving:request_count{model_name="usr",status="OK"} '
+        wanted = f':tensorflow:serving:request_count{{model_name="usr",status="{status}"}} '
         return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
 
     before = count()
-    http.post("/v1/models/usr:predict", json={"signature_name": "search", "inputs": SEARCH})
+    http.post("/v1/models/usr:predict", json=body)
     assert count() == before + 1

@@ -1,6 +1,5 @@
 """What an operator relies on: health, reflection, bounds, draining, metrics, the log, and the configuration file."""
 
-import asyncio
 import contextlib
 import json
 import shutil
@@ -11,15 +10,16 @@ import sys
 import threading
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+from tensorflow_serving.apis import model_pb2
 
-from serving.server import ModelServer, serve_in_background
+from serving.server import serve_in_background
 from tests.serving.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request, refusal
 
 Health = health_pb2.HealthCheckResponse
@@ -229,23 +229,32 @@ def test_requests_are_counted_under_tf_servings_names(export, search_inputs):
         assert metric(server, "process_resident_memory_bytes") > 0
 
 
-def test_both_doors_lead_to_the_same_count(export, search_inputs):
+def test_gRPC_and_REST_share_the_bound_the_metrics_and_the_log(export, search_inputs, monkeypatch, tmp_path):
     export(1)
+    path = tmp_path / "access.log"
+    with serving(export, workers=1, max_queue=0, rest_port=0, access_log=str(path)) as (server, caller):
+        held = Held(server, monkeypatch)
+        accepted = caller.stub.Predict.future(predict_request(search_inputs), timeout=TIMEOUT)
+        held.wait()
+        url = f"http://{server.rest_address}/v1/models/usr"
+        refused = httpx.post(f"{url}:predict", content=b"no JSON, which no one reads", trust_env=False)
+        assert refused.status_code == 429
+        assert refused.json() == {"error": "1 requests are running and 0 are waiting"}
+        held.leave.release()
+        accepted.result()
+        assert httpx.post(f"{url}:predict", content=b"no JSON", trust_env=False).status_code == 400
+        assert httpx.get(f"{url}/metadata", trust_env=False).status_code == 200
+        count = ":tensorflow:serving:request_count"
+        for status in ("OK", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"):
+            assert metric(server, count + f'{{model_name="usr",status="{status}"}}') == 1
 
-    async def ask(server):
-        await server.predict(predict_request(search_inputs), "127.0.0.1")
-        with pytest.raises(tf.errors.NotFoundError):
-            server.get_model_status(
-                get_model_status_pb2.GetModelStatusRequest(model_spec=model_pb2.ModelSpec(name="other"))
-            )
-
-    async def main():
-        async with ModelServer(export.base, port=0) as server:
-            await ask(server)
-            labels = '{API="Predict",entrypoint="REST",model_name="usr"}'
-            assert metric(server, f":tensorflow:serving:request_latency_count{labels}") == 1
-
-    asyncio.run(main())
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [[line[key] for key in ("entrypoint", "method", "model", "status")] for line in lines] == [
+        ["REST", "Predict", "usr", "RESOURCE_EXHAUSTED"],
+        ["GRPC", "Predict", "usr", "OK"],
+        ["REST", "Predict", "usr", "INVALID_ARGUMENT"],
+        ["REST", "GetModelMetadata", "usr", "OK"],
+    ]
 
 
 def test_every_request_leaves_a_line(export, search_inputs, tmp_path):
@@ -267,6 +276,7 @@ def test_every_request_leaves_a_line(export, search_inputs, tmp_path):
     ]
     assert all(line["peer"].startswith("ipv4:127.0.0.1:") for line in lines)
     assert lines[0]["run_ms"] > 0
+    assert lines[3]["run_ms"] > lines[3]["queued_ms"]  # a status does not wait for a worker
 
 
 # The configuration file
@@ -379,6 +389,23 @@ def test_draining_turns_health_off_and_finishes_what_was_accepted(export, search
         assert not closing.is_alive()
 
 
+def test_a_version_that_is_being_loaded_while_the_server_stops_goes_too(export, monkeypatch):
+    export(1)
+    with contextlib.ExitStack() as running:
+        server = running.enter_context(serve_in_background(export.base, poll_seconds=0.01))
+        loading, go_on, refresh = threading.Event(), threading.Event(), server.models.refresh
+        monkeypatch.setattr(server.models, "refresh", lambda: (loading.set(), go_on.wait(TIMEOUT), refresh()))
+        assert loading.wait(TIMEOUT)
+        export(2)
+        closing = threading.Thread(target=running.close)
+        closing.start()
+        eventually(lambda: not listens(server.port))
+        go_on.set()
+        closing.join(TIMEOUT)
+        assert not closing.is_alive()
+        assert server.models.live() == {"usr": []}
+
+
 def test_a_request_that_outlasts_the_grace_is_broken_off(export, search_inputs, monkeypatch):
     export(1)
     with contextlib.ExitStack() as stack:
@@ -398,7 +425,8 @@ def test_the_program_serves_by_the_configuration_file_until_a_signal(export, sea
     export(2)
     config = tmp_path / "models.config"
     write_config(config, export.base, "all {}", stable=1)
-    command = [sys.executable, "-m", "usr_tf.cli", "serve", f"--model_config_file={config}", "--port=0"]
+    program = "import gc, sys; from usr_tf.cli import main; code = main(); print(gc.get_freeze_count()); sys.exit(code)"
+    command = [sys.executable, "-c", program, "serve", f"--model_config_file={config}", "--port=0"]
     command += [f"--rest_port={free_port()}", "--access_log=-"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
@@ -410,6 +438,7 @@ def test_the_program_serves_by_the_configuration_file_until_a_signal(export, sea
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(timeout=TIMEOUT) == 0
             assert json.loads(process.stdout.readline())["candidates"] == 3
+            assert int(process.stdout.readline()) > 100_000  # TensorFlow's own objects, which are no garbage
         finally:
             process.kill()
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.server import serve_in_background
-from serving.server_tls import ServerTls
+from serving.tls import ServerTls
 from tests.serving.certificates import Authority, private_pem
 from usr_tf.errors import InputError
 
@@ -83,14 +83,14 @@ def test_files_that_do_not_serve_are_named(authority, tmp_path):
         private_pem(ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x"))
     )
     for tls, complaint in (
-        (ServerTls(absent, key), "absent.pem: found no readable file"),
-        (ServerTls(cert, absent), "absent.pem: found no readable file"),
-        (ServerTls(cert, key, absent), "absent.pem: found no readable file"),
-        (ServerTls(nonsense, key), "nonsense.pem: found what does not load"),
-        (ServerTls(cert, nonsense), "server.pem: found what does not load with the key .*nonsense.pem"),
-        (ServerTls(cert, locked), "server.pem: found what does not load with the key .*locked.key"),
+        (ServerTls(absent, key), "absent.pem: found a file that does not load .No such file"),
+        (ServerTls(cert, absent), "absent.pem: found no such file"),
+        (ServerTls(cert, key, absent), "absent.pem: found a file that does not load .No such file"),
+        (ServerTls(nonsense, key), "nonsense.pem: found a file that does not load"),
+        (ServerTls(cert, nonsense), "server.pem: found a file that does not load .*nonsense.pem"),
+        (ServerTls(cert, locked), "server.pem: found a file that does not load .*locked.key"),
         (ServerTls(cert, files(authority, "client")[1]), "server.pem: .*KEY_VALUES_MISMATCH"),
-        (ServerTls(cert, key, nonsense), "nonsense.pem: found what does not load"),
+        (ServerTls(cert, key, nonsense), "nonsense.pem: found a file that does not load"),
     ):
         with pytest.raises(InputError, match=complaint):
             tls.credentials()

@@ -82,7 +82,7 @@ def test_what_is_written_is_read_again(dtype):
     write_tensor(proto, array)
 
     assert not proto.tensor_content
-    np.testing.assert_array_equal(read_tensor(proto, 0)[0], array)
+    np.testing.assert_array_equal(read_tensor(proto, SPARE)[0], array)
     np.testing.assert_array_equal(tf.make_ndarray(proto), array)
 
 
@@ -95,6 +95,16 @@ def test_few_values_stand_for_as_many_elements_as_there_are_bytes_to_spare():
         read_tensor(two, spare)
     # What is written out costs the sender as much as the server.
     assert read_tensor(tensor_proto(tf.float32, [2], float_val=[1, 2]), spare)[1] == spare
+
+
+@pytest.mark.parametrize("values", [{"string_val": [b""] * 4}, {"tensor_content": bytes(4)}])
+def test_a_string_takes_more_than_its_text(values):
+    empty = tensor_proto(tf.string, [4], **values)
+    array, spare = read_tensor(empty, 150)
+    assert array.tolist() == [b""] * 4
+    assert spare == 150 - 4 * 32
+    with pytest.raises(MemoryError, match="4 strings"):
+        read_tensor(empty, spare)
 
 
 @pytest.mark.parametrize("dtype", [0, 8, 20, 21, 101, 999])

@@ -58,8 +58,11 @@ def test_more_records_than_tf_serving_takes(tmp_path):
 
 def test_every_signature_is_warmed_up_with_logged_requests_and_a_scenario_with_every_size(export, tmp_path):
     version = export(7)
-    lines = [document(items=["a", "b"], history=["c"]), document(items=["zzz"], history=["a", "b", "c"])]
-    (tmp_path / "search.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    lines = [
+        document(items=["a", "b"], history=["c"], query="tea\u2028green"),
+        document(items=["zzz"], history=["a", "b", "c"]),
+    ]
+    (tmp_path / "search.jsonl").write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
     assert write_logged_requests(version, tmp_path, candidates=(1, 5)) == 4 + 3 + 2 + 1
 
     records = read_warmup_records(version)
@@ -81,6 +84,6 @@ def test_few_enough_records_are_written_for_any_number_of_logged_requests(export
     assert write_logged_requests(version, tmp_path, per_scenario=400) <= MAX_RECORDS
 
 
-def document(items: list[str], history: list[str]) -> dict:
-    inputs = {"user_id": "u", "query": "tea", "item_id": items, "price": [0.5] * len(items)}
-    return {"inputs": inputs | {"attributes": [["x"]] * len(items), "history_item_id": history}}
+def document(items: list[str], history: list[str], query: str = "tea") -> dict:
+    inputs = {"user_id": "u", "query": query, "item_id": items, "price": [0.5] * len(items)}
+    return {"scenario": "search", "inputs": inputs | {"attributes": [["x"]] * len(items), "history_item_id": history}}

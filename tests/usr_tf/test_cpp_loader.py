@@ -7,7 +7,6 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.request import TensorSpec, request_inputs
+from serving.logged_requests import read_requests
+from serving.request import request_inputs
+from serving.signatures import read_signatures, signature_specs
 from serving.warmup import to_examples
 from usr_tf.schema import EXAMPLES_SUFFIX
 
@@ -74,7 +75,7 @@ def gone(*folders: Path) -> Iterator[None]:
 
 
 def test_scores_are_pythons_from_a_moved_folder_that_nobody_writes(program, moved, toy_version, toy_run, toy_data):
-    before = signatures_of(toy_version)
+    before = read_signatures(toy_version)
     calls = list(logged_calls(toy_run, before))
     assert {name for name, _ in calls} == before.keys()
     loaded = tf.saved_model.load(str(toy_version))
@@ -110,23 +111,12 @@ def logged_calls(run, signatures: Mapping) -> Iterator[Call]:
         scenario = name.removesuffix(EXAMPLES_SUFFIX)
         if scenario == tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
             scenario = run.schema.scenarios[0]
-        specs = {alias: TensorSpec.of(info) for alias, info in signatures[scenario].inputs.items()}
-        lines = (run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines()[:REQUESTS]
-        for line in lines:
-            inputs = request_inputs(json.loads(line)["inputs"], specs)
+        specs = signature_specs(signatures)[scenario]
+        for request in read_requests(run.requests / f"{scenario}.jsonl")[:REQUESTS]:
+            inputs = request_inputs(request.inputs, specs)
             if signature.inputs.keys() == {"examples"}:
                 inputs = {"examples": np.array(to_examples(inputs), object)}
             yield name, inputs
-
-
-def signatures_of(version: Path) -> dict:
-    """Signatures with inputs, by name, from the file itself."""
-    meta = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs[0]
-    return with_inputs(meta)
-
-
-def with_inputs(meta: meta_graph_pb2.MetaGraphDef) -> dict:
-    return {name: signature for name, signature in meta.signature_def.items() if signature.inputs}
 
 
 def call_python(loaded, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -141,7 +131,9 @@ def call_program(program: Path, version: Path, text: str) -> tuple[list[np.ndarr
     meta = meta_graph_pb2.MetaGraphDef.FromString(program.with_name("meta_graph.pb").read_bytes())
     answers = [np.array(line.split(), np.float64) for line in finished.stdout.splitlines()]
     assert [int(values[0]) for values in answers] == [len(values) - 1 for values in answers]
-    return [values[1:] for values in answers], with_inputs(meta)
+    return [values[1:] for values in answers], {
+        name: signature for name, signature in meta.signature_def.items() if signature.inputs
+    }
 
 
 def run_program(program: Path, version: Path, text: str) -> subprocess.CompletedProcess:

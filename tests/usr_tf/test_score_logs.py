@@ -39,6 +39,9 @@ def test_scores_are_those_of_evaluation(logs, toy_version, toy_run, toy_data, tm
     moments = {(row["request_id"], row["item_id"]): row["timestamp"] for row in map(json.loads, lines)}
     start = sorted(moments.values())[4 * len(moments) // 5]  # in valid; histories begin before it
     since = datetime.datetime.fromtimestamp(start / 1000, datetime.UTC).isoformat()
+    (tmp_path / "out" / ".temp").mkdir(parents=True)  # as a try that was killed leaves it
+    for left in (".temp/score_logs", "stats.json"):
+        (tmp_path / "out" / left).touch()
     stats = score_logs(str(toy_version), str(logs), str(tmp_path / "out"), partitions=2, since=since)
 
     expected = {}
@@ -117,12 +120,14 @@ def test_a_schema_that_lies_in_the_model_is_taken(logs, toy_version, tmp_path):
 def test_what_cannot_be_scored_is_refused(logs, toy_version, tmp_path, capsys):
     assert main([f"--model={toy_version.parent}", f"--logs={logs}", f"--out={tmp_path}/out"]) == 2
     assert f"{toy_version.parent}: found no SavedModel" in capsys.readouterr().err
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.txt").write_text("the only copy")
-    assert main([f"--model={toy_version}", f"--logs={logs}", f"--out={tmp_path}/taken"]) == 2
-    assert "found other files (thesis.txt)" in capsys.readouterr().err
-    assert (tmp_path / "taken" / "thesis.txt").exists()
+    for name in ("thesis.txt", "scores"):  # we write a folder of that name too, but not this one
+        taken = tmp_path / f"taken by {name}"
+        taken.mkdir()
+        (taken / name).write_text("the only copy")
+        assert main([f"--model={toy_version}", f"--logs={logs}", f"--out={taken}"]) == 2
+        assert f"found other files ({name})" in capsys.readouterr().err
+        assert (taken / name).exists()
     assert main([f"--model={toy_version}", f"--out={tmp_path}/out"]) == 2
-    assert "--schema: found nothing" in capsys.readouterr().err
+    assert "--logs: found nothing" in capsys.readouterr().err
     assert main([f"--model={toy_version}", f"--logs={logs}", f"--out={tmp_path}/out", "--since=soon"]) == 2
     assert "--since: found 'soon'" in capsys.readouterr().err
