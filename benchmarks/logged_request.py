@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from serving.logged_requests import read_requests
-from serving.request import TensorSpec, request_inputs
+from serving.formats.logged_requests import read_requests
+from serving.formats.request import TensorSpec, request_inputs
 
 
 def newest_version(serving: str) -> Path:

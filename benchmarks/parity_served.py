@@ -25,8 +25,8 @@ from rich.table import Table
 
 from pipelines.preprocess import preprocess
 from serving.client import Ranker
+from serving.formats.logged_requests import LoggedRequest
 from serving.golden import TOLERANCE, golden_requests, logged_inputs
-from serving.logged_requests import LoggedRequest
 from serving.server import serve_in_background
 from usr_tf.evaluate import predict
 from usr_tf.run import Run, open_run, open_run_data

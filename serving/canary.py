@@ -13,9 +13,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from serving.client import Ranker
-from serving.errors import ServingError
+from serving.client.errors import ServingError
+from serving.formats.logged_requests import LoggedRequest
 from serving.golden import logged_inputs
-from serving.logged_requests import LoggedRequest
 from usr_tf.errors import InputError
 
 NOT_A_NUMBER = "NOT_A_NUMBER"

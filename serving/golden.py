@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from serving.logged_requests import LoggedRequest, read_requests
-from serving.request import request_inputs
-from serving.signatures import Specs, scenarios_of
+from serving.formats.logged_requests import LoggedRequest, read_requests
+from serving.formats.request import request_inputs
+from serving.formats.signatures import Specs, scenarios_of
 from serving.warmup import to_examples
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text

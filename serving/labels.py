@@ -19,7 +19,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from serving.model_config import read_model_config
+from serving.server.model_config import read_model_config
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text
 

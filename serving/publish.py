@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from serving.formats.logged_requests import LoggedRequest
+from serving.formats.signatures import signature_specs
 from serving.golden import (
     TOLERANCE,
     Difference,
@@ -23,9 +25,7 @@ from serving.golden import (
     write_golden,
 )
 from serving.labels import CANARY, STABLE, Rollout, read_rollout, write_rollout
-from serving.logged_requests import LoggedRequest
-from serving.servable import Servable
-from serving.signatures import signature_specs
+from serving.server.servable import Servable
 from serving.versions import changing, list_versions, remove, remove_old, withdraw
 from serving.warmup import write_logged_requests
 from usr_tf.data import Data

@@ -26,10 +26,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.formats.logged_requests import LoggedRequest
+from serving.formats.rest_json import read_answer, write_request
+from serving.formats.signatures import read_signatures, signature_specs
 from serving.golden import TOLERANCE, largest_difference, predict_requests, read_golden, response_scores
-from serving.logged_requests import LoggedRequest
-from serving.rest_json import read_answer, write_request
-from serving.signatures import read_signatures, signature_specs
 from usr_tf.errors import InputError
 from usr_tf.schema import EXAMPLES_SUFFIX
 

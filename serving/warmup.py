@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.logged_requests import read_requests
-from serving.request import HISTORY_PREFIX, TensorSpec, request_inputs
-from serving.signatures import read_signatures, signature_specs
+from serving.formats.logged_requests import read_requests
+from serving.formats.request import HISTORY_PREFIX, TensorSpec, request_inputs
+from serving.formats.signatures import read_signatures, signature_specs
 from usr_tf.schema import EXAMPLES_SUFFIX
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")

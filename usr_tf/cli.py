@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 1
     except Exception as error:
-        from serving.errors import ServingError  # only now: gRPC takes its time to start
+        from serving.client.errors import ServingError  # only now: gRPC takes its time to start
 
         if not isinstance(error, ServingError):
             raise
@@ -369,7 +369,7 @@ def _serve_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("access_log", None, "File for a line of JSON a request; - is stdout", flag_values=values)
     flags.DEFINE_integer(
-        "intra_op_threads", 0, "TensorFlow's threads within an operation; 0 is one a core", 0, flag_values=values
+        "intra_op_threads", 1, "TensorFlow's threads within an operation; 0 is one a core", 0, flag_values=values
     )
     flags.DEFINE_integer(
         "inter_op_threads",
@@ -442,8 +442,8 @@ def _score(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
     from serving.client import Ranker, RestRanker
-    from serving.ranking import format_ranking
-    from serving.request import load_request
+    from serving.client.ranking import format_ranking
+    from serving.formats.request import load_request
     from serving.tls import Tls
 
     request = load_request(values.request)
@@ -574,7 +574,7 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from serving.canary import Limits, compare_versions, format_comparison, refuse_beyond
     from serving.client import Ranker
-    from serving.logged_requests import read_requests
+    from serving.formats.logged_requests import read_requests
     from serving.tls import Tls
     from usr_tf.files import replace_text
 

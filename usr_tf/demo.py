@@ -10,9 +10,9 @@ from pipelines.preprocess import preprocess
 from pipelines.simulate import simulate
 from pipelines.stats import describe
 from serving.client import Ranker
+from serving.client.ranking import format_ranking
+from serving.formats.logged_requests import read_requests
 from serving.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
-from serving.logged_requests import read_requests
-from serving.ranking import format_ranking
 from serving.server import serve_in_background
 from serving.warmup import write_logged_requests
 from usr_tf.config import load_config

@@ -110,10 +110,13 @@ class ServingModule(tf.Module):
         if not self._schema.history_columns:
             return inputs
         length = tf.shape(inputs[history_column(ITEM)])[1]
-        return inputs | {  # to reshape costs nothing, unlike an assertion
-            name: tf.reshape(inputs[name], tf.concat([[1, length], tf.shape(inputs[name])[2:]], 0))
-            for name in self._schema.history_columns
-        }
+        return (
+            inputs
+            | {  # to reshape costs nothing, unlike an assertion
+                name: tf.reshape(inputs[name], tf.concat([[1, length], tf.shape(inputs[name])[2:]], 0))
+                for name in self._schema.history_columns
+            }
+        )
 
     def _as_raw(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
         """A request's dense input as the transform takes it."""

@@ -2,7 +2,7 @@
 
 `make peers` once, then from the repository, on an idle machine::
 
-    python -m benchmarks.serving [--work DIR] [--backbone mmoe] [--candidates 1 50 200 500 2000] [--clients 1 2 4]
+    python -m benchmarks.serving [--work DIR] [--backbone mmoe] [--candidates 500 1 50 200 2000] [--clients 1 2 4]
         [--ways request rows grpc ranker] [--peers torch_rechub deepctr keras3] [--json FILE]
 
 The model is that of the training benchmark. Every figure is of a process of its own; they take turns, each repeat in
@@ -45,7 +45,7 @@ class Figure(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=BACKBONES, default="mmoe")
-    parser.add_argument("--candidates", type=int, nargs="+", default=[1, 50, 200, 500, 2000])
+    parser.add_argument("--candidates", type=int, nargs="+", default=[500, 1, 50, 200, 2000])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
@@ -68,8 +68,8 @@ def main() -> None:
                     document["runs"].append({"name": figure.name, "repeat": repeat, **found})
                 _CONSOLE.print(f"{repeat + 1}/{arguments.repeats}", figure.name, highlight=False)
                 _write(document, arguments.json)
-    document["figures"] = summarize(document["runs"])
-    document["ratios"] = ratios(document["figures"])
+    document["figures"] = summarize([run for run in document["runs"] if "p50_ms" in run])
+    document["ratios"] = ratios(document["figures"]) | _first(document)
     _write(document, arguments.json)
     _print(document)
 
@@ -125,8 +125,9 @@ def summarize(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def ratios(figures: Sequence[dict[str, Any]], candidates: int = 500) -> dict[str, float]:
-    """What the aims speak of: one client, so many candidates, the best of each way's settings."""
+def ratios(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What the aims speak of: one client, the first number of candidates, the best of each way's settings."""
+    candidates = figures[0]["candidates"]
     p50 = {
         figure["name"]: figure for figure in figures if figure["candidates"] == candidates and figure["clients"] == 1
     }
@@ -154,6 +155,21 @@ def ratios(figures: Sequence[dict[str, Any]], candidates: int = 500) -> dict[str
     return found
 
 
+def _first(document: dict[str, Any]) -> dict[str, float]:
+    """The first request after a server has loaded the version, over the p50 of those that follow."""
+    p50 = {
+        (figure["name"], figure["candidates"]): figure["p50_ms"]
+        for figure in document["figures"]
+        if figure["clients"] == 1
+    }
+    found: dict[str, list[float]] = {}
+    for run in document["runs"]:
+        if "first_ms" in run and ", grpc" in run["name"]:
+            ratio = run["first_ms"] / p50[run["name"], run["candidates"]]
+            found.setdefault(f"first / p50, {run['name']}", []).append(ratio)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
 def _print(document: dict[str, Any]) -> None:
     machine, figures = document["machine"], document["figures"]
     sizes = sorted({figure["candidates"] for figure in figures})
@@ -163,7 +179,8 @@ def _print(document: dict[str, Any]) -> None:
     latency = Table(
         title=f"One client: p50 (p99), ms, of so many candidates; {machine['cores']} cores of {machine['cpu']}"
     )
-    rates = Table(title=f"{sizes[-2 if len(sizes) > 1 else -1]:,} candidates: thousands a second, of so many clients")
+    first = figures[0]["candidates"]
+    rates = Table(title=f"{first:,} candidates: thousands a second, of so many clients")
     for table, columns in ((latency, sizes), (rates, clients)):
         table.add_column("")
         for column in columns:
@@ -171,7 +188,7 @@ def _print(document: dict[str, Any]) -> None:
     for name in names:
         cells = (of[name, size, clients[0]] for size in sizes)
         latency.add_row(name, *(f"{cell['p50_ms']:.2f} ({cell['p99_ms']:.2f})" for cell in cells))
-        cells = (of[name, sizes[-2 if len(sizes) > 1 else -1], number] for number in clients)
+        cells = (of[name, first, number] for number in clients)
         rates.add_row(name, *(f"{cell['candidates_per_second'] / 1e3:,.0f}" for cell in cells))
     _CONSOLE.print(latency)
     _CONSOLE.print(rates)

@@ -4,6 +4,8 @@
 - `rows`: a naive export of the same model: each candidate a full example, by the `<scenario>_examples` signature.
 - `grpc`: the scenario's signature of `usr-tf serve` in another process, by a ready protocol buffer over loopback.
 - `ranker`: the same by `serving.client.Ranker` from arrays.
+
+The first number of candidates also gets the milliseconds of its first request, `first_ms`.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,8 +50,14 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(arguments.intra_op_threads)
     tf.config.threading.set_inter_op_parallelism_threads(arguments.inter_op_threads)
     with WAYS[arguments.way](arguments) as call_of:
-        for candidates in arguments.candidates:
+        for place, candidates in enumerate(arguments.candidates):
             call = call_of(candidates)
+            if place == 0:
+                start = time.perf_counter()
+                call()
+                print(
+                    json.dumps({"candidates": candidates, "first_ms": 1e3 * (time.perf_counter() - start)}), flush=True
+                )
             for clients in arguments.clients:
                 print(json.dumps(measure(call, candidates, clients, arguments.seconds)), flush=True)
 
@@ -72,6 +81,7 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Callable[[int], Call]
 @contextlib.contextmanager
 def _over_grpc(arguments: argparse.Namespace) -> Iterator[Callable[[int], Call]]:
     with _server(arguments) as address, grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result()
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
 
         def call_of(candidates: int) -> Call:

@@ -59,7 +59,8 @@ def _saved_model(arguments: argparse.Namespace, arrays: Arrays) -> Scorer:
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     model = peer.make_model(arrays, arguments.backbone)
     specs = {
-        tensor.name.partition(":")[0]: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs
+        _plain(tensor): tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, _plain(tensor))
+        for tensor in model.inputs
     }
 
     @tf.function(input_signature=[specs])
@@ -79,6 +80,10 @@ def _saved_model(arguments: argparse.Namespace, arrays: Arrays) -> Scorer:
         return lambda loaded=loaded: [value.numpy() for value in signature(**tensors).values()]
 
     return of
+
+
+def _plain(tensor) -> str:
+    return tensor.name.partition(":")[0]
 
 
 def _tracked(tf, model):

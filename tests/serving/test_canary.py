@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from serving.canary import Limits, compare_versions, format_comparison, kendall_tau, refuse_beyond, top_overlap
-from serving.errors import NotFound, Overloaded
-from serving.logged_requests import LoggedRequest
-from serving.request import TensorSpec
+from serving.client.errors import NotFound, Overloaded
+from serving.formats.logged_requests import LoggedRequest
+from serving.formats.request import TensorSpec
 from usr_tf.errors import InputError
 
 REQUESTS = [

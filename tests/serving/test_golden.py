@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.formats.logged_requests import LoggedRequest, read_requests
 from serving.golden import FILE, golden_requests, largest_difference, read_golden, write_golden
-from serving.logged_requests import LoggedRequest, read_requests
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.schema import parse_schema

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import strategies as st
 
 import serving.publish as module
+from serving.formats.logged_requests import LoggedRequest
 from serving.golden import Difference, read_golden
 from serving.labels import Rollout, read_rollout
-from serving.logged_requests import LoggedRequest
 from serving.publish import check_figures, check_scores, promote, publish, roll_back, roll_back_labels
 from serving.versions import LOCK, list_versions
 from usr_tf.errors import InputError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from serving import smoke as module
+from serving.formats.logged_requests import LoggedRequest
 from serving.golden import write_golden
-from serving.logged_requests import LoggedRequest
 from serving.server import serve_in_background
 from serving.smoke import main, smoke
 

@@ -18,9 +18,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.logged_requests import read_requests
-from serving.request import request_inputs
-from serving.signatures import read_signatures, signature_specs
+from serving.formats.logged_requests import read_requests
+from serving.formats.request import request_inputs
+from serving.formats.signatures import read_signatures, signature_specs
 from serving.warmup import to_examples
 from usr_tf.schema import EXAMPLES_SUFFIX
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import usr_tf.export as export_module
-from serving.request import TensorSpec, request_inputs
+from serving.formats.request import TensorSpec, request_inputs
 from serving.warmup import read_warmup_records, to_examples
 from tests.usr_tf.fixtures import small_config, toy_schema
 from usr_tf.errors import InputError

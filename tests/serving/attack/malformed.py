@@ -16,7 +16,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from serving.tensors import write_tensor
+from serving.formats.tensors import write_tensor
 
 Code = grpc.StatusCode
 _INVALID = {Code.INVALID_ARGUMENT}

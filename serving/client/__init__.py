@@ -1,0 +1,16 @@
+"""Clients of TF Serving's API, of the `tensorflow/serving` container as of `serving.server`."""
+
+from serving.client.errors import DeadlineExceeded, NotFound, Overloaded, Refused, ServingError, Unavailable
+from serving.client.rankers import AsyncRanker, Ranker, RestRanker
+
+__all__ = [
+    "AsyncRanker",
+    "DeadlineExceeded",
+    "NotFound",
+    "Overloaded",
+    "Ranker",
+    "Refused",
+    "RestRanker",
+    "ServingError",
+    "Unavailable",
+]

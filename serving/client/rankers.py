@@ -1,0 +1,144 @@
+"""`Ranker` speaks gRPC, `AsyncRanker` gRPC on asyncio, and `RestRanker` REST. They do the same, and fail the same."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from serving.client.session import Metadata, Ranking, Session
+from serving.client.transport import AioTransport, GrpcTransport, RestTransport
+
+_T = TypeVar("_T")
+
+
+class Ranker(Session):
+    """Ranks candidates by the signatures of a served model, over gRPC.
+
+    It keeps one connection: make one, use it from as many threads as you like, and close it, or use it in a `with`.
+
+    Args:
+      address: `HOST:PORT` of the server.
+      model: the name that the model is served under.
+      version: the version to ask, rather than the latest.
+      label: the label of the version to ask, such as `stable` or `canary`; not along with `version`.
+      timeout: seconds that a call of a method may take, with all that it asks of the server.
+      tls: whom to trust, and what to be trusted by (`serving.tls.Tls`); no encryption when absent.
+      retries: how often a call is made again, from 0 to 4, while the server is away.
+
+    Raises:
+      InputError: a version and a label, or a file of `tls` that does not load.
+    """
+
+    _transport_type = GrpcTransport
+
+    def metadata(self, timeout: float | None = None) -> Metadata:
+        """Signature → input → `(dtype, shape)`, asked of the server once and kept.
+
+        Args:
+          timeout: in place of the client's.
+
+        Raises:
+          ServingError: of the kind that `serving.client.errors` has for what went wrong.
+        """
+        return _at_once(self._metadata(timeout))
+
+    def predict(self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None) -> dict[str, np.ndarray]:
+        """Runs a signature on arrays or rectangular lists, which are sent with the signature's dtypes.
+
+        Raises:
+          ServingError: as `metadata`.
+          InputError: an unknown signature, or lists that make no array.
+        """
+        return _at_once(self._predict(signature, inputs, timeout))
+
+    def score(
+        self,
+        scenario: str,
+        request: Mapping[str, Any],
+        by: str | None = None,
+        place: Any = "request",
+        timeout: float | None = None,
+    ) -> Ranking:
+        """Ranks the items of a request document (see `serving.formats.request.load_request`), best first.
+
+        Args:
+          scenario: a scenario of the model.
+          request: the document.
+          by: what to rank by: an output, or a formula (`serving.client.formula.Formula`) over outputs and the items'
+            numbers, such as `ctcvr * price`. `ctr` when absent, or the first output where there is no `ctr`.
+          place: what an error names as the document, such as its file.
+          timeout: in place of the client's.
+
+        Returns:
+          One row an item, as `serving.client.ranking.rank` makes them.
+
+        Raises:
+          ServingError: as `metadata`.
+          InputError: an unknown scenario, a formula that is none, or a document that does not suit the signature.
+        """
+        return _at_once(self._score(scenario, request, by, place, timeout))
+
+    def close(self) -> None:
+        """Ends the connection, and calls that are under way."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RestRanker(Ranker):
+    """`Ranker` over REST, which TF Serving has on port 8501. For where gRPC does not get through.
+
+    JSON cannot tell the shape of an empty list of lists, so a history that holds lists must not be empty.
+    """
+
+    _transport_type = RestTransport
+
+
+class AsyncRanker(Session):
+    """`Ranker` on asyncio: its methods are coroutines. Make it, use it and close it on one event loop."""
+
+    _transport_type = AioTransport
+
+    async def metadata(self, timeout: float | None = None) -> Metadata:
+        """As `Ranker.metadata`."""
+        return await self._metadata(timeout)
+
+    async def predict(
+        self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """As `Ranker.predict`."""
+        return await self._predict(signature, inputs, timeout)
+
+    async def score(
+        self,
+        scenario: str,
+        request: Mapping[str, Any],
+        by: str | None = None,
+        place: Any = "request",
+        timeout: float | None = None,
+    ) -> Ranking:
+        """As `Ranker.score`."""
+        return await self._score(scenario, request, by, place, timeout)
+
+    async def close(self) -> None:
+        """As `Ranker.close`."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _at_once(steps: Coroutine[Any, Any, _T]) -> _T:
+    """What a coroutine returns that never waits, because its transport blocks."""
+    try:
+        steps.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a blocking transport waited")

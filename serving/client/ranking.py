@@ -1,0 +1,63 @@
+"""Rankings: the items of a request in the order of their scores."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from serving.client.formula import Formula
+from usr_tf.schema import ITEM
+
+SCORE = "score"
+"""What a row calls the value of a formula."""
+_CLICK = "ctr"
+
+
+def default_output(outputs: Sequence[str]) -> str:
+    """What to rank by when nobody says: `ctr`, or the first output where there is none."""
+    return _CLICK if _CLICK in outputs else min(outputs)
+
+
+def rank(
+    outputs: Mapping[str, np.ndarray],
+    by: Formula,
+    inputs: Mapping[str, np.ndarray],
+    items: Sequence[Any] | None = None,
+) -> list[dict[str, Any]]:
+    """One row an item, best first.
+
+    Args:
+      outputs: what the model gives, `[N]` each.
+      by: over outputs and inputs. Equal scores keep the request's order, and a score that is no number comes last.
+      inputs: other names that `by` may hold, `[N]` each.
+      items: the items' ids.
+
+    Returns:
+      Rows of `rank` from 1, `item_id` (or `row`, the place in the request from 0, without `items`), `score` where `by`
+      is more than an output's name, and each output: that of `by` first, then `ctr`, then by name.
+    """
+    scores = by({**inputs, **outputs})
+    names = sorted(outputs, key=lambda name: (name != by.name, name != _CLICK, name))
+    columns = {} if by.name in outputs else {SCORE: scores.tolist()}
+    columns |= {name: np.asarray(outputs[name], np.float64).tolist() for name in names}
+    return [
+        {
+            "rank": place,
+            **({"row": row} if items is None else {ITEM: items[row]}),
+            **{name: values[row] for name, values in columns.items()},
+        }
+        for place, row in enumerate(np.argsort(-scores, kind="stable").tolist(), start=1)
+    ]
+
+
+def format_ranking(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+    """The rows as a table for a rich console."""
+    table = Table(title=title)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name == ITEM else "right")
+    for row in rows:
+        # Only scores are floats. Text() keeps an id such as "[red]" from being read as markup.
+        table.add_row(*(Text(f"{value:.6f}" if isinstance(value, float) else str(value)) for value in row.values()))
+    return table

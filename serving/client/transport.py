@@ -1,0 +1,245 @@
+"""How a call reaches a model server: gRPC, gRPC on asyncio, and REST. Requests and answers are TF Serving's protos.
+
+A transport's calls are coroutines. Those of `GrpcTransport` and `RestTransport` never wait: they block.
+"""
+
+import contextlib
+import json
+import random
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+import httpx
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow_serving.apis import model_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+
+from serving.client.errors import Unavailable, serving_error
+from serving.formats.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
+from serving.tls import Tls
+from usr_tf.errors import InputError
+
+MAX_RETRIES = 4
+"""gRPC makes no more, whatever it is told."""
+_INT32_MAX = 2**31 - 1
+
+
+class Retry(NamedTuple):
+    """When a call is made again: after a pause that grows, where the server was away (UNAVAILABLE).
+
+    That is safe, as every call here only reads. The deadline of a call holds for all its attempts together.
+
+    RESOURCE_EXHAUSTED is not tried again: by it a server refuses what is too large, which fails each time, and what it
+    has no room for, which more attempts make worse.
+    """
+
+    retries: int = 3
+    first_pause: float = 0.05
+    """Seconds. Each pause is up to a fifth shorter or longer, so that clients do not come back together."""
+    growth: float = 2.0
+    longest_pause: float = 1.0
+
+    def service_config(self) -> str:
+        """The policy as gRPC takes it, which then keeps it by itself."""
+        name = [{"service": "tensorflow.serving.PredictionService"}]
+        policy = {
+            "maxAttempts": 1 + self.retries,
+            "initialBackoff": f"{self.first_pause}s",
+            "maxBackoff": f"{self.longest_pause}s",
+            "backoffMultiplier": self.growth,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        # With the tokens half gone retries stop until calls succeed: a server in trouble is not asked still more.
+        throttling = {"maxTokens": 10, "tokenRatio": 0.1}
+        return json.dumps({"methodConfig": [{"name": name, "retryPolicy": policy}], "retryThrottling": throttling})
+
+    def pauses(self) -> Iterator[float]:
+        """The same pauses in seconds, for a transport that keeps no policy."""
+        pause = self.first_pause
+        for _ in range(self.retries):
+            yield pause * random.uniform(0.8, 1.2)
+            pause = min(pause * self.growth, self.longest_pause)
+
+
+class Transport(Protocol):
+    """A connection to one server, kept and used again.
+
+    Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
+    what is answered, which JSON does not.
+    """
+
+    address: str
+
+    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse: ...
+
+    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse: ...
+
+
+class GrpcTransport:
+    """Blocking calls over one channel, from any number of threads."""
+
+    _channels: types.ModuleType = grpc
+
+    def __init__(self, address: str, tls: Tls | None, retry: Retry):
+        self.address = address
+        options = _channel_options(retry)
+        self.channel = (
+            self._channels.secure_channel(address, tls.credentials(), options)
+            if tls
+            else self._channels.insecure_channel(address, options)
+        )
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self._metadata, self._predict = stub.GetModelMetadata, stub.Predict
+
+    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
+        return await self._call(self._metadata, request, timeout)
+
+    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
+        return await self._call(self._predict, request, timeout)
+
+    def close(self) -> None:
+        self.channel.close()
+
+    async def _call(self, method: Callable, request: Any, timeout: float) -> Any:
+        with self._typed_errors(request, timeout):
+            return method(request, timeout=timeout)
+
+    @contextlib.contextmanager
+    def _typed_errors(self, request: Any, timeout: float) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise serving_error(
+                error.code(), error.details() or "", self.address, _describe(request, timeout)
+            ) from error
+
+
+class AioTransport(GrpcTransport):
+    """The same on asyncio. To be made and used where one event loop runs."""
+
+    _channels = grpc.aio
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    async def _call(self, method: Callable, request: Any, timeout: float) -> Any:
+        with self._typed_errors(request, timeout):
+            return await method(request, timeout=timeout)
+
+
+class RestTransport:
+    """Blocking calls of TF Serving's REST API over kept connections, from any number of threads.
+
+    The deadline bounds each wait, for the connection, to send and for the answer. One that trickles in may take longer.
+    """
+
+    def __init__(self, address: str, tls: Tls | None, retry: Retry):
+        self.address = address
+        self._retry = retry
+        scheme, verify = ("https", tls.context()) if tls else ("http", False)  # False saves reading authorities
+        try:
+            # Only the address given is spoken to, whatever proxy the environment names.
+            self._client = httpx.Client(base_url=f"{scheme}://{address}", verify=verify, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise InputError(repr(address), f"no address ({error})", "HOST:PORT") from error
+
+    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
+        path = f"{_path(request.model_spec)}/metadata"
+        return self._call("GET", path, None, read_metadata, _describe(request, timeout), timeout)
+
+    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
+        path, body = f"{_path(request.model_spec)}:predict", write_request(request)
+        asked = _describe(request, timeout)
+        return self._call("POST", path, body, lambda answer: read_answer(answer, signature), asked, timeout)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(
+        self, method: str, path: str, body: bytes | None, read: Callable[[bytes], Any], asked: str, timeout: float
+    ) -> Any:
+        deadline = time.monotonic() + timeout
+        for pause in (*self._retry.pauses(), None):
+            try:
+                answer = self._send(method, path, body, asked, deadline)
+                break
+            except Unavailable:
+                if pause is None or time.monotonic() + pause >= deadline:
+                    raise
+                time.sleep(pause)
+        try:
+            return read(answer)
+        except ValueError as error:
+            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, asked) from error
+
+    def _send(self, method: str, path: str, body: bytes | None, asked: str, deadline: float) -> bytes:
+        try:
+            response = self._client.request(
+                method,
+                path,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                extensions={"timeout": _TimeLeft(deadline)},
+            )
+        except httpx.TimeoutException as error:
+            raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, asked) from error
+        except httpx.TransportError as error:
+            raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, asked) from error
+        if response.status_code == httpx.codes.OK:
+            return response.content
+        code = STATUS_CODE.get(response.status_code, grpc.StatusCode.UNKNOWN)
+        raise serving_error(code, read_error(response.content), self.address, asked)
+
+
+class _TimeLeft(dict):
+    """httpx's timeouts, which it counts for each step anew, as the time that is left until one deadline."""
+
+    def __init__(self, deadline: float):
+        super().__init__()
+        self._deadline = deadline
+
+    def get(self, *_: Any) -> float:
+        return max(self._deadline - time.monotonic(), 1e-3)  # 0 would mean without blocking
+
+
+def _channel_options(retry: Retry) -> list[tuple[str, Any]]:
+    options = [
+        ("grpc.max_receive_message_length", _INT32_MAX),
+        ("grpc.max_send_message_length", _INT32_MAX),
+        # While a call is out, look whether the other end still lives; on Linux this also bounds how long sent bytes may
+        # go without acknowledgement, which else is a quarter of an hour. Without a call TF Serving forbids pings.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        # By default a server that was long away is looked for only every two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+    if retry.retries:
+        options += [
+            ("grpc.service_config", retry.service_config()),
+            ("grpc.per_rpc_retry_buffer_size", _INT32_MAX),  # by default a request above 256 KiB is not retried
+        ]
+    return options
+
+
+def _path(spec: model_pb2.ModelSpec) -> str:
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.HasField("version"):
+        return f"{path}/versions/{spec.version.value}"
+    return f"{path}/labels/{quote(spec.version_label, safe='')}" if spec.version_label else path
+
+
+def _describe(request: Any, timeout: float) -> str:
+    """What was asked, for a message: `Predict search of usr, version 3, within 10 s`."""
+    spec = request.model_spec
+    is_predict = isinstance(request, PredictRequest)
+    what = f"Predict {spec.signature_name}" if is_predict else "GetModelMetadata"
+    version = f", version {spec.version.value}" if spec.HasField("version") else ""
+    label = f", label {spec.version_label}" if spec.version_label else ""
+    return f"{what} of {spec.name}{version}{label}, within {timeout:.3g} s"

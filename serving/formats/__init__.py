@@ -1,0 +1,1 @@
+"""What clients, servers and files share: tensors, JSON, request documents, signatures and refusals."""

@@ -1,0 +1,41 @@
+"""The signatures of a SavedModel, without loading it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+
+from serving.formats.request import TensorSpec
+from usr_tf.schema import EXAMPLES_SUFFIX
+
+Specs = Mapping[str, Mapping[str, TensorSpec]]
+"""Signature → input → dtype and shape."""
+
+
+def read_signatures(version_dir: str | Path) -> dict[str, SignatureDef]:
+    """Those of a version by name, from its `saved_model.pb`, without those that take no input: the initialiser is one.
+
+    Raises:
+      OSError: there is no such file.
+    """
+    model = saved_model_pb2.SavedModel.FromString(Path(version_dir, "saved_model.pb").read_bytes())
+    return {
+        name: signature for name, signature in sorted(model.meta_graphs[0].signature_def.items()) if signature.inputs
+    }
+
+
+def signature_specs(signatures: Mapping[str, SignatureDef]) -> Specs:
+    """The inputs of each signature, by name, without the signatures that take none."""
+    return {
+        name: {alias: TensorSpec.of(info) for alias, info in sorted(signature.inputs.items())}
+        for name, signature in signatures.items()
+        if signature.inputs
+    }
+
+
+def scenarios_of(signatures: Iterable[str]) -> list[str]:
+    """Those names that are a scenario's: neither `<scenario>_examples` nor `serving_default`."""
+    default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+    return [name for name in signatures if name != default and not name.endswith(EXAMPLES_SUFFIX)]
