@@ -10,7 +10,8 @@ import tensorflow_transform as tft
 
 from pipelines.earlier import Earlier, copy_transform, open_earlier
 from pipelines.growth import Vocabulary, _Append
-from pipelines.preprocess import _milliseconds, main, preprocess
+from pipelines.job import milliseconds
+from pipelines.preprocess import main, preprocess
 from pipelines.rejected import COUNTS
 from pipelines.split import SPLITS
 from tests.pipelines.conftest import MINUTE, SCHEMA
@@ -261,4 +262,4 @@ def test_a_retried_append_writes_the_same_file_again(tmp_path):
 
 @pytest.mark.parametrize("since", ["2023-11-16", "2023-11-16T00:00:00Z", "2023-11-16T01:00+01:00"])
 def test_since_is_a_date_or_time_of_utc_unless_it_names_a_zone(since):
-    assert _milliseconds(since) == DAY
+    assert milliseconds(since) == DAY

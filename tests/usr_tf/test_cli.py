@@ -147,9 +147,9 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
         "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
-        "score_logs: schema": (
+        "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
-            "schema.yaml: found no readable",
+            "empty: found no SavedModel",
         ),
         "serve: model": (["serve", f"--model={empty}"], "found no"),
         "serve: port": (["serve", f"--model={empty}", "--port=99999"], "flag --port=99999"),

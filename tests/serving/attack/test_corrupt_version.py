@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from tensorflow_serving.apis import get_model_status_pb2
-from tests.serving.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request
 
 from serving.server import serve_in_background
 from serving.warmup import write_warmup_records
+from tests.serving.server.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request
 
 State = get_model_status_pb2.ModelVersionStatus
 

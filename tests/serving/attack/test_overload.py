@@ -4,9 +4,9 @@ import collections
 
 import grpc
 import numpy as np
-from tests.serving.test_server import TIMEOUT, Caller, predict_request
 
 from serving.server import serve_in_background
+from tests.serving.server.test_server import TIMEOUT, Caller, predict_request
 
 ITEMS = 5_000
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.serving.test_server import Caller, predict_request, refusal
 
 from benchmarks.serving import shop
 from serving.server import serve_in_background
@@ -12,6 +11,7 @@ from tests.serving.attack.fuzz import fuzz_grpc
 from tests.serving.attack.malformed import Good
 from tests.serving.attack.process import ServerProcess
 from tests.serving.attack.test_under_attack import MAX_REQUEST_BYTES, check
+from tests.serving.server.test_server import Caller, predict_request, refusal
 
 pytestmark = pytest.mark.slow
 ITEMS = 6

@@ -15,12 +15,12 @@ import grpc
 import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from tests.serving.test_server import predict_request
 
 from serving.client import Ranker, RestRanker
 from tests.serving.attack import malformed
 from tests.serving.attack.malformed import Good
 from tests.serving.attack.process import ServerProcess
+from tests.serving.server.test_server import predict_request
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "3600"))
 RELOAD_SECONDS = float(os.environ.get("SOAK_RELOAD_SECONDS", "15"))

@@ -18,9 +18,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tensorflow_serving.apis import model_pb2
-from tests.serving.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request, refusal
 
 from serving.server import serve_in_background
+from tests.serving.server.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request, refusal
 
 Health = health_pb2.HealthCheckResponse
 Code = grpc.StatusCode
