@@ -1,9 +1,9 @@
-"""What a job does around its pipeline: dates of the command line, scratch space, a progress display, the run itself."""
+"""What the jobs share: dates of the command line, scratch space, a progress display, reading and joining, the run."""
 
 import contextlib
 import datetime
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -12,8 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipelines.beam_options import is_local
 from pipelines.blocks import BlockStore
+from pipelines.join_logs import JoinLogs
 from pipelines.output import TEMP
+from pipelines.read import reader
+from pipelines.rejected import COUNTS, REJECTED
+from pipelines.table_inputs import TableInputs
 from usr_tf.errors import InputError
+from usr_tf.schema import Schema
 
 
 def milliseconds(since: str) -> int:
@@ -52,6 +57,22 @@ def display(progress: bool, text: str) -> Iterator[None]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         bar.add_task(text, total=None)
         yield
+
+
+def read_and_join(
+    pipeline: beam.Pipeline, schema: Schema, inputs: TableInputs, partitions: int, store: BlockStore, since: int
+) -> tuple[Mapping[str, beam.PCollection], beam.PCollection, beam.PCollection]:
+    """What `JoinLogs` makes of the tables, and all rows set aside and all counts, of reading and of joining."""
+    read = {
+        table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
+        for table, names in inputs.items()
+        if names
+    }
+    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
+    rejected, counts = (
+        [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
+    )
+    return joined, rejected, counts
 
 
 def run(pipeline: beam.Pipeline) -> None:

@@ -15,12 +15,10 @@ from pipelines import drift, stats
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
 from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
-from pipelines.job import display, milliseconds, run, scratch
-from pipelines.join_logs import JoinLogs
+from pipelines.job import display, milliseconds, read_and_join, run, scratch
 from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
 from pipelines.quality import MeasureQuality
-from pipelines.read import reader
-from pipelines.rejected import COUNTS, REJECTED, FindExamples, WriteRejected
+from pipelines.rejected import FindExamples, WriteRejected
 from pipelines.requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.split import EVER, SPLITS
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
@@ -114,15 +112,7 @@ def build(
     logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> None:
     """Adds the whole job to `pipeline`."""
-    read = {
-        table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
-        for table, names in inputs.items()
-        if names
-    }
-    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
-    rejected, counts = (
-        [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
-    )
+    joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
     raw = {f"raw {split}": splits[split] for split in SPLITS}

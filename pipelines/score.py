@@ -21,12 +21,10 @@ from apache_beam.ml.inference.base import RunInference
 from pipelines import stats
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
-from pipelines.job import display, milliseconds, run, scratch
-from pipelines.join_logs import JoinLogs
+from pipelines.job import display, milliseconds, read_and_join, run, scratch
 from pipelines.logs import match_in
 from pipelines.output import TEMP, finish, read_json, read_schema, write_json
-from pipelines.read import reader
-from pipelines.rejected import COUNTS, REJECTED, WriteRejected
+from pipelines.rejected import WriteRejected
 from pipelines.saved_model import Scorer, check_model, read_signatures, score_schema
 from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
@@ -106,15 +104,7 @@ def build(
     since: int = EVER,
 ) -> None:
     """Adds the whole job to `pipeline`. The schema splits nothing off: all rows are in `train`."""
-    read = {
-        table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
-        for table, names in inputs.items()
-        if names
-    }
-    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
-    rejected, counts = (
-        [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
-    )
+    joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
     _ = (
         scored

@@ -220,12 +220,7 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Data directory to make", flag_values=values)
     flags.DEFINE_string("schema", None, "Schema to use in place of LOGS/schema.yaml", flag_values=values)
-    flags.DEFINE_multi_string(
-        "table",
-        [],
-        "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
-        flag_values=values,
-    )
+    _table_flag(values)
     flags.DEFINE_integer(
         "partitions", None, "Parts to join in, also training shards; by size when absent", 1, flag_values=values
     )
@@ -469,12 +464,7 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
     flags.DEFINE_string("schema", None, "Schema to use in place of the model's own", flag_values=values)
-    flags.DEFINE_multi_string(
-        "table",
-        [],
-        "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
-        flag_values=values,
-    )
+    _table_flag(values)
     flags.DEFINE_integer("partitions", None, "Parts to join in; by size when absent", 1, flag_values=values)
     flags.DEFINE_string(
         "since", None, "ISO 8601 date or time (UTC): impressions before it are not scored", flag_values=values
@@ -595,6 +585,15 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
         except OSError as error:
             raise InputError(values.out, f"no writable file ({error.strerror})", "one that can be written") from error
     refuse_beyond(comparison, Limits(*(values[f"max_{name}"].value for name in Limits._fields)))
+
+
+def _table_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string(
+        "table",
+        [],
+        "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
+        flag_values=values,
+    )
 
 
 def _short(value: object) -> str:

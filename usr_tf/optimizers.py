@@ -39,7 +39,7 @@ def trained_variables(model: USRModel) -> tuple[list[tf.Variable], list[tf.Varia
 
 
 class SparseAdagrad(keras.optimizers.legacy.Adagrad):
-    """Keras's Adagrad, to the letter, with a sparse update that takes half the time (docs/performance.md)."""
+    """Keras's Adagrad, to the letter, with a faster sparse update (docs/performance.md)."""
 
     def _resource_apply_sparse_duplicate_indices(
         self, grad: tf.Tensor, handle: tf.Variable, indices: tf.Tensor, **kwargs: Any
@@ -65,7 +65,7 @@ def _sum_duplicates(values: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, t
     """`[u, d]` and int `[u]`: the sum of `values [n, d]` at each of the distinct `indices [n]`."""
     distinct, places = tf.unique(indices, out_idx=tf.int64)
     count, sums = tf.size(indices, tf.int64), tf.size(distinct, tf.int64)
-    # A matrix with a 1 where a row belongs to a sum: on a CPU its product takes a third of an unsorted segment sum.
+    # A matrix with a 1 where a row belongs to a sum: its product takes less time than an unsorted segment sum.
     belongs = tf.SparseTensor(
         tf.stack([places, tf.range(count)], axis=1),
         tf.ones([count], values.dtype),
