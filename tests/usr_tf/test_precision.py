@@ -29,7 +29,8 @@ def trained(backbone: str, policy: str) -> tuple[USRModel, list[float]]:
     return model, [model.fit(batch, verbose=0).history["loss"][0] for _ in range(4)]
 
 
-@pytest.mark.parametrize("backbone", ["mmoe", "star"])  # the others are no different: two traces each take long
+# The others are no different: two traces each take long.
+@pytest.mark.parametrize("backbone", ["mmoe", pytest.param("star", marks=pytest.mark.slow)])
 def test_bfloat16_learns_what_float32_does_with_weights_of_float32(backbone):
     (_, expected), (model, losses) = (trained(backbone, policy) for policy in ("float32", "mixed_bfloat16"))
     np.testing.assert_allclose(losses, expected, rtol=0.05)

@@ -106,7 +106,7 @@ def test_a_candidate_s_products_are_those_of_its_own_features(backbone):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["shared_bottom", "mmoe", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    "backbone", ["shared_bottom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmoe", *OTHERS))]
 )
 def test_wider_users_longer_histories_and_more_scenarios_cost_a_candidate_its_attention_alone(backbone):
     small, large = cost(backbone, with_usr=True), cost(backbone, with_usr=True, user=12, length=9, scenarios=5)

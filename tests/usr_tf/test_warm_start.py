@@ -71,6 +71,7 @@ def test_old_ids_keep_their_vectors_and_new_ones_start(toy_run, grown):
     assert all(int(part.iterations) > 0 for part in optimizer.optimizers)
 
 
+@pytest.mark.slow  # two trainings
 def test_a_warm_run_starts_better_than_a_cold_one(toy_run, grown, tmp_path):
     losses = {}
     for name, warm in (("cold", None), ("warm", str(toy_run.directory))):
