@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["usr_tf*", "pipelines*", "serving*", "experiments*"]),
     package_data={
-        "usr_tf": ["configs/*.yaml", "py.typed"],
+        "usr_tf": ["configs/*.yaml", "py.typed", "report/*.css"],
         "serving": ["docker/*", "kubernetes/*"],
         "experiments": ["specs/*.yaml"],
     },

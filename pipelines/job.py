@@ -21,17 +21,17 @@ from usr_tf.errors import InputError
 from usr_tf.schema import Schema
 
 
-def milliseconds(since: str) -> int:
+def milliseconds(since: str, place: str = "--since") -> int:
     """An ISO 8601 date or time, of UTC where it names no zone, in ms.
 
     Raises:
-      InputError: it is neither.
+      InputError: it is neither; `place` is what it names.
     """
     try:
         moment = datetime.datetime.fromisoformat(since)
     except ValueError as error:
         expected = "a date or time in ISO 8601, such as 2026-11-21 or 2026-11-21T06:00:00Z"
-        raise InputError("--since", repr(since), expected) from error
+        raise InputError(place, repr(since), expected) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)
 

@@ -21,29 +21,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines.blocks import Handle, load
 from pipelines.examples import encode_examples
+from pipelines.scored import scored_rows
 from usr_tf.errors import InputError
-from usr_tf.schema import (
-    EXAMPLES_SUFFIX,
-    ITEM,
-    RAW_ITEM,
-    RAW_USER,
-    REQUEST,
-    SCENARIO,
-    TIMESTAMP,
-    USER,
-    Schema,
-)
+from usr_tf.schema import EXAMPLES_SUFFIX, SCENARIO, Schema
 
-_KEYS = {REQUEST: REQUEST, USER: RAW_USER, ITEM: RAW_ITEM, SCENARIO: SCENARIO, TIMESTAMP: TIMESTAMP}
-"""Column of a score → column of the joined row that it is taken from."""
 _ROWS = 1024
 """Rows of one run: enough to keep the cores busy, few enough for the caches."""
-
-
-def score_schema(schema: Schema) -> pa.Schema:
-    """Arrow schema of scored rows: the keys of an impression, and each task's probability."""
-    keys = {name: pa.int64() if name == TIMESTAMP else pa.string() for name in _KEYS}
-    return pa.schema(keys | {task: pa.float32() for task in schema.task_names})
 
 
 class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
@@ -78,8 +61,7 @@ class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
         for task, values in scores.items():
             if not np.isfinite(values).all():
                 raise ValueError(f"{self._model}: {task} of {np.sum(~np.isfinite(values))} rows is no finite number")
-        keys = [rows.column(name).flatten() for name in _KEYS.values()]
-        return pa.RecordBatch.from_arrays([*keys, *map(pa.array, scores.values())], schema=score_schema(self._schema))
+        return scored_rows(rows, scores, self._schema)
 
 
 def read_signatures(model: str) -> dict[str, Any]:

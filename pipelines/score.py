@@ -25,7 +25,8 @@ from pipelines.job import display, milliseconds, read_and_join, run, scratch
 from pipelines.logs import match_in
 from pipelines.output import TEMP, finish, read_json, read_schema, write_json
 from pipelines.rejected import WriteRejected
-from pipelines.saved_model import Scorer, check_model, read_signatures, score_schema
+from pipelines.saved_model import Scorer, check_model, read_signatures
+from pipelines.scored import scored_schema
 from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from usr_tf.errors import InputError
@@ -51,8 +52,10 @@ def score_logs(
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
-    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp` and a probability of each task. Rows that
-    the join sets aside are in `OUT/rejected/`, each with its place and reason. `OUT/_SUCCESS` comes last.
+    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability of each task, and what
+    `evaluate_scores` needs beside them: labels, position, history length and so on (`pipelines.scored`). A label is 0
+    until its action is logged, so those of the newest rows are not final. Rows that the join sets aside are in
+    `OUT/rejected/`, each with its place and reason. `OUT/_SUCCESS` comes last.
 
     Args:
       model: a version that `usr-tf export` wrote, `SERVING/<version>`.
@@ -111,7 +114,7 @@ def build(
         | "AsTable" >> beam.Map(lambda batch: pa.Table.from_batches([batch]))
         | "WriteScores"
         >> beam.io.WriteToParquetBatched(
-            FileSystems.join(out, SCORES, "part"), score_schema(schema), codec="zstd", file_name_suffix=".parquet"
+            FileSystems.join(out, SCORES, "part"), scored_schema(schema), codec="zstd", file_name_suffix=".parquet"
         )
     )
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))

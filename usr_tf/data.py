@@ -15,8 +15,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from usr_tf.errors import InputError
+from usr_tf.metrics.keys import query_keys
+from usr_tf.metrics.slices import Training
 from usr_tf.parsing import Features, Spec, parse, row_spec
 from usr_tf.schema import (
+    IDS,
     POSITION,
     RAW_ITEM,
     RAW_USER,
@@ -121,17 +124,22 @@ class Data:
         """Rows of a split, as `stats.json` counts them."""
         return sum(scenario["impressions"] for scenario in self.stats["splits"][split].values())
 
-    def item_clicks(self, split: Split = "train") -> dict[bytes, tuple[int, int]]:
-        """Each item's first-task positives and its impressions in a split, by its raw id."""
-        task = self.schema.task_names[0]
-        spec = {RAW_ITEM: tf.io.FixedLenFeature([], tf.string), task: tf.io.FixedLenFeature([], tf.int64)}
-        records = _records(self._files(split)).batch(_SHUFFLE_ROWS)
-        counts = Counter(), Counter()
-        for row in records.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE).as_numpy_iterator():
-            for count, items in zip(counts, (row[RAW_ITEM][row[task] > 0], row[RAW_ITEM]), strict=True):
-                count.update(items.tolist())
-        clicks, impressions = counts
-        return {item: (clicks[item], shown) for item, shown in impressions.items()}
+    def shown(self, split: Split = "train") -> Training:
+        """How often a split showed each user, item and query, and the first task's positives of each item."""
+        task, whole = self.schema.task_names[0], row_spec(self.schema)
+        spec: Spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (RAW_USER, RAW_ITEM)}
+        spec |= {name: whole[name] for name in (task, IDS, *self.schema.features_of("query")) if name in whole}
+        users, items, clicks, queries = Counter(), Counter(), Counter(), Counter()
+        batches = _records(self._files(split)).batch(_SHUFFLE_ROWS)
+        for row in batches.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE).as_numpy_iterator():
+            if IDS in row:
+                row |= zip(self.schema.id_features, row.pop(IDS).T, strict=True)
+            users.update(row[RAW_USER].tolist())
+            items.update(row[RAW_ITEM].tolist())
+            clicks.update(row[RAW_ITEM][row[task] > 0].tolist())
+            keys = query_keys(row, self.schema)
+            queries.update(keys[keys != 0].tolist())
+        return Training(users, {item: (clicks[item], shown) for item, shown in items.items()}, queries)
 
     def read_through(self, split: Split) -> list[Shard]:
         """What every file of a split holds. It reads all of them, so it is for when something is known to be wrong."""

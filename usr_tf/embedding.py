@@ -112,6 +112,12 @@ class FeatureEmbedding(keras.layers.Layer):
         """`[B, w]`: the vectors of `names` side by side: single values, table by table, then lists, then numbers."""
         return self._side_by_side({name: features[name] for name in names})
 
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """The feature that each column of `call`'s vectors belongs to."""
+        by_width, lists, numbers = self._sorted(names)
+        single = [name for names in by_width.values() for name in names]
+        return [name for name in (*single, *lists, *numbers) for _ in range(self.width(name))]
+
     def history(self, features: Features) -> tuple[tf.Tensor, tf.Tensor]:
         """`[B, L, d]` of the user's actions, and bool `[B, L]`: which of them are real.
 
@@ -124,22 +130,32 @@ class FeatureEmbedding(keras.layers.Layer):
 
     def _side_by_side(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """`[..., w]` of ids and numbers `[...]`, and of lists of ids `[..., n]`."""
-        kinds = {name: self.schema.features[name] for name in values}
-        single = [name for name, kind in kinds.items() if kind.type != "numeric" and not kind.is_list]
+        by_width, lists, numbers = self._sorted(values)
         parts = []
-        for width in dict.fromkeys(self.places[name].width for name in single):
-            names = [name for name in single if self.places[name].width == width]
+        for width, names in by_width.items():
             vectors = self._look_up(tf.stack([values[name] for name in names], axis=-1), names)
             parts.append(tf.reshape(vectors, tf.concat([tf.shape(vectors)[:-2], [len(names) * width]], axis=0)))
             parts[-1] = tf.ensure_shape(parts[-1], [*vectors.shape[:-2], len(names) * width])
-        for name in (name for name, kind in kinds.items() if kind.is_list):
+        for name in lists:
             count = tf.math.count_nonzero(values[name], axis=-1, keepdims=True, dtype=self.compute_dtype)
             total = tf.reduce_sum(self._look_up(values[name], [name]), axis=-2)
             parts.append(tf.math.divide_no_nan(total, count))
-        numbers = [values[name] for name, kind in kinds.items() if kind.type == "numeric"]
         if numbers:
-            parts.append(tf.cast(tf.stack(numbers, axis=-1), self.compute_dtype))
+            parts.append(tf.cast(tf.stack([values[name] for name in numbers], axis=-1), self.compute_dtype))
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+
+    def _sorted(self, names: Iterable[str]) -> tuple[dict[int, list[str]], list[str], list[str]]:
+        """The features in the order of their columns: single ids by the width of their table, lists, numbers."""
+        by_width, lists, numbers = {}, [], []
+        for name in names:
+            kind = self.schema.features[name]
+            if kind.type == "numeric":
+                numbers.append(name)
+            elif kind.is_list:
+                lists.append(name)
+            else:
+                by_width.setdefault(self.places[name].width, []).append(name)
+        return by_width, lists, numbers
 
     def _look_up(self, ids: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
         """`[..., n, width]` of ids `[..., n]`, whose last axis are `names` of one width, or one name's list.

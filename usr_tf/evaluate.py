@@ -1,5 +1,6 @@
 """Offline evaluation: a model's probabilities of a split, with what its figures are held against."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,37 +10,63 @@ from rich.console import Console
 from rich.progress import track
 
 from usr_tf.data import Data, Split
-from usr_tf.metrics import Predictions, details_document, metrics_document
+from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
+from usr_tf.metrics.keys import query_keys
 from usr_tf.model import USRModel
-from usr_tf.report import write_report
-from usr_tf.run import Run
-from usr_tf.schema import POSITION, RAW_ITEM, RAW_USER, REQUEST, SCENARIO, oracle_column
+from usr_tf.report import read_background, write_report
+from usr_tf.run import Run, open_run_data
+from usr_tf.schema import (
+    ACTION,
+    HISTORY,
+    POSITION,
+    RAW_ITEM,
+    RAW_USER,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    history_column,
+    oracle_column,
+)
+from usr_tf.views import views_document
 
 _BATCH = 4096
+_QUERY = "raw_query"
 
 
 def evaluate(
-    run: Run, data: Data, out: str | Path, split: Split = "test", replicates: int = 200, progress: bool = False
+    run: Run,
+    data: Data,
+    out: str | Path,
+    split: Split = "test",
+    replicates: int = 200,
+    progress: bool = False,
+    beside: Run | None = None,
 ) -> tuple[dict, dict]:
     """Evaluates the run's best model and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
     Args:
       replicates: bootstrap samples of the users behind every interval.
       progress: show a progress bar on standard error.
+      beside: another run on the same data, whose views are shown beside this one's.
 
     Returns:
       What `metrics.json` and `details.json` hold.
 
     Raises:
-      InputError: a file of the split is broken.
+      InputError: a file of the split is broken, or the other run is of other data.
     """
+    if beside:
+        open_run_data(beside, data.directory)
+    model = run.load_model()
     try:
-        predictions = predict(run.load_model(), data, split, progress=progress)
+        predictions = predict(model, data, split, progress=progress)
     except tf.errors.DataLossError:
         data.refuse_broken(split)
         raise
+    training = data.shown()
+    predictions = dataclasses.replace(predictions, slices=slices_of(predictions, training))
     document = metrics_document(predictions, data.schema)
-    details = details_document(predictions, data.schema, data.item_clicks(), replicates=replicates)
+    details = details_document(predictions, data.schema, training.items, replicates=replicates)
     write_report(
         out,
         document=document,
@@ -47,8 +74,24 @@ def evaluate(
         predictions=predictions,
         schema=data.schema,
         title=f"{run.config.backbone} on the {split} split",
+        background=read_background(
+            run,
+            data,
+            split,
+            command=_command(run, data, out, split, beside),
+            views=views_document(run, model, data, split),
+            beside=views_document(beside, beside.load_model(), data, split) if beside else None,
+        ),
     )
     return document, details
+
+
+def _command(run: Run, data: Data, out: str | Path, split: Split, beside: Run | None) -> list[str]:
+    """What makes the same report again."""
+    values = {"run": run.directory, "data": data.directory, "split": split, "out": out}
+    if beside:
+        values["beside"] = beside.directory
+    return ["usr-tf", "evaluate", *(str(part) for name, value in values.items() for part in (f"--{name}", value))]
 
 
 def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH, progress: bool = False) -> Predictions:
@@ -57,7 +100,7 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
     Args:
       progress: show a progress bar on standard error.
     """
-    tasks = data.schema.task_names
+    schema, tasks = data.schema, data.schema.task_names
 
     @tf.function(reduce_retracing=True)
     def run(features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
@@ -66,20 +109,24 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
 
     columns: dict[str, list[np.ndarray]] = {}
 
-    def add(name: str, values: tf.Tensor) -> None:
-        columns.setdefault(name, []).append(values.numpy())
+    def add(name: str, values: np.ndarray) -> None:
+        columns.setdefault(name, []).append(values)
 
     batches = data.evaluation(batch_size, split)
     if progress:
         description = f"score the {split} split"
         batches = track(batches, description, -(-data.rows(split) // batch_size), console=Console(stderr=True))
     for features, labels, keys in batches:
-        add(SCENARIO, features[SCENARIO])
+        add(SCENARIO, features[SCENARIO].numpy())
         for name, values in keys.items():
-            add(name, values)
+            add(name, values.numpy())
         for task, values in run(features).items():
-            add(f"p_{task}", values)
-            add(task, labels[task])
+            add(f"p_{task}", values.numpy())
+            add(task, labels[task].numpy())
+        if schema.history_columns:
+            add(HISTORY, np.count_nonzero(features[history_column(ACTION)], axis=1))
+        if schema.features_of("query"):
+            add(_QUERY, query_keys({name: features[name].numpy() for name in schema.features_of("query")}, schema))
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     if len(whole.get(SCENARIO, ())) != data.rows(split):  # a file is gone, or empty
         data.refuse_broken(split)
@@ -97,4 +144,7 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
         labels={task: column(task) for task in tasks},
         probabilities={task: column(f"p_{task}") for task in tasks},
         oracle={task: values for task, values in oracle.items() if not np.isnan(values).all()},
+        timestamp=column(TIMESTAMP, int),
+        history=column(HISTORY, int) if schema.history_columns else None,
+        query=column(_QUERY, np.uint64) if schema.features_of("query") else None,
     )

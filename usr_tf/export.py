@@ -80,13 +80,17 @@ class ServingModule(tf.Module):
         default = signatures[self._schema.scenarios[0] + EXAMPLES_SUFFIX]
         return {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: default, **signatures}
 
-    def _score_request(self, inputs: dict[str, tf.Tensor], scenario: int) -> dict[str, tf.Tensor]:
+    def request_features(self, inputs: dict[str, tf.Tensor]) -> Features:
+        """What the model reads of a request of raw features (`request_spec`): one row, and N of the items' features."""
         items = set(self._schema.features_of("item"))
         raw = {name: self._as_raw(name, values) for name, values in self._aligned(inputs).items()}
         features: Features = {}
-        for side in (raw.keys() - items, raw.keys() & items):  # one row, then N: the transform runs on each alone
+        for side in (raw.keys() - items, raw.keys() & items):  # the transform runs on each alone
             features |= self._transform({name: raw[name] for name in side})
-        return self._model.value.serve(densify(features, self._schema), scenario, one_request=True)
+        return densify(features, self._schema)
+
+    def _score_request(self, inputs: dict[str, tf.Tensor], scenario: int) -> dict[str, tf.Tensor]:
+        return self._model.value.serve(self.request_features(inputs), scenario, one_request=True)
 
     def _score_examples(self, examples: tf.Tensor, scenario: int) -> dict[str, tf.Tensor]:
         spec = {

@@ -36,6 +36,23 @@ class Views(NamedTuple):
     """`[B, V, d]`; from DIN `[B, 1, d]`, the same in every view; None without either."""
 
 
+class Inputs(NamedTuple):
+    """A batch after its look-ups. R is B in training and 1 in serving."""
+
+    request: tf.Tensor
+    """`[R, dr]`, user and context features."""
+    candidate: tf.Tensor
+    """`[B, dc]`, item features: first the columns of `item`, then the others."""
+    query: tf.Tensor | None
+    """`[R, dq]`."""
+    item: tf.Tensor | None
+    """`[B, d]`, the candidate as a history would hold it."""
+    history: tf.Tensor | None
+    """`[R, L, d]`."""
+    mask: tf.Tensor | None
+    """bool `[R, L]`."""
+
+
 class USRModel(tfrs.Model):
     """Ranks the items of K scenarios for a chain of T tasks.
 
@@ -189,7 +206,7 @@ class USRModel(tfrs.Model):
         return [variable for variable in self.trainable_variables if variable.ref() not in tables]
 
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
-        scenario, inputs = features[SCENARIO], self._read(features)
+        scenario, inputs = features[SCENARIO], self.look_up(features)
         views = self._generate(inputs, self._trigger(inputs.query, scenario[:, tf.newaxis]))
         log_p = self._rank(inputs, views, scenario, training)
         return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
@@ -205,11 +222,56 @@ class USRModel(tfrs.Model):
         Returns:
           `{task: [N] probability}`.
         """
-        inputs = self._read(features)
-        requests = 1 if one_request else tf.shape(inputs.candidate)[0]
-        views = self._generate(inputs, self._trigger(inputs.query, tf.fill([requests, 1], scenario)), one_request)
-        log_p = self._rank(inputs, views, scenario, one_request=one_request)
-        return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p.scenario), axis=1), strict=True))
+        inputs = self.look_up(features)
+        log_p = self.rank(inputs, self.view(inputs, scenario, one_request), scenario, one_request)
+        return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p), axis=1), strict=True))
+
+    def look_up(self, features: Features) -> Inputs:
+        """What the rest of the model reads of the features: their vectors, looked up once."""
+        history, mask = self.embedding.history(features) if self._has_history else (None, None)
+        item = self.embedding(features, self.schema.history_features) if self._has_history else None
+        others = self.embedding(features, self._other_item_features) if self._other_item_features else None
+        candidate = _concat([part for part in (item, others) if part is not None])
+        request = self.embedding(features, self._request_features) if self._request_features else candidate[:, :0]
+        return Inputs(request, candidate, self._query(features), item, history, mask)
+
+    def columns(self) -> dict[str, list[str]]:
+        """The feature that each column belongs to, of `request`, `candidate` and `query` of `Inputs`."""
+        candidate = self.embedding.columns(self.schema.history_features)
+        return {
+            "request": self.embedding.columns(self._request_features),
+            "candidate": candidate + self.embedding.columns(self._other_item_features),
+            "query": self.embedding.columns(self._query_features),
+        }
+
+    def view(self, inputs: Inputs, scenario: int, one_request: bool = False) -> Views:
+        """What one scenario makes of the rows; V is 1. The arguments are those of `serve`."""
+        return self._generate(inputs, self._own_trigger(inputs, scenario, one_request), one_request)
+
+    def rank(self, inputs: Inputs, views: Views, scenario: int, one_request: bool = False) -> tf.Tensor:
+        """`[N, T]`: logs of one scenario's probabilities, of its view. The arguments are those of `serve`."""
+        return self._rank(inputs, views, scenario, one_request=one_request).scenario
+
+    def gates(self, inputs: Inputs, scenario: int) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """What FG scales the columns of `request [B, dr]` and `candidate [B, dc]` by in a scenario's view, δ.
+
+        Of B rows, each with a request of its own. None without FG.
+        """
+        if not self.feature_generator:
+            return None
+        trigger = self._own_trigger(inputs, scenario)
+        request, candidate = self.feature_generator.gates((inputs.request, inputs.candidate), trigger)
+        return tf.squeeze(request, axis=1), tf.squeeze(candidate, axis=1)
+
+    def attention(self, inputs: Inputs, scenario: int) -> tf.Tensor | None:
+        """`[B, H, L]`: the weight of each action of the history in a scenario's view, by head (one, of DIN's).
+
+        Of B rows, each with a request of its own. None without IE and DIN.
+        """
+        read = (inputs.item, inputs.history, inputs.mask)
+        if self.interest_extractor:
+            return tf.squeeze(self.interest_extractor.attention(*read, self._own_trigger(inputs, scenario)), axis=1)
+        return tf.expand_dims(self.din.attention(*read), 1) if self.din else None
 
     def compute_loss(self, inputs: tuple[Features, Labels], training: bool = False) -> tf.Tensor:
         """This replica's share of the batch's loss: the shares add up to the mean over the rows of all replicas.
@@ -218,7 +280,7 @@ class USRModel(tfrs.Model):
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
         """
         (features, labels), scenario = inputs, inputs[0][SCENARIO]
-        read = self._read(features)
+        read = self.look_up(features)
         views = self._generate(read, self._trigger(read.query, scenario[:, tf.newaxis]))
         bias = None
         if training and self.position_tower:
@@ -274,15 +336,6 @@ class USRModel(tfrs.Model):
             if made[name] and weights[name]
         }
 
-    def _read(self, features: Features) -> "_Inputs":
-        """Looks everything up, once."""
-        history, mask = self.embedding.history(features) if self._has_history else (None, None)
-        item = self.embedding(features, self.schema.history_features) if self._has_history else None
-        others = self.embedding(features, self._other_item_features) if self._other_item_features else None
-        candidate = _concat([part for part in (item, others) if part is not None])
-        request = self.embedding(features, self._request_features) if self._request_features else candidate[:, :0]
-        return _Inputs(request, candidate, self._query(features), item, history, mask)
-
     def _query(self, features: Features) -> tf.Tensor | None:
         """`[R, dq]`: the query's vectors, or the learned "no query" vector where a row has none."""
         if not self._query_features:
@@ -304,7 +357,12 @@ class USRModel(tfrs.Model):
             return scenario
         return tf.concat([scenario, tf.repeat(query[:, tf.newaxis], tf.shape(views)[1], axis=1)], axis=-1)
 
-    def _generate(self, inputs: "_Inputs", trigger: tf.Tensor, one_request: bool = False) -> "Views":
+    def _own_trigger(self, inputs: Inputs, scenario: int, one_request: bool = False) -> tf.Tensor | None:
+        """`[R, 1, t]`: the trigger of one scenario."""
+        requests = 1 if one_request else tf.shape(inputs.candidate)[0]
+        return self._trigger(inputs.query, tf.fill([requests, 1], scenario))
+
+    def _generate(self, inputs: Inputs, trigger: tf.Tensor, one_request: bool = False) -> Views:
         if self.feature_generator:
             request, candidate = self.feature_generator((inputs.request, inputs.candidate), trigger)
         else:  # the same in every view
@@ -321,8 +379,8 @@ class USRModel(tfrs.Model):
 
     def _rank(
         self,
-        inputs: "_Inputs",
-        views: "Views",
+        inputs: Inputs,
+        views: Views,
         scenario: Scenario,
         training: bool = False,
         bias: LogitBias | None = None,
@@ -364,11 +422,11 @@ class USRModel(tfrs.Model):
         self._terms["nll"].update_state(tf.reduce_sum(losses[:, :tasks], axis=1))
         return tf.reduce_sum(mean[:tasks]) + self.config.usr.global_weight * tf.reduce_sum(mean[tasks:])
 
-    def _contrastive_losses(self, inputs: "_Inputs") -> tf.Tensor:
+    def _contrastive_losses(self, inputs: Inputs) -> tf.Tensor:
         """Of the batch's first rows, in every view: rows come shuffled, so the first are as good as any."""
         options = self.config.usr.contrastive_loss
         anchors = max(1, options.anchors // self._replicas)
-        inputs = _Inputs(*(part if part is None else part[:anchors] for part in inputs))
+        inputs = Inputs(*(part if part is None else part[:anchors] for part in inputs))
         shown = tf.broadcast_to(tf.range(self._scenarios), [tf.shape(inputs.candidate)[0], self._scenarios])
         trigger = self._trigger(inputs.query, shown)
         views = self._generate(inputs, trigger)
@@ -396,23 +454,6 @@ class USRModel(tfrs.Model):
             )
             total += weight * tf.math.divide_no_nan(summed.total, sum_over_replicas(summed.count))
         return total
-
-
-class _Inputs(NamedTuple):
-    """A batch after its look-ups. R is B in training and 1 in serving."""
-
-    request: tf.Tensor
-    """`[R, dr]`, user and context features."""
-    candidate: tf.Tensor
-    """`[B, dc]`, item features."""
-    query: tf.Tensor | None
-    """`[R, dq]`."""
-    item: tf.Tensor | None
-    """`[B, d]`, the candidate as a history would hold it."""
-    history: tf.Tensor | None
-    """`[R, L, d]`."""
-    mask: tf.Tensor | None
-    """bool `[R, L]`."""
 
 
 def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor | None = None) -> tf.Tensor:

@@ -8,7 +8,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from serving.formats.request import TensorSpec
-from usr_tf.schema import EXAMPLES_SUFFIX
+from usr_tf.export import request_spec
+from usr_tf.schema import EXAMPLES_SUFFIX, Schema
 
 Specs = Mapping[str, Mapping[str, TensorSpec]]
 """Signature → input → dtype and shape."""
@@ -32,6 +33,14 @@ def signature_specs(signatures: Mapping[str, SignatureDef]) -> Specs:
         name: {alias: TensorSpec.of(info) for alias, info in sorted(signature.inputs.items())}
         for name, signature in signatures.items()
         if signature.inputs
+    }
+
+
+def schema_specs(schema: Schema) -> dict[str, TensorSpec]:
+    """The inputs that the signature of a scenario will have once a model of this schema is exported."""
+    return {
+        name: TensorSpec(spec.dtype, tuple(-1 if size is None else size for size in spec.shape))
+        for name, spec in sorted(request_spec(schema).items())
     }
 
 

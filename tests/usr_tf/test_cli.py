@@ -146,6 +146,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "train: set": (["train", f"--data={empty}", "--out=x", "--set", "usr.ei=1"], "usr.ei: found an unknown key"),
         "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
         "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
+        "explain: run": (["explain", f"--run={empty}", f"--request={good_json}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],

@@ -115,12 +115,17 @@ def test_vocabulary_sizes_hold_every_id(toy_data):
                         assert tf.reduce_max(features[column]) < size
 
 
-def test_item_clicks_counts_the_training_split(toy_data):
-    shown, clicked = Counter(), Counter()
-    for _, labels, keys in toy_data.evaluation(512, "train").as_numpy_iterator():
-        shown.update(keys["raw_item_id"].tolist())
+def test_shown_counts_the_training_split(toy_data):
+    users, items, clicked, queries = Counter(), Counter(), Counter(), Counter()
+    for features, labels, keys in toy_data.evaluation(512, "train").as_numpy_iterator():
+        users.update(keys["raw_user_id"].tolist())
+        items.update(keys["raw_item_id"].tolist())
         clicked.update(keys["raw_item_id"][labels["ctr"] > 0].tolist())
-    assert toy_data.item_clicks() == {item: (clicked[item], count) for item, count in shown.items()}
+        queries.update(tuple(ids[ids > 0].tolist()) for ids in features["query"] if ids.any())
+    shown = toy_data.shown()
+    assert shown.users == users
+    assert shown.items == {item: (clicked[item], count) for item, count in items.items()}
+    assert sorted(shown.queries.values()) == sorted(queries.values())
 
 
 def test_unfinished_data_is_refused(tmp_path):

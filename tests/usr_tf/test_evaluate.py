@@ -39,7 +39,7 @@ def test_a_rows_columns_belong_together(predictions, toy_run, toy_data):
 
 
 def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_path):
-    document, details = evaluate(toy_run, toy_data, tmp_path / "report", replicates=10)
+    document, details = evaluate(toy_run, toy_data, tmp_path / "report", replicates=10, beside=toy_run)
     expected = metrics_document(predictions, toy_data.schema)
     for scenario, tasks in expected["scenarios"].items():
         for task, figures in tasks.items():
@@ -48,6 +48,10 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
     assert json.loads((tmp_path / "report" / "details.json").read_text()) == details
     report = (tmp_path / "report" / "report.html").read_text()
     assert "shared_bottom on the test split" in report
+    for part in ("Learning", "What the views learned", "Worst errors", "Data", "How it was made"):
+        assert f"<h2>{part}</h2>" in report
+    assert report.count("<h4>Interests (IE) of ") == 2
+    assert f"--beside {toy_run.directory}" in report
     ctr = details["scenarios"]["search"]["ctr"]
     low, high = ctr["intervals"]["auc"]
     assert low <= document["scenarios"]["search"]["ctr"]["auc"] <= high

@@ -1,7 +1,6 @@
 """Figures against hand-computed values and against scikit-learn, group by group."""
 
-import dataclasses
-import json
+import itertools
 import subprocess
 import sys
 
@@ -9,55 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
+from sklearn.metrics import average_precision_score, log_loss, ndcg_score, roc_auc_score
 
+from tests.usr_tf.drawn import drawn_predictions, predictions_of
 from usr_tf import metrics
-from usr_tf.metrics import FIGURES, Predictions
-from usr_tf.schema import Schema
-
-SCHEMA = Schema.model_validate(
-    {
-        "scenarios": ["search", "recommendation"],
-        "tasks": [{"name": "ctr", "action": "click"}, {"name": "ctcvr", "action": "purchase"}],
-        "features": {"item_id": {"group": "item", "type": "categorical"}},
-    }
-)
-
-
-def predictions_of(labels, probabilities, users=None, requests=None, *, items=None, position=None, scenario=None):
-    """One task, `ctr`, with what a test leaves out filled in."""
-    n = len(labels)
-    users = ["u"] * n if users is None else users
-    return Predictions(
-        scenario=np.zeros(n, np.int64) if scenario is None else np.array(scenario),
-        user=np.array(users, object),
-        request=np.array(users if requests is None else requests, object),
-        item=np.array(["i"] * n if items is None else items, object),
-        position=np.zeros(n, np.int64) if position is None else np.array(position),
-        labels={"ctr": np.array(labels, np.float64)},
-        probabilities={"ctr": np.array(probabilities, np.float64)},
-    )
-
-
-def drawn_predictions(seed=0, n=3_000, users=150, oracle=True):
-    """Rows of many users, with both tasks, tied scores, and one purchase in five clicks."""
-    generator = np.random.default_rng(seed)
-    true = 1 / (1 + np.exp(-generator.normal(-2, 1, n)))
-    click = (generator.uniform(size=n) < true).astype(np.float64)
-    purchase = click * (generator.uniform(size=n) < 0.2)
-    model = np.clip(np.round(true * np.exp(generator.normal(0, 0.3, n)), 2), 0, 1)
-    request = np.sort(generator.integers(0, n // 10, n))
-    return Predictions(
-        scenario=request % 2,
-        user=np.char.add("u", (request % users).astype(str)).astype(object),
-        request=np.char.add("r", request.astype(str)).astype(object),
-        item=np.char.add("i", generator.integers(0, 50, n).astype(str)).astype(object),
-        position=generator.integers(1, 11, n),
-        labels={"ctr": click, "ctcvr": purchase},
-        probabilities={"ctr": model, "ctcvr": model * 0.2},
-        oracle={"ctr": true, "ctcvr": true * 0.2} if oracle else {},
-    )
-
+from usr_tf.metrics import FIGURES
 
 rows = st.lists(
     st.tuples(
@@ -84,6 +39,10 @@ class TestTaskMetrics:
         assert figures["auc"] == pytest.approx(4.5 / 9)
         # User a: 0.5 against 0.5 and 0.25, so ¾, on 3 rows. User b: 0 on 2 rows. User c has one class.
         assert figures["gauc"] == pytest.approx((0.75 * 3 + 0 * 2) / 5)
+        # The same, and each of the two has one positive.
+        assert figures["gauc_clicks"] == pytest.approx((0.75 * 1 + 0 * 1) / 2)
+        # Four rows score ½, two of them positive; all six score ¼ or more, three of them positive.
+        assert figures["pr_auc"] == pytest.approx((2 / 4 + 2 / 4 + 3 / 6) / 3)
         # −ln of: ½, ½, ¾, ¼, ½, ½.
         loss = (4 * np.log(2) + np.log(4 / 3) + np.log(4)) / 6
         assert figures["logloss"] == pytest.approx(loss)
@@ -92,8 +51,12 @@ class TestTaskMetrics:
         # Request r: places 1 and 2 shared, so (1 + 1/log2 3) / 2. Request s: place 2. Request t: 1.
         second = 1 / np.log2(3)
         assert figures["ndcg@10"] == pytest.approx(((1 + second) / 2 + second + 1) / 3)
+        # Request r: place 1 or 2, as likely. Request s: place 2. Request t: place 1.
+        assert figures["mrr"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
+        # Two groups of tied rows: two of ¼ with one positive, four of ½ with two.
+        assert figures["ece"] == pytest.approx((2 * (1 / 2 - 1 / 4) + 4 * 0) / 6)
         assert (figures["n"], figures["positives"]) == (6, 3)
-        assert list(figures) == ["auc", "gauc", "logloss", "ne", "calibration", "ndcg@10", "n", "positives"]
+        assert list(figures) == [*FIGURES, "n", "positives"]
 
     def test_ndcg_counts_ten_places(self):
         labels = np.zeros(12)
@@ -123,6 +86,13 @@ class TestTaskMetrics:
             )
             if mixed
             else None,
+            "gauc_clicks": np.average(
+                [roc_auc_score(labels[mask], probabilities[mask]) for mask in mixed],
+                weights=[labels[mask].sum() for mask in mixed],
+            )
+            if mixed
+            else None,
+            "pr_auc": average_precision_score(labels, probabilities) if labels.any() else None,
             "logloss": log_loss(labels, probabilities, labels=[0, 1]),
             # scikit-learn refuses a slate of one, which is always in the right order.
             "ndcg@10": np.mean(
@@ -135,6 +105,27 @@ class TestTaskMetrics:
             name: value if value is None else pytest.approx(value, abs=1e-9) for name, value in expected.items()
         }
 
+    @given(rows, st.randoms(use_true_random=False))
+    def test_only_the_order_of_scores_and_not_that_of_rows_counts(self, rows, random):
+        columns = [np.array(column) for column in zip(*rows, strict=True)]
+        shuffled = random.sample(range(len(rows)), len(rows))
+        labels, scores, users, requests = (column[shuffled] for column in columns)
+        # Powers of two of small whole numbers: as many distinct scores as before, in the same order.
+        rising = np.ldexp(1.0, np.unique(scores, return_inverse=True)[1])
+        expected = metrics.rank_metrics(columns[0], *columns[1:])
+        assert metrics.rank_metrics(labels, rising, users, requests) == pytest.approx(expected, nan_ok=True)
+
+    @given(st.lists(st.integers(0, 1), min_size=1, max_size=6), st.data())
+    def test_mrr_is_the_mean_over_the_orders_of_tied_rows(self, labels, data):
+        scores = [data.draw(st.integers(0, 2)) for _ in labels]
+        ranks = []
+        for order in itertools.permutations(range(len(labels))):
+            ranked = sorted(order, key=lambda row: -scores[row])  # stable, so it keeps the order of ties
+            ranks.append(next((1 / (1 + place) for place, row in enumerate(ranked) if labels[row]), None))
+        one = np.zeros(len(labels), np.int64)
+        found = metrics.rank_metrics(np.array(labels), np.array(scores, np.float64), one, one)["mrr"]
+        assert found == (pytest.approx(np.mean(ranks)) if any(labels) else None)
+
     @pytest.mark.parametrize("label", [0, 1])
     def test_one_class_is_undefined(self, label):
         figures = metrics.task_metrics(
@@ -144,8 +135,9 @@ class TestTaskMetrics:
         assert figures["logloss"] == pytest.approx(-np.log(0.25 if label else 0.75))
         if label:
             assert (figures["calibration"], figures["ndcg@10"]) == (0.25, pytest.approx(1))
+            assert (figures["pr_auc"], figures["mrr"], figures["ece"]) == (1, 1, 0.75)
         else:
-            assert figures["calibration"] is figures["ndcg@10"] is None
+            assert figures["calibration"] is figures["ndcg@10"] is figures["pr_auc"] is figures["mrr"] is None
 
     def test_no_rows(self):
         empty = np.array([])
@@ -165,6 +157,23 @@ class TestTaskMetrics:
         partly = metrics.task_metrics(labels, p, one, one, np.array([0.1, np.nan, 0.3]))
         assert "oracle_auc" not in partly
         assert metrics.task_metrics(np.ones(3), p, one, one, p)["oracle_auc"] is None
+
+    @pytest.mark.slow  # Numba compiles for half a minute
+    @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
+    def test_equals_ranx(self):
+        """Without ties, which ranx breaks by the order in which rows come."""
+        ranx = pytest.importorskip("ranx")
+        predictions = drawn_predictions(n=600)
+        labels, requests = predictions.labels["ctr"], predictions.request
+        scores = np.random.default_rng(1).permutation(600) / 600
+        relevant: dict[str, dict[str, int]] = {}
+        ranked: dict[str, dict[str, float]] = {}
+        for row in np.flatnonzero(np.isin(requests, requests[labels == 1])):  # ranx gives 0 to one without a positive
+            ranked.setdefault(requests[row], {})[str(row)] = scores[row]
+            relevant.setdefault(requests[row], {})[str(row)] = int(labels[row])
+        expected = ranx.evaluate(ranx.Qrels(relevant), ranx.Run(ranked), ["ndcg@10", "mrr"])
+        figures = metrics.rank_metrics(labels, scores, predictions.user, requests)
+        assert {name: figures[name] for name in expected} == pytest.approx(expected)
 
 
 class TestPredictions:
@@ -199,169 +208,13 @@ class TestPredictions:
             predictions_of(labels, probabilities)
 
 
-class TestDocument:
-    def test_scenarios_are_their_rows_alone(self):
-        predictions = drawn_predictions()
-        document = metrics.metrics_document(predictions, SCHEMA)
-        assert list(document) == ["scenarios", "overall"]
-        search = predictions.only(predictions.scenario == 0)
-        assert document["scenarios"]["search"]["ctcvr"]["auc"] == pytest.approx(
-            roc_auc_score(search.labels["ctcvr"], search.probabilities["ctcvr"])
-        )
-        assert document["overall"]["ctr"]["auc"] == pytest.approx(
-            roc_auc_score(predictions.labels["ctr"], predictions.probabilities["ctr"])
-        )
-        counts = [document["scenarios"][name]["ctr"]["n"] for name in SCHEMA.scenarios]
-        assert sum(counts) == document["overall"]["ctr"]["n"] == len(predictions)
-
-    def test_is_strict_json_and_has_scenarios_without_rows(self):
-        predictions = drawn_predictions(n=500)
-        document = metrics.metrics_document(predictions.only(predictions.scenario == 0), SCHEMA)
-        assert json.loads(json.dumps(document, allow_nan=False)) == document
-        empty = document["scenarios"]["recommendation"]["ctr"]
-        assert empty["n"] == 0
-        assert empty["auc"] is empty["logloss"] is None
-        assert set(document["scenarios"]["search"]["ctr"]) == {*FIGURES, "n", "positives", "oracle_auc"}
-
-    def test_refuses_a_scenario_that_the_schema_lacks(self):
-        with pytest.raises(ValueError, match=r"below 2\. Received: 0 to 2"):
-            metrics.metrics_document(predictions_of([0, 1], [0.5, 0.5], scenario=[0, 2]), SCHEMA)
-
-    def test_details(self):
-        predictions = drawn_predictions(n=800)
-        clicks = {f"i{index}": (index, 100) for index in range(50)}
-        details = metrics.details_document(predictions, SCHEMA, clicks, replicates=20, seed=3)
-        assert json.loads(json.dumps(details, allow_nan=False)) == details
-        assert (details["level"], details["replicates"], details["seed"]) == (0.95, 20, 3)
-        search = predictions.only(predictions.scenario == 0)
-        task = details["scenarios"]["search"]["ctr"]
-        assert task["intervals"]["auc"] == list(metrics.bootstrap_interval(search, "ctr", "auc", 20, 3))
-        assert task["baselines"]["position"]["auc"] == pytest.approx(
-            roc_auc_score(search.labels["ctr"], -search.position)
-        )
-        rank = [int(item[1:]) for item in search.item]  # the smoothed rate rises with the clicks
-        assert task["baselines"]["popularity"]["auc"] == pytest.approx(roc_auc_score(search.labels["ctr"], rank))
-
-    def test_details_hold_the_loss_of_the_true_probabilities(self):
-        # Four rows of the base rate ½, of which the oracle gives 4/5 to what happens each time.
-        known = dataclasses.replace(
-            predictions_of([1, 0, 1, 0], [0.5] * 4, users=list("abab")),
-            labels={task: np.array([1.0, 0, 1, 0]) for task in SCHEMA.task_names},
-            probabilities={task: np.full(4, 0.5) for task in SCHEMA.task_names},
-            oracle={"ctr": np.array([0.8, 0.2, 0.8, 0.2]), "ctcvr": np.array([0.8, 0.2, np.nan, 0.2])},
-        )
-        details = metrics.details_document(known, SCHEMA, replicates=2)
-        loss = -np.log(0.8)
-        assert details["scenarios"]["search"]["ctr"]["oracle"] == pytest.approx(
-            {"logloss": loss, "ne": loss / np.log(2)}
-        )
-        assert details["overall"]["ctcvr"]["oracle"] is None  # a row has none
-        assert details["scenarios"]["recommendation"]["ctr"]["oracle"] == {"logloss": None, "ne": None}  # no rows
-
-    def test_details_of_logs_that_say_little(self):
-        predictions = dataclasses.replace(drawn_predictions(n=300, oracle=False), position=np.zeros(300, np.int64))
-        details = metrics.details_document(predictions, SCHEMA, replicates=5)
-        assert details["overall"]["ctr"]["oracle"] is None
-        assert details["overall"]["ctr"]["baselines"] == {"position": None, "popularity": None}
-
-
-class TestBootstrap:
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_is_the_figure_of_copied_users(self, figure):
-        predictions = drawn_predictions(n=400, users=12)
-        codes = np.unique(predictions.user, return_inverse=True)[1]
-        # One replicate has its one value at both ends.
-        low, high = metrics.bootstrap_interval(predictions, "ctr", figure, replicates=1, seed=5)
-        assert low == high
-        order = {user: index for index, user in enumerate(dict.fromkeys(predictions.user))}
-        drawn = np.bincount(np.random.default_rng(5).integers(12, size=12), minlength=12)
-        copies = [
-            (np.flatnonzero(predictions.user == user), copy)
-            for user, index in order.items()
-            for copy in range(drawn[index])
-        ]
-        chosen = np.concatenate([index for index, _ in copies])
-        copy = np.concatenate([np.full(len(index), number) for index, number in copies])
-        resampled = metrics.task_metrics(
-            predictions.labels["ctr"][chosen],
-            predictions.probabilities["ctr"][chosen],
-            codes[chosen] * 100 + copy,
-            np.char.add(predictions.request[chosen].astype(str), copy.astype(str)),
-        )
-        assert low == pytest.approx(resampled[figure], rel=1e-9)
-
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_holds_the_figure_and_repeats(self, figure):
-        predictions = drawn_predictions()
-        value = metrics.metrics_document(predictions, SCHEMA)["overall"]["ctr"][figure]
-        interval = metrics.bootstrap_interval(predictions, "ctr", figure)
-        assert interval[0] < value < interval[1]
-        assert metrics.bootstrap_interval(predictions, "ctr", figure) == interval
-        assert metrics.bootstrap_interval(predictions, "ctr", figure, seed=1) != interval
-        narrower = metrics.bootstrap_interval(predictions, "ctr", figure, level=0.5)
-        assert interval[0] < narrower[0] < narrower[1] < interval[1]
-
-    def test_rows_of_a_user_are_not_independent(self):
-        predictions = drawn_predictions(n=600)
-        tripled = predictions.only(np.repeat(np.arange(600), 3))
-        assert metrics.bootstrap_interval(tripled, "ctr") == pytest.approx(
-            metrics.bootstrap_interval(predictions, "ctr")
-        )
-
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_undefined_without_rows(self, figure):
-        empty = drawn_predictions(n=50).only(np.zeros(50, bool))
-        assert metrics.bootstrap_interval(empty, "ctr", figure) is None
-
-    def test_undefined(self):
-        labels, probabilities = [0, 1, 0, 1, 0, 0], [0.1, 0.4, 0.2, 0.3, 0.2, 0.3]
-        one_user = predictions_of(labels, probabilities)
-        assert metrics.bootstrap_interval(one_user, "ctr") is None
-        one_class = predictions_of([0] * 6, probabilities, list("aabbcc"))
-        assert metrics.bootstrap_interval(one_class, "ctr") is None
-        assert metrics.bootstrap_interval(one_class, "ctr", "logloss") is not None
-        # A third of the resamples lack the only user who clicked.
-        one_clicker = predictions_of([0, 1, 0, 0, 0, 0], probabilities, list("aabbcc"))
-        assert metrics.bootstrap_interval(one_clicker, "ctr") is None
-
-    def test_paired_is_of_a_less_b_and_narrower(self):
-        a = drawn_predictions()
-        noise = np.random.default_rng(1).normal(0, 0.2, len(a))
-        b = a.with_probabilities({"ctr": np.clip(a.probabilities["ctr"] * np.exp(noise), 0, 1)})
-        auc = {name: roc_auc_score(p.labels["ctr"], p.probabilities["ctr"]) for name, p in [("a", a), ("b", b)]}
-        low, high = metrics.paired_bootstrap(a, b, "ctr")
-        assert low < auc["a"] - auc["b"] < high
-        assert metrics.paired_bootstrap(b, a, "ctr") == pytest.approx((-high, -low))
-        assert metrics.paired_bootstrap(a, a, "ctr") == (0, 0)
-        alone = metrics.bootstrap_interval(a, "ctr")
-        assert high - low < (alone[1] - alone[0]) / 2
-
-    def test_paired_refuses_other_rows(self):
-        a = drawn_predictions(n=100)
-        with pytest.raises(ValueError, match="Received: 100 and 99 rows"):
-            metrics.paired_bootstrap(a, a.only(np.arange(99)), "ctr")
-        with pytest.raises(ValueError, match="same rows"):
-            metrics.paired_bootstrap(a, a.only(np.arange(100)[::-1]), "ctr")
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"figure": "recall"}, "one of auc, gauc.*Received: 'recall'"),
-            ({"replicates": 0}, "Received: 0"),
-            ({"level": 95}, "Received: 95"),
-        ],
-    )
-    def test_refuses(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            metrics.bootstrap_interval(drawn_predictions(n=50), "ctr", **arguments)
-
-
 class TestBaselines:
     def test_position(self):
         np.testing.assert_allclose(
             metrics.position_baseline(predictions_of([0, 1, 0], [0.1] * 3, position=[1, 2, 4])), [1, 0.5, 0.25]
         )
-        assert metrics.position_baseline(predictions_of([0, 1, 0], [0.1] * 3, position=[1, 0, 4])) is None
+        unknown = metrics.position_baseline(predictions_of([0, 1, 0], [0.1] * 3, position=[1, 0, 4]))
+        np.testing.assert_array_equal(unknown, [1, np.nan, 0.25])
 
     def test_popularity_is_smoothed_towards_the_prior(self):
         predictions = predictions_of([0, 1, 0, 0], [0.1] * 4, items=["hot", "new", "cold", "hot"])

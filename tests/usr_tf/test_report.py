@@ -1,19 +1,20 @@
 """The files of a report: what they hold, and that the page stands alone."""
 
-import base64
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 from rich.console import Console
 
 from usr_tf import metrics, report
+from usr_tf.config import Config
 from usr_tf.errors import InputError
-from usr_tf.metrics import Predictions
+from usr_tf.metrics import Predictions, Training, slices_of
+from usr_tf.report import Background
+from usr_tf.report.evaluation import evaluation_page
+from usr_tf.report.learning import best_epoch
 from usr_tf.schema import Schema
 
 SCHEMA = Schema.model_validate(
@@ -24,24 +25,72 @@ SCHEMA = Schema.model_validate(
     }
 )
 TITLE = 'runs/<b>"mmoe"</b> & test'
+EVIL = "<script>alert('x')</script>&$\\frac$"
+HISTORY = [
+    {"epoch": 1, "loss": 0.9, "nll": 0.8, "val_nll": 0.7, "search/ctr_auc": 0.6, "val_search/ctr_auc": 0.61},
+    {"epoch": 2, "loss": 0.8, "nll": 0.7, "val_nll": 0.6, "search/ctr_auc": 0.7, "val_search/ctr_auc": 0.66},
+    {"epoch": 3, "loss": 0.7, "nll": 0.6, "val_nll": 0.65, "search/ctr_auc": 0.8, "val_search/ctr_auc": 0.67},
+]
+COUNTS = {"impressions": 300, "ctr": 90, "ctcvr": 30, "global_ctr": 120, "global_ctcvr": 45}
+PICTURE = {
+    "points": [[[0.0, 1.0], [1.0, 0.0]]] * 4,
+    "explained": [0.75, 0.125],
+    "silhouette": 0.321,
+    "cosine_of_views": 0.432,
+    "cosine_of_rows": 0.543,
+}
+VIEWS = {
+    "name": "run",
+    "rows": 2,
+    "scenarios": list(SCHEMA.scenarios),
+    "contrastive": True,
+    "gates": {"item_id": [0.25, 1.0, 1.5, 1.75]},
+    "features": PICTURE,
+    "interests": None,
+    "attention": {
+        "difference": 0.375,
+        "examples": [
+            {
+                "scenario": "search",
+                "request": "r1",
+                "user": EVIL,
+                "item": "i1",
+                "labels": ["ctr"],
+                "candidate": {"item_id": "i1", "brand": "acme"},
+                "history": [
+                    {
+                        "item": {"item_id": f"h{number}", "brand": "other"},
+                        "action": "click",
+                        "scenario": "search",
+                        "age": 13,
+                        "weights": [number / 45, 0.1, 0.1, 0.1],
+                    }
+                    for number in range(10)
+                ],
+            }
+        ],
+    },
+}
 
 
 class Page(HTMLParser):
-    """Addresses, tables (rows of cells) and pictures (their text and address) of a page."""
+    """Addresses, tables (rows of cells), headings, pictures and the words of a page."""
 
     def __init__(self, text):
         super().__init__()
-        self.addresses, self.tables, self.pictures, self.tags = [], [], [], []
+        self.addresses, self.tables, self.tags, self.pictures, self.ids, self.words = [], [], [], [], [], []
         self._in_cell = False
         self.feed(text)
+        self.text = " ".join(self.words)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.append(tag)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "poster")]
-        if tag == "img":
-            self.pictures.append((attributes["alt"], attributes["src"]))
-        if tag == "table":
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        if tag == "svg":
+            self.pictures.append(attributes["aria-label"])
+        elif tag == "table":
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
@@ -54,8 +103,13 @@ class Page(HTMLParser):
             self._in_cell = False
 
     def handle_data(self, data):
+        self.words += data.replace("\N{NO-BREAK SPACE}", " ").split()
         if self._in_cell:
             self.tables[-1][-1][-1] += data
+
+    def table(self, *columns):
+        """Rows below the first header that starts with `columns`."""
+        return next(rows for header, *rows in self.tables if tuple(header[: len(columns)]) == columns)
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +123,43 @@ def evaluation():
     probabilities = true.copy()
     probabilities[300:310] = 0
     probabilities[310:320] = 1
+    user = np.array([f"{EVIL}{number // 5 % 40}" for number in range(n)], object)
+    item = generator.integers(0, 20, n).astype(str).astype(object)
     predictions = Predictions(
         scenario=scenario,
-        user=(np.arange(n) // 5 % 40).astype(str).astype(object),
+        user=user,
         request=(np.arange(n) // 5).astype(str).astype(object),
-        item=generator.integers(0, 20, n).astype(str).astype(object),
+        item=item,
         position=np.where(scenario == 1, 0, np.arange(n) % 5 + 1),
         labels={"ctr": click, "ctcvr": click * (generator.uniform(size=n) < 0.4) * (scenario < 2)},
         probabilities={"ctr": probabilities, "ctcvr": probabilities * 0.4},
         oracle={"ctr": true, "ctcvr": np.where(scenario == 1, np.nan, true * 0.4)},
     )
-    document = metrics.metrics_document(predictions, SCHEMA)
-    details = metrics.details_document(predictions, SCHEMA, {"0": (3, 10), "1": (1, 10)}, replicates=20)
-    return {"document": document, "details": details, "predictions": predictions, "schema": SCHEMA, "title": TITLE}
+    clicks = {"0": (3, 10), "1": (1, 10)}
+    slices = slices_of(predictions, Training(users={}, items=clicks))
+    predictions = Predictions(**{**vars(predictions), "slices": {"item": slices["item"]}})
+    return {
+        "document": metrics.metrics_document(predictions, SCHEMA),
+        "details": metrics.details_document(predictions, SCHEMA, clicks, replicates=20),
+        "predictions": predictions,
+        "schema": SCHEMA,
+        "title": TITLE,
+        "background": Background(
+            config=Config(backbone="mmoe", data="somewhere"),
+            trained="2026-01-02 03:04 UTC",
+            split="test",
+            command=["usr-tf", "evaluate", "--run", "my run"],
+            history=HISTORY,
+            stats={
+                "rows": {"impressions": {"read": 1234, "written": 1230, "rejected": {"no item": 4}}},
+                "splits": {"test": {"search": COUNTS}},
+                "quality": {"test": {"search": {"item_id": {"rows": 300, "coverage": 0.5, "values": 150, "oov": 3}}}},
+            },
+            vocabulary_sizes={"item_id": 77},
+            views=VIEWS,
+            beside=VIEWS | {"name": "without", "contrastive": False, "gates": None, "attention": None},
+        ),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +170,13 @@ def folder(evaluation, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+def text(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
 
 
 def test_writes_three_files_and_leaves_nothing_else(folder, evaluation):
@@ -102,40 +185,50 @@ def test_writes_three_files_and_leaves_nothing_else(folder, evaluation):
     assert json.loads((folder / "details.json").read_text()) == evaluation["details"]
 
 
-def test_a_failed_report_leaves_the_earlier_one_whole(evaluation, tmp_path):
-    report.write_report(tmp_path, **evaluation)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_a_failed_report_leaves_the_earlier_one_whole(folder, evaluation):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     broken = evaluation["document"] | {"extra": float("nan")}
     with pytest.raises(ValueError, match="JSON compliant"):
-        report.write_report(tmp_path, **(evaluation | {"document": broken, "title": "other"}))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        report.write_report(folder, **(evaluation | {"document": broken, "title": "other"}))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_same_evaluation_gives_the_same_page(folder, evaluation, tmp_path):
-    report.write_report(tmp_path, **evaluation)
-    assert (tmp_path / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(InputError, match=r"file: found no folder .*, expected a folder to write the report to"):
+        report.write_report(path, **evaluation)
 
 
-def test_page_fetches_nothing(folder, page):
-    text = (folder / "report.html").read_text(encoding="utf-8")
+def test_the_same_documents_give_the_same_page(evaluation):
+    document, details = evaluation["document"], evaluation["details"]
+    one = document | {"scenarios": {"search": document["scenarios"]["search"]}}
+    first, second = (evaluation_page(one, details, SCHEMA, "once") for _ in range(2))
+    assert first == second
+    assert "Worst errors" not in first  # which needs the rows
+    assert "How it was made" not in first
+
+
+def test_page_fetches_nothing_and_runs_nothing(text, page):
     assert page.addresses
-    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
-    assert "script" not in page.tags
-    assert "link" not in page.tags
-    assert not re.search(r"url\(|@import|https?:", text)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"url\((?!#p)|@import|https?:| on\w+=", text)
 
 
-def test_page_escapes_names(folder, page):
-    text = (folder / "report.html").read_text(encoding="utf-8")
+def test_page_escapes_names(text, page):
     assert "<h1>runs/&lt;b&gt;&quot;mmoe&quot;&lt;/b&gt; &amp; test</h1>" in text
-    assert "b" not in page.tags
+    assert EVIL in page.text
+    assert "b" not in re.findall(r"<(\w+)[ >]", text.split("<h1>")[1].split("</h1>")[0])
+
+
+def test_ids_are_unlike_and_every_link_leads_somewhere(page):
+    assert len(set(page.ids)) == len(page.ids)
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
 
 
 def test_headline_table(page, evaluation):
-    header, *rows = page.tables[0]
-    assert header == [
-        "scenario", "task", "rows", "positives", "AUC", "95% interval", "position", "popularity", "oracle",
-    ]  # fmt: skip
+    rows = page.table("scenario", "task", "rows", "positives", "AUC", "95% interval", "position", "popularity")
     assert [(row[0], row[1]) for row in rows] == [
         (name if task == "ctr" else "", task) for name in (*SCHEMA.scenarios, "overall") for task in ("ctr", "ctcvr")
     ]
@@ -158,68 +251,145 @@ def test_headline_table(page, evaluation):
 
 
 def test_logloss_stands_beside_the_oracles(page, evaluation):
-    header, *rows = page.tables[1]
-    assert header == ["scenario", "task", "logloss", "oracle", "NE", "oracle", "calibration"]
+    rows = page.table("scenario", "task", "logloss", "oracle", "NE", "oracle", "calibration")
     figures = evaluation["document"]["scenarios"]["search"]["ctr"]
     oracle = evaluation["details"]["scenarios"]["search"]["ctr"]["oracle"]
     assert rows[0][2:] == [
         f"{value:.4f}"
         for value in (figures["logloss"], oracle["logloss"], figures["ne"], oracle["ne"], figures["calibration"])
     ]
-    recommendation_ctcvr, video_ctr = rows[3], rows[6]
-    assert recommendation_ctcvr[3] == recommendation_ctcvr[5] == "–"  # some rows have no true probability
-    assert video_ctr[2:] == ["–"] * 5
+    assert rows[3][3] == rows[3][5] == "–"  # some rows have no true probability
+    assert rows[6][2:] == ["–"] * 5
 
 
-def test_figures_and_rows_tables(page, evaluation):
-    header, *rows = page.tables[2]
-    assert header[2:] == ["AUC", "GAUC", "logloss", "NE", "calibration", "NDCG@10"]
-    overall = evaluation["document"]["overall"]["ctcvr"]
-    assert rows[-1][2:] == [f"{overall[name]:.4f}" for name in metrics.FIGURES]
-    assert page.tables[3][0] == ["scenario", "task", "rows", "positives", "positive rate"]
-    assert page.tables[3][6] == ["", "ctcvr", "30", "0", "0.000%"]
-    assert page.tables[3][7] == ["video", "ctr", "0", "0", "–"]
+def test_every_figure_of_the_documents_is_on_the_page(text, evaluation):
+    for tasks in (*evaluation["document"]["scenarios"].values(), evaluation["document"]["overall"]):
+        for figures in tasks.values():
+            for name, value in figures.items():
+                assert value is None or (f"{value:,}" if isinstance(value, int) else f"{value:.4f}") in text, name
+    for tasks in evaluation["details"]["scenarios"].values():
+        for detail in tasks.values():
+            for low, high in filter(None, detail["intervals"].values()):
+                assert f"{low:.4f}–{high:.4f}" in text
 
 
-def test_a_picture_for_each_scenario_and_task_with_rows(page):
-    assert [alt for alt, _ in page.pictures] == [
-        f"Calibration, scores and ROC curve of {scenario} · {task}"
-        for scenario in ("search", "recommendation", "feed")
-        for task in ("ctr", "ctcvr")
+def test_the_verdict_says_what_the_intervals_say(evaluation):
+    document, details = json.loads(json.dumps([evaluation["document"], evaluation["details"]]))
+    one = document | {"scenarios": {"search": document["scenarios"]["search"]}}
+    gains = details["scenarios"]["search"]
+    figures = one["scenarios"]["search"]
+    for task, position, popularity in (("ctr", [0.01, 0.2], [0.1, 0.2]), ("ctcvr", [-0.1, 0.1], [-0.2, -0.1])):
+        gains[task]["baselines"]["position"] = {"auc": 0.5, "auc_gain": position}
+        gains[task]["baselines"]["popularity"] = {"auc": 0.5, "auc_gain": popularity}
+        figures[task] |= {"auc": 0.6, "oracle_auc": 0.75, "calibration": 1.0}
+    figures["ctcvr"] |= {"auc": 0.7, "calibration": 0.75}
+    shown = Page(evaluation_page(one, details, SCHEMA, "verdict")).text
+    assert (
+        "Ranks better than popularity in 1 of 2 scenarios and tasks (worse in search · ctcvr), and better than "
+        "position in 1 of 2 scenarios and tasks (about as well in search · ctcvr)." in shown
+    )
+    assert "Its AUC covers 40% to 80% of the way from guessing to the oracle." in shown
+    assert "Predicted rates are 25% too low in search · ctcvr, and within 10% elsewhere." in shown
+
+
+def test_undefined_figures_give_a_page_too():
+    nothing = Predictions(
+        *(np.zeros(0, kind) for kind in (int, object, object, object, int)),
+        labels={task: np.zeros(0) for task in SCHEMA.task_names},
+        probabilities={task: np.zeros(0) for task in SCHEMA.task_names},
+    )
+    document, details = metrics.metrics_document(nothing, SCHEMA), metrics.details_document(nothing, SCHEMA)
+    page = Page(evaluation_page(document, details, SCHEMA, "empty", nothing))
+    assert "No ranking to judge" in page.text
+    assert "No rows of this scenario." in page.text
+    assert page.pictures == []
+
+
+def test_three_pictures_for_each_scenario_and_task_with_rows(page):
+    pictures = [label.replace("\N{NO-BREAK SPACE}", " ") for label in page.pictures]
+    for scenario in ("search", "recommendation", "feed"):
+        for task in SCHEMA.task_names:
+            for kind in ("ROC", "Calibration", "Scores"):
+                assert f"{kind} of {scenario} · {task}" in pictures
+    assert not any("video" in label for label in pictures)
+
+
+def test_slices_stand_in_a_table_below_their_picture(page, evaluation):
+    rows = page.table("scenario", "item", "rows, positives", "AUC")
+    assert "AUC of ctr by item" in page.pictures
+    expected = evaluation["details"]["scenarios"]["search"]["ctr"]["slices"]["item"]
+    for row, part in zip(rows, expected, strict=False):
+        low, high = part["auc_interval"]
+        counts = f"{part['n']}{part['positives']}"
+        assert row[1:4] == [part["value"], counts, f"{part['auc']:.3f}{low:.3f}–{high:.3f}"]
+    assert {part["value"] for part in expected} == {"new", "seen"}
+
+
+def test_the_best_epoch_is_the_one_that_training_chose():
+    assert best_epoch(HISTORY, "val_nll") == 2
+    assert best_epoch(HISTORY, "val_search/ctr_auc") == 3  # higher is better
+    assert best_epoch([{"epoch": 1, "nll": 0.5}, {"epoch": 2, "nll": 0.5}], "val_nll") == 1  # no validation; a tie
+    assert best_epoch([{"epoch": 1, "val_nll": float("nan")}], "val_nll") is None
+
+
+def test_learning_curves_for_each_term(page):
+    assert {"loss", "nll", "ctr"} <= set(page.pictures)
+    assert "The best by val_nll is epoch 2" in page.text
+
+
+def test_what_the_views_learned(page, text):
+    assert page.table("feature", "group", "search") == [["item_id", "item", "0.25", "1.00", "1.50", "1.75", "1.50"]]
+    assert "This run has no feature generator" in page.text  # of the run beside
+    rows = page.table("action of the history", "search")
+    assert len(rows) == 8  # the two of least weight are left out
+    assert "and 2 other actions" in page.text
+    assert rows[0] == ["h9otherclick in search, over 1 h ago", "20%", "10%", "10%", "10%"]
+    assert "37.5% lies on other actions" in page.text
+    assert text.count("silhouette of the views 0.321") == 2
+    assert text.count("views 0.432, of different rows in one view 0.543") == 2
+    assert "contrastive loss off" in page.text
+
+
+def test_worst_errors_are_the_rows_that_it_was_surest_of(page, evaluation):
+    rows = evaluation["predictions"].only(evaluation["predictions"].scenario == 0)
+    labels, probabilities = rows.labels["ctr"], rows.probabilities["ctr"]
+    worst = np.flatnonzero(labels == 0)[np.argmax(probabilities[labels == 0])]
+    shown = page.table("item", "p", "oracle")
+    assert len(shown) == 5
+    assert shown[0] == [
+        f"{rows.item[worst]}{rows.user[worst]}, {rows.request[worst]}, position {rows.position[worst]}",
+        f"{probabilities[worst]:.2g}",
+        f"{rows.oracle['ctr'][worst]:.2g}",
     ]
-    for _, address in page.pictures:
-        root = ElementTree.fromstring(base64.b64decode(address.partition(",")[2]))
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        names = {node.get("id", "") for node in root.iter()}
-        assert {"axes_1", "axes_2", "axes_3", "axes_4"} <= names  # calibration, its counts, scores, ROC
-    assert pyplot.get_fignums() == []
 
 
-def test_reliability_bins():
-    probabilities = np.array([0.1, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    labels = np.array([0.0, 1, 0, 0, 1, 0, 1, 1])
-    bins = report._reliability_bins(labels[::-1], probabilities[::-1], bins=4, least=2)
-    # Edges at every second row: 0.1, 0.1, 0.3, 0.5; the three tied rows stay together, with 0.2.
-    np.testing.assert_array_equal(bins["rows"], [4, 2, 2])
-    np.testing.assert_array_equal(bins["positives"], [1, 1, 2])
-    np.testing.assert_allclose(bins["predicted"], [0.125, 0.35, 0.55])
-    np.testing.assert_allclose(bins["lower"], [0.1, 0.3, 0.5])
-    np.testing.assert_allclose(bins["upper"], [0.2, 0.4, 0.6])
-    assert len(report._reliability_bins(labels, probabilities)["rows"]) == 1  # too few rows for more
+def test_a_request_is_placed_by_its_best_positive_and_ties_share_a_place():
+    schema = SCHEMA.model_copy(update={"scenarios": ("s",), "tasks": SCHEMA.tasks[:1]})
+    predictions = Predictions(
+        scenario=np.zeros(7, int),
+        user=np.array(list("aaaabbb"), object),
+        request=np.array(list("rrrrqqq"), object),
+        item=np.array(list("1234567"), object),
+        position=np.zeros(7, int),
+        labels={"ctr": np.array([0.0, 0, 1, 1, 0, 0, 1])},
+        probabilities={"ctr": np.array([0.9, 0.8, 0.7, 0.1, 0.5, 0.2, 0.2])},
+    )
+    document, details = metrics.metrics_document(predictions, schema), metrics.details_document(predictions, schema)
+    page = Page(evaluation_page(document, details, schema, "places", predictions))
+    # In r the better of two positives is third of four; in q two share places 2 and 3.
+    rows = page.table("request", "first positive at", "of")
+    assert rows == [["ra", "3", "4"], ["qb", "2.5", "3"]]
 
 
-def test_wilson_interval():
-    # 1 of 10 at z = 1.96: centre (0.1 + 0.19208) / 1.38416, half √(0.009 + 0.0096040) · 1.96 / 1.38416.
-    low, high = report._wilson(np.array([1.0]), np.array([10]))
-    assert low[0] == pytest.approx(0.211016 - 0.193137, abs=1e-5)
-    assert high[0] == pytest.approx(0.211016 + 0.193137, abs=1e-5)
-
-
-def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
-    path = tmp_path / "file"
-    path.write_text("")
-    with pytest.raises(InputError, match=r"file: found no folder .*, expected a folder to write the report to"):
-        report.write_report(path, **evaluation)
+def test_data_and_making(page):
+    assert page.table("split", "scenario", "impressions") == [
+        ["test", "search", "300", "9030.00%", "3010.00%", "12040.00%", "4515.00%"]
+    ]
+    assert page.table("table", "rows read") == [["impressions", "1,234", "1,230", "4", "no item 4"]]
+    assert page.table("feature", "group", "type") == [["item_id", "item", "categorical", "77", "50.00%", "2.00%"]]
+    assert page.table("setting", "this run") == [["backbone", "mmoe", "shared_bottom"]]
+    assert "usr-tf evaluate \\ --run 'my run'" in page.text
+    assert "2026-01-02 03:04 UTC" in page.text
 
 
 def test_terminal_tables_fit_eighty_columns(evaluation):

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.score import main, score_logs
+from pipelines.scored import SCHEMA_KEY
 from tests.pipelines.tiny import read_lines
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
-from usr_tf.schema import SUCCESS
+from usr_tf.schema import SUCCESS, parse_schema
 
 KEYS = ["request_id", "user_id", "item_id", "scenario", "timestamp"]
 
@@ -50,18 +51,24 @@ def test_scores_are_those_of_evaluation(logs, toy_version, toy_run, toy_data, tm
         rows = predict(model, toy_data, split)
         keys = zip(rows.request, rows.item, strict=True)
         scores = zip(*(rows.probabilities[task] for task in toy_run.schema.task_names), strict=True)
-        for (request, item), row in zip(keys, scores, strict=True):
+        truth = zip(rows.labels["ctr"], rows.labels["ctcvr"], rows.position, rows.history, rows.query > 0, strict=True)
+        for (request, item), row, beside in zip(keys, scores, truth, strict=True):
             key = request.decode(), item.decode()
             if moments[key] >= start:
-                expected[key] = row
+                expected[key] = row, beside
     table = pq.read_table(tmp_path / "out" / "scores")
-    assert table.column_names == [*KEYS, *toy_run.schema.task_names]
+    assert table.column_names[: len(KEYS) + 2] == [*KEYS, *toy_run.schema.task_names]
+    assert parse_schema(table.schema.metadata[SCHEMA_KEY].decode()).features == toy_run.schema.features
     scored = {(row["request_id"], row["item_id"]): row for row in table.to_pylist()}
     assert len(scored) == table.num_rows == len(expected) >= 600
     assert scored.keys() == expected.keys()
     for key, row in scored.items():
         assert row["timestamp"] == moments[key]
-        np.testing.assert_allclose([row["ctr"], row["ctcvr"]], expected[key], rtol=0, atol=1e-5)
+        probabilities, beside = expected[key]
+        np.testing.assert_allclose([row["ctr"], row["ctcvr"]], probabilities, rtol=0, atol=1e-5)
+        names = ("label_ctr", "label_ctcvr", "position", "history_length")
+        assert (*(row[name] for name in names), row["query_key"] > 0) == beside
+        assert np.isnan(row["oracle_ctr"])
 
     counts = stats["rows"]["impressions"]
     early = len(moments) - len(expected)

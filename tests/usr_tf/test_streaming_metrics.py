@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import usr_tf  # noqa: F401 (picks Keras 2 before TensorFlow is imported)
+from usr_tf.metrics import rank_metrics
 from usr_tf.streaming_metrics import HistogramAUC, ScenarioAUC
 
 import tensorflow as tf  # isort: skip
@@ -36,7 +37,7 @@ def update_in_batches(auc, update, labels, probabilities, scenario, size=500):
         update(labels[rows], probabilities[rows], scenario[rows])
 
 
-@pytest.mark.parametrize(
+DRAWN = pytest.mark.parametrize(
     "drawn",
     [
         pytest.param(draw(mean=0.0, spread=1.5), id="around a half"),
@@ -45,6 +46,9 @@ def update_in_batches(auc, update, labels, probabilities, scenario, size=500):
         pytest.param(draw(mean=-2.0, round_to=0.5), id="tied"),
     ],
 )
+
+
+@DRAWN
 def test_equals_scikit_learn(drawn):
     labels, probabilities, scenario = drawn
     auc = ScenarioAUC(SCENARIOS, "ctr")
@@ -54,6 +58,21 @@ def test_equals_scikit_learn(drawn):
         for index, name in enumerate(SCENARIOS)
     }
     assert results(auc) == pytest.approx(expected, abs=1e-3)
+
+
+@DRAWN
+def test_is_the_exact_figure_but_for_pairs_in_one_bin(drawn):
+    labels, probabilities, scenario = drawn
+    auc = ScenarioAUC(SCENARIOS, "ctr")
+    update_in_batches(auc, auc.update_state, labels, probabilities, scenario)
+    for index, metric in enumerate(auc.metrics_by_scenario):
+        rows = scenario == index
+        one = np.zeros(np.count_nonzero(rows))
+        exact = rank_metrics(labels[rows], probabilities[rows], one, one)["auc"]
+        negatives, positives = metric.histogram.numpy()
+        # Of a pair in one bin half is counted, where it is 0, a half or 1.
+        bin_error = (negatives * positives).sum() / negatives.sum() / positives.sum() / 2
+        assert abs(float(metric.result()) - exact) <= bin_error + 1e-6  # the result is a float32
 
 
 def test_hand_computed_with_a_tie():

@@ -1,5 +1,175 @@
 """Verbs that compare models: grids of runs, tuning, A/B tests."""
 
-from usr_tf.cli.verb import Verb
+import shlex
+import sys
+from collections.abc import Sequence
 
-VERBS: dict[str, Verb] = {}
+from absl import flags
+
+from usr_tf.cli.verb import PROGRAM, Verb
+
+
+def _experiment_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string(
+        "spec",
+        None,
+        "YAML file, or the name of one that comes with the package; several run as one",
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "Directory of tables and page", flag_values=values)
+    flags.DEFINE_string(
+        "work",
+        None,
+        "Directory of data and finished jobs, for all experiments; OUT/work when absent",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("workers", 2, "Processes of one thread each", 1, flag_values=values)
+    flags.DEFINE_bool("small", False, "Take each spec's small size", flag_values=values)
+    flags.DEFINE_integer("impressions", None, "Of each shop, in place of the spec's", 1, flag_values=values)
+    flags.DEFINE_integer("seeds", None, "How many, in place of the spec's", 1, flag_values=values)
+    flags.DEFINE_integer("epochs", None, "Of each model, in place of the spec's", 1, flag_values=values)
+    flags.DEFINE_multi_string("data", None, "NAME=DATA of preprocess, in the shops' place", flag_values=values)
+    flags.DEFINE_multi_string("set", None, "key=value of the configuration, for every model", flag_values=values)
+    flags.DEFINE_string("document", None, "Write the Markdown to this file too", flag_values=values)
+
+
+def _experiment(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from experiments.grid.run import format_table, run_experiments
+    from experiments.grid.spec import load_specs, overriding
+
+    override = overriding(
+        impressions=values.impressions,
+        seeds=values.seeds,
+        epochs=values.epochs,
+        data=values.data or (),
+        settings=values["set"].value or (),
+    )
+    specs = load_specs(values.spec, values.small, override)
+    results = run_experiments(
+        specs,
+        values.out,
+        values.workers,
+        work=values.work,
+        command=_command("experiment", values),
+        document=values.document,
+    )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for each in results:
+        console.print(format_table(each))
+    print(f"{values.out}: results.md, report.html, and .json and .csv of each experiment")
+    failures = [failure for each in results for failure in each.failures]
+    if failures:
+        for failure in dict.fromkeys(failures):
+            print(f"failed: {failure.name}: {failure.reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _tune_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("data", None, "Data directory of preprocess", flag_values=values)
+    flags.DEFINE_string("out", None, "Directory of the study; one that is there goes on", flag_values=values)
+    flags.DEFINE_integer("trials", 30, "Trials in all that end or are pruned", flag_values=values)
+    flags.DEFINE_string(
+        "space", None, "YAML file of keys and where to look; a default one when absent", flag_values=values
+    )
+    flags.DEFINE_string("config", None, "Configuration file; the package's default when absent", flag_values=values)
+    flags.DEFINE_multi_string("set", None, "key=value that every trial has", flag_values=values)
+    flags.DEFINE_string(
+        "objective",
+        "val_nll",
+        "An epoch's validation figure, or SCENARIO/TASK/FIGURE of metrics.json",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "Of the search", 0, flag_values=values)
+
+
+def _tune(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from experiments.tune import best_trials, tune, values_of
+    from experiments.tune_page import format_table
+    from usr_tf.data import open_data
+
+    study = tune(
+        open_data(values.data),
+        values.out,
+        values.trials,
+        space_path=values.space,
+        config_path=values.config,
+        overrides=values["set"].value or [],
+        objective=values.objective,
+        seed=values.seed,
+        command=_command("tune", values),
+    )
+    best = best_trials(study)
+    found = {trial.number: values_of(trial) for trial in best}
+    Console(width=None if sys.stdout.isatty() else 160).print(format_table(best, found, values.objective))
+    print(f"{values.out}: config.yaml (for usr-tf train --config), trials.csv, report.html")
+
+
+def _abtest_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("a", None, "Model A: a directory of export, or a version in it", flag_values=values)
+    flags.DEFINE_string("b", None, "Model B, tested against it", flag_values=values)
+    flags.DEFINE_string("logs", None, "Log directory of simulate: the shop that goes on", flag_values=values)
+    flags.DEFINE_string("out", None, "Directory of abtest.json and abtest.html", flag_values=values)
+    flags.DEFINE_integer("days", 14, "Days of the test", flag_values=values)
+    flags.DEFINE_integer("users", None, "So many of the shop's users; all when absent", flag_values=values)
+    flags.DEFINE_string("by", "ctr + 5 * ctcvr", "Formula to rank by", flag_values=values)
+    flags.DEFINE_float("explore", 0.1, "Share of the places filled by any candidate, above 0 to 1", flag_values=values)
+    flags.DEFINE_float(
+        "temperature", 2.0, "Places of the ranking over which an item's weight falls by e", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "Of luck and of the split", flag_values=values)
+    flags.DEFINE_float("share", 0.5, "Share of the users who see B", flag_values=values)
+    flags.DEFINE_integer("workers", None, "Processes; one a core when absent", 1, flag_values=values)
+
+
+def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
+    import dataclasses
+
+    from rich.console import Console
+
+    from experiments.abtest import Settings, abtest, format_table
+
+    settings = Settings(**{field.name: values[field.name].value for field in dataclasses.fields(Settings)})
+    document = abtest(
+        values.a,
+        values.b,
+        values.logs,
+        values.out,
+        settings,
+        workers=values.workers,
+        command=_command("abtest", values),
+    )
+    Console(width=None if sys.stdout.isatty() else 160).print(format_table(document))
+    print(f"{values.out}: abtest.json, abtest.html")
+
+
+def _command(verb: str, values: flags.FlagValues) -> str:
+    """What was typed, without where it was to lie."""
+    told = [PROGRAM, verb]
+    for name in values:
+        flag = values[name]
+        if flag.present and name not in ("out", "work", "document", "workers"):
+            told += shlex.split(flag.serialize()) if not isinstance(flag.value, str) else [f"--{name}={flag.value}"]
+    return shlex.join([*told, "--out=OUT"])
+
+
+VERBS = {
+    "experiment": Verb(
+        "Grids of configuration and seed, compared",
+        _experiment_flags,
+        _experiment,
+        ("spec", "out"),
+        "set",
+        tensorflow=False,
+    ),
+    "abtest": Verb(
+        "Two exported models as rankers of the simulated shop that goes on",
+        _abtest_flags,
+        _abtest,
+        ("a", "b", "logs", "out"),
+    ),
+    "tune": Verb("Search for the best configuration", _tune_flags, _tune, ("data", "out"), "set"),
+}

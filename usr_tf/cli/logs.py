@@ -157,6 +157,42 @@ def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     print(json.dumps(stats, indent=2))
 
 
+def _evaluate_scores_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("scores", None, "What score_logs wrote, or a directory of Parquet files", flag_values=values)
+    flags.DEFINE_string("out", None, "Report directory to make", flag_values=values)
+    flags.DEFINE_string("schema", None, "Schema in place of the one that the files hold", flag_values=values)
+    flags.DEFINE_string(
+        "trained_until",
+        None,
+        "ISO 8601 date or time (UTC): rows before it are what training saw, for slices and popularity",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "since", None, "ISO 8601 date or time (UTC): rows before it are not evaluated", flag_values=values
+    )
+    flags.DEFINE_integer("replicates", 200, "Resamples of users behind every interval", 1, flag_values=values)
+
+
+def _evaluate_scores(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from pipelines.evaluate import evaluate_scores
+    from usr_tf.report import format_table
+
+    document, details = evaluate_scores(
+        values.scores,
+        values.out,
+        values.schema,
+        beam_options,
+        progress=True,
+        trained_until=values.trained_until,
+        since=values.since,
+        replicates=values.replicates,
+    )
+    Console().print(format_table(document, details))
+    print(f"{values.out}: metrics.json, details.json, report.html")
+
+
 def _table_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "table",
@@ -186,6 +222,13 @@ VERBS = {
         _score_logs_flags,
         _score_logs,
         ("model", "out"),
+        beam=True,
+    ),
+    "evaluate_scores": Verb(
+        "Figures and a report of scored logs, however many",
+        _evaluate_scores_flags,
+        _evaluate_scores,
+        ("scores", "out"),
         beam=True,
     ),
 }

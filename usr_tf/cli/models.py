@@ -1,5 +1,6 @@
 """Verbs from training data to a SavedModel, and the demonstration of all."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -65,6 +66,7 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data", None, "Data directory; the one trained on when absent", flag_values=values)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "Split to evaluate on", flag_values=values)
     flags.DEFINE_string("out", None, "Report directory to make", flag_values=values)
+    flags.DEFINE_string("beside", None, "Another run on the same data, to show its views beside", flag_values=values)
 
 
 def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -75,7 +77,8 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run, open_run_data
 
     run = open_run(values.run)
-    document, details = evaluate(run, open_run_data(run, values.data), values.out, values.split, progress=True)
+    data, beside = open_run_data(run, values.data), open_run(values.beside) if values.beside else None
+    document, details = evaluate(run, data, values.out, values.split, progress=True, beside=beside)
     Console().print(format_table(document, details))
     print(f"{values.out}: metrics.json, details.json, report.html")
 
@@ -94,10 +97,87 @@ def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
     print(export(run, values.out, lambda version: write_logged_requests(version, run.requests)))
 
 
+def _explain_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("run", None, "Run directory of train", flag_values=values)
+    flags.DEFINE_string("request", None, "Request, a JSON file as `usr-tf score` takes it", flag_values=values)
+    flags.DEFINE_string("scenario", None, "Scenario; the request's own when absent", flag_values=values)
+    flags.DEFINE_string("item", None, "Candidate to explain", flag_values=values)
+    flags.DEFINE_integer("top", 1, "In place of --item: so many candidates, the best first", 1, flag_values=values)
+    flags.DEFINE_string("task", None, "Task to rank and sort by; the first when absent", flag_values=values)
+    flags.DEFINE_string("against", None, "Candidate that each is compared with", flag_values=values)
+    flags.DEFINE_integer(
+        "steps", 64, "Points on each path; doubled until 0.1 % of the difference is left over", 2, flag_values=values
+    )
+    flags.DEFINE_string("out", None, "Directory for explanation.html and explanation.json", flag_values=values)
+
+
+def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from serving.formats.logged_requests import read_requests
+    from serving.formats.request import load_request, request_inputs
+    from serving.formats.signatures import schema_specs
+    from usr_tf.explain import BACKGROUND, Explainer, difference, format_difference, format_explanation, write_page
+    from usr_tf.run import open_run
+
+    run, document = open_run(values.run), load_request(values.request)
+    scenario, task = values.scenario or document.get("scenario"), values.task or run.schema.task_names[0]
+    if scenario is None:
+        raise InputError(f"{PROGRAM} explain: --scenario", "nothing", "this flag, or the key in the request")
+    if document.get("scenario", scenario) != scenario:
+        raise InputError(f"{values.request}: scenario", repr(document["scenario"]), repr(scenario))
+    specs, logged = schema_specs(run.schema), run.requests / f"{scenario}.jsonl"
+    request = request_inputs(document["inputs"], specs, values.request)
+    background = read_requests(logged)[:BACKGROUND] if logged.exists() else []
+    background = [request_inputs(each.inputs, specs, logged) for each in background]
+
+    explainer = Explainer(run.load_model(), run.transform)
+    other = explainer.choose(scenario, request, task, values.against) if values.against else []
+    rows = [row for row in explainer.choose(scenario, request, task, values.item, values.top) if row not in other]
+    if not rows:
+        raise InputError(f"{PROGRAM} explain: --against", f"{values.against!r} itself", "another candidate")
+    explained = explainer.explain(scenario, request, rows + other, background, values.steps, progress=True)
+    against = explained.pop() if other else None
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for each in explained:
+        console.print(format_explanation(each, task))
+        if against:
+            console.print(format_difference(each, against, difference(each, against), task))
+    if values.out:
+        chosen = ("run", "request", "scenario", "item", "top", "task", "against", "steps", "out")
+        given = [f"--{name}={values[name].value}" for name in chosen if values[name].present]
+        write_page(values.out, explained, task, against, shlex.join([PROGRAM, "explain", *given]))
+        print(f"{values.out}: explanation.html, explanation.json")
+
+
+def _compare_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("run", None, "Run directory of train: A", flag_values=values)
+    flags.DEFINE_string("with", None, "Run directory of train: B", flag_values=values)
+    flags.DEFINE_string("data", None, "Data directory; each run's own when absent", flag_values=values)
+    flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "Split to compare on", flag_values=values)
+    flags.DEFINE_string("out", None, "JSON file to write all figures to", flag_values=values)
+
+
+def _compare(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from usr_tf.compare import compare_runs, format_comparison, write_comparison
+    from usr_tf.run import open_run
+
+    runs = open_run(values.run), open_run(values["with"].value)
+    document = compare_runs(*runs, values.data, values.split, progress=True)
+    if values.out:
+        write_comparison(document, values.out)
+    Console().print(format_comparison(document))
+
+
 VERBS = {
     "train": Verb("Train a model", _train_flags, _train, ("data",), "set"),
     "evaluate": Verb("Figures and a report of a run", _evaluate_flags, _evaluate, ("run", "out")),
+    "compare": Verb("Two runs on the same rows, tested", _compare_flags, _compare, ("run", "with")),
     "export": Verb("Write a SavedModel for TF Serving", _export_flags, _export, ("run", "out")),
+    "explain": Verb("Tell what moved a candidate's scores", _explain_flags, _explain, ("run", "request")),
 }
 
 DEMO = {

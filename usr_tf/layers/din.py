@@ -53,11 +53,15 @@ class DIN(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(self.attention(item, history, mask)[:, tf.newaxis], history)[:, 0]
+
+    def attention(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """`[B, L]`: what `call` weighs each action with, once the layer is built."""
         of_history, of_item, of_product = self._kernels()
         item = item[:, tf.newaxis]
         first = tf.tensordot(history, of_history, 1) + tf.tensordot(item, of_item, 1)
         first += tf.tensordot(history * item, of_product, 1)
-        return tf.matmul(self._weigh(first, mask)[:, tf.newaxis], history)[:, 0]
+        return self._weigh(first, mask)
 
     def serve(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """The same sums for one request's candidates, once the layer is built.

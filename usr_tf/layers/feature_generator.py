@@ -46,11 +46,23 @@ class FeatureGenerator(GateUnit):
         self.condition = condition
 
     def call(self, features: Split, trigger: tf.Tensor) -> Split:
-        values = tuple(tf.expand_dims(part, 1) for part in features)  # an axis for the views
-        condition = (trigger,)
-        if self.condition == "trigger_and_features":
-            condition += tuple(map(tf.stop_gradient, values))
-        return super().call(values, condition)
+        values = _by_view(features)
+        return super().call(values, self._condition(values, trigger))
+
+    def gates(self, features: Split, trigger: tf.Tensor) -> Split:
+        """What `call` scales the features by, once the layer is built: δ, for the request and for the candidate."""
+        values = _by_view(features)
+        return self._gates(values, self._condition(values, trigger))
+
+    def _condition(self, values: Split, trigger: tf.Tensor) -> Split:
+        if self.condition == "trigger":
+            return (trigger,)
+        return (trigger, *map(tf.stop_gradient, values))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "condition": self.condition}
+
+
+def _by_view(features: Split) -> Split:
+    """The features with an axis for the views."""
+    return tuple(tf.expand_dims(part, 1) for part in features)

@@ -51,9 +51,12 @@ class GateUnit(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, values: Sequence[tf.Tensor], condition: Split) -> Split:
+        return tuple(value * gate for value, gate in zip(values, self._gates(values, condition), strict=True))
+
+    def _gates(self, values: Sequence[tf.Tensor], condition: Split) -> Split:
+        """δ of each part, `[..., d_i]`."""
         gate = _GAMMA * self._gate(self._hidden(condition))
-        parts = tf.split(gate, [value.shape[-1] for value in values], axis=-1)
-        return tuple(value * part for value, part in zip(values, parts, strict=True))
+        return tuple(tf.split(gate, [value.shape[-1] for value in values], axis=-1))
 
     def get_config(self) -> dict[str, Any]:
         return {

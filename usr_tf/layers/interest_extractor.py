@@ -76,13 +76,15 @@ class InterestExtractor(keras.layers.Layer):
 
     def call(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
         query, key, value = self._generate(trigger)  # each [B, V, r, r]
-        queries = _project(item[:, tf.newaxis, tf.newaxis], self.query_down, query, self.query_up) * self._columns
-        back = _project(queries, tf.transpose(self.key_up), _transpose(key), tf.transpose(self.key_down))
-        shape = tf.shape(back)  # [B, V, H, d]
-        flat = tf.reshape(back, [shape[0], shape[1] * shape[2], shape[3]])  # views and heads are alike here
-        scores = tf.matmul(flat, history, transpose_b=True)  # [B, V·H, L]
-        pooled = tf.reshape(tf.matmul(_attention(scores, mask[:, tf.newaxis]), history), shape)
+        weights, shape = self._weigh(item, history, mask, query, key)
+        pooled = tf.reshape(tf.matmul(weights, history), shape)
         return tf.reduce_sum(_project(pooled, self.value_down, value, self.value_up) * self._columns, axis=2)
+
+    def attention(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
+        """`[B, V, H, L]`: what `call` weighs each action with in each view and head, once the layer is built."""
+        query, key, _ = self._generate(trigger)
+        weights, shape = self._weigh(item, history, mask, query, key)
+        return tf.reshape(weights, [*tf.unstack(shape[:3]), tf.shape(history)[1]])
 
     def serve(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
         """The same interests for one request's candidates in one view, once the layer is built.
@@ -109,6 +111,17 @@ class InterestExtractor(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rank": self.rank, "hidden": self.hidden, "heads": self.heads}
+
+    def _weigh(
+        self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, query: tf.Tensor, key: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attention `[B, V·H, L]`, and the shape `[B, V, H, d]`: views and heads are alike here."""
+        queries = _project(item[:, tf.newaxis, tf.newaxis], self.query_down, query, self.query_up) * self._columns
+        back = _project(queries, tf.transpose(self.key_up), _transpose(key), tf.transpose(self.key_down))
+        shape = tf.shape(back)
+        flat = tf.reshape(back, [shape[0], shape[1] * shape[2], shape[3]])
+        scores = tf.matmul(flat, history, transpose_b=True)
+        return _attention(scores, mask[:, tf.newaxis]), shape
 
     @property
     def _columns(self) -> tf.Tensor:

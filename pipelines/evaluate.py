@@ -1,0 +1,287 @@
+"""The job of evaluation at scale: scored rows → the figures of `usr_tf.metrics`, for sets that do not fit in memory.
+
+The figures are the same as those of rows in memory, intervals included: both add the same sums, of whole users, of
+whole requests and of stretches of each order of the scores (`usr_tf.metrics.cells`, `pipelines.ordered`).
+
+Runs as `usr-tf evaluate_scores` and as `python -m pipelines.evaluate --scores=… --out=… --runner=…`.
+"""
+
+import argparse
+import functools
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsSingleton
+
+from pipelines.beam_options import make_pipeline
+from pipelines.blocks import BlockStore, Gather, Handle, divide, load
+from pipelines.evaluated import evaluated, pack, shown_by, unpack
+from pipelines.job import display, milliseconds, run, scratch
+from pipelines.logs import match_in
+from pipelines.ordered import OrderSums
+from pipelines.output import TEMP, read_json, read_schema, write_json
+from pipelines.score import SCORES
+from pipelines.scored import SCHEMA_KEY, optional_columns, required_columns
+from pipelines.shown import Shown
+from pipelines.split import EVER
+from usr_tf.errors import InputError
+from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
+from usr_tf.metrics.documents import details_of, metrics_of
+from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.resample import Resample
+from usr_tf.metrics.sums import Sums
+from usr_tf.report import write_report
+from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
+
+_BYTES_PER_PARTITION = 8 << 20
+_BLOCK_ROWS = 100_000
+_LEVEL = 0.95
+_NEVER = np.iinfo(np.int64).max
+
+
+def evaluate_scores(
+    scores: str,
+    out: str,
+    schema_path: str | None = None,
+    beam_args: Sequence[str] = (),
+    progress: bool = False,
+    *,
+    trained_until: str | None = None,
+    since: str | None = None,
+    replicates: int = 200,
+    seed: int = 0,
+) -> tuple[dict, dict]:
+    """Evaluates scored rows and writes `metrics.json`, `details.json` and `report.html` to `out`.
+
+    Args:
+      scores: what `score_logs` wrote, or a directory of Parquet files with the columns of `pipelines.scored`.
+      out: the directory to write, on any file system that Beam writes.
+      schema_path: default the one that the files were scored by.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
+      progress: show a progress display on standard error.
+      trained_until: an ISO 8601 date or time: rows before it are what training saw. They are not evaluated; the slices
+        of new users and items and of query frequency, and the popularity baseline, count them alone and are left out
+        without them.
+      since: rows before it are not evaluated. Default `trained_until`, else none.
+      replicates: resamples of the users behind every interval.
+
+    Returns:
+      What `metrics.json` and `details.json` hold.
+
+    Raises:
+      InputError: there are no scores, or something is wrong with them, the schema or the output directory.
+    """
+    if replicates < 1:
+        raise InputError("--replicates", str(replicates), "a whole number from 1")
+    pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
+    files = _find(scores.rstrip("/"))
+    layout = _read_layout(files[0])
+    schema = read_schema(schema_path) if schema_path else _own_schema(layout, files[0])
+    columns = _columns(layout, schema, files[0])
+    until = milliseconds(trained_until, "--trained_until") if trained_until else EVER
+    start = max(until, milliseconds(since) if since else EVER)
+    temp, documents = FileSystems.join(out, TEMP), FileSystems.join(out, TEMP, "documents.json")
+    _make_folder(temp)
+    try:
+        with display(progress, f"evaluate {scores}"), scratch(pipeline, out) as store:
+            sums = add_figures(pipeline, schema, files, columns, store, (until, start), replicates, seed)
+            bootstrap = {"level": _LEVEL, "replicates": replicates, "seed": seed}
+            _ = sums | "Documents" >> beam.Map(_documents, schema, bootstrap) | beam.Map(write_json, documents)
+            run(pipeline)
+        document, details = read_json(documents)
+    finally:
+        FileSystems.delete([temp])
+    if not any(tasks[schema.task_names[0]]["n"] for tasks in document["scenarios"].values()):
+        raise InputError(scores, "no row to evaluate", "one from --since on")
+    _write(out, document, details, schema, f"Scores in {scores}")
+    return document, details
+
+
+def add_figures(
+    pipeline: beam.Pipeline,
+    schema: Schema,
+    files: Sequence[str],
+    columns: Sequence[str],
+    store: BlockStore,
+    times: tuple[int, int],
+    replicates: int,
+    seed: int,
+) -> beam.PCollection:
+    """Adds the job to `pipeline`, which ends in one element: the list of all `(cell, sums)`.
+
+    Args:
+      columns: those to read.
+      times: ms; training saw the rows before the first, and those from the second on are evaluated.
+    """
+    partitions = max(1, math.ceil(sum(map(_size, files)) / _BYTES_PER_PARTITION))
+    scored = (
+        pipeline
+        | "Files" >> beam.Create(files)
+        | "OneWorkerAFile" >> beam.Reshuffle()
+        | "Read" >> beam.io.ReadAllFromParquetBatched(columns=list(columns))
+        | "Batches" >> beam.FlatMap(lambda table: table.to_batches()).with_output_types(pa.RecordBatch)
+        | "Gather" >> Gather(_BLOCK_ROWS)
+    )
+    shown = (
+        scored
+        | "Shown" >> beam.Map(lambda batch: shown_by(_between(batch, EVER, times[0]), schema))
+        | "AllShown" >> beam.CombineGlobally(Shown.sum)
+    )
+    rows = scored | "Rows" >> beam.ParDo(_ToRows(schema, times[1], files[0], store), AsSingleton(shown))
+    parts = [rows | "Orders" >> OrderSums(schema, store, replicates, seed)]
+    for key, tally in (("user", tally_users), ("request", tally_requests)):
+        parts.append(
+            rows
+            | f"Divide[{key}]" >> beam.ParDo(_Divide(key, partitions, store))
+            | f"By[{key}]" >> beam.GroupByKey()
+            | f"Tally[{key}]" >> beam.FlatMap(_tally, tally, schema, replicates, seed)
+        )
+    return (
+        parts
+        | "AllSums" >> beam.Flatten()
+        | "AddSums" >> beam.CombinePerKey(lambda sums: functools.reduce(merge, sums, {}))
+        | "Cells" >> beam.combiners.ToList()
+    )
+
+
+class _ToRows(beam.DoFn):
+    """Batches of scored rows → handles of blocks of `evaluated.pack`."""
+
+    def __init__(self, schema: Schema, since: int, place: str, store: BlockStore):
+        self._schema, self._since, self._place, self._store = schema, since, place, store
+
+    def process(self, batch: pa.RecordBatch, shown: Shown) -> Iterator[Handle]:
+        batch = _between(batch, self._since, _NEVER)
+        if batch.num_rows:
+            yield self._store.put(pack(evaluated(batch, self._schema, shown, self._place)))
+
+
+class _Divide(beam.DoFn):
+    """Blocks → blocks by the partition of a key that is a hash."""
+
+    def __init__(self, key: str, partitions: int, store: BlockStore):
+        self._key, self._partitions, self._store = key, np.uint64(partitions), store
+
+    def process(self, handle: Handle) -> Iterator[tuple[int, Handle]]:
+        block = load(handle)
+        part_of_row = (block.column(self._key).to_numpy() % self._partitions).astype(np.int64)
+        for number, part in divide(block, part_of_row):
+            yield number, self._store.put(part)
+
+
+def _tally(
+    element: tuple[int, Iterable[Handle]],
+    tally: Callable[[Predictions, Schema, Resample], Cells],
+    schema: Schema,
+    replicates: int,
+    seed: int,
+) -> Iterator[tuple[tuple[str, ...], Sums]]:
+    rows = unpack(map(load, element[1]))
+    for cell, sums in tally(rows, schema, Resample.of(rows.user, replicates, seed)).items():
+        yield tuple(cell), sums
+
+
+def _documents(sums: Sequence[tuple[tuple[str, ...], Sums]], schema: Schema, bootstrap: dict) -> list[dict]:
+    cells = {Cell(*key): each for key, each in sums}
+    return [metrics_of(cells, schema), details_of(cells, schema, **bootstrap)]
+
+
+def _between(batch: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
+    times = batch.column(TIMESTAMP).to_numpy()
+    return batch.filter(pa.array((times >= start) & (times < stop)))
+
+
+def _find(scores: str) -> list[str]:
+    """The Parquet files in a directory, or in the `scores` of one that `score_logs` finished."""
+    try:
+        names = {path: path.removeprefix(FileSystems.join(scores, "")) for path in match_in(scores, ["**"])}
+    except (OSError, ValueError, BeamIOError) as error:
+        raise InputError(scores, f"no readable directory ({error})", "scored rows") from error
+    inside = sorted(path for path, name in names.items() if name.startswith(f"{SCORES}/") and name.endswith(".parquet"))
+    if inside and SUCCESS not in names.values():
+        raise InputError(scores, f"no {SUCCESS}", "a directory that `usr-tf score_logs` finished")
+    files = inside or sorted(path for path, name in names.items() if "/" not in name and name.endswith(".parquet"))
+    if not files:
+        raise InputError(scores, "no *.parquet", "scored rows, as `usr-tf score_logs` writes them")
+    return files
+
+
+def _read_layout(path: str) -> pa.Schema:
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+            return pq.read_schema(stream)
+    except (OSError, BeamIOError, pa.ArrowInvalid) as error:
+        raise InputError(path, f"no Parquet ({error})", "scored rows") from error
+
+
+def _own_schema(layout: pa.Schema, path: str) -> Schema:
+    text = (layout.metadata or {}).get(SCHEMA_KEY)
+    if text is None:
+        raise InputError("--schema", "nothing", f"the schema.yaml of {path}, which does not hold it")
+    return parse_schema(text.decode("utf-8"), f"{path}: {SCHEMA_KEY.decode()}")
+
+
+def _columns(layout: pa.Schema, schema: Schema, path: str) -> list[str]:
+    """The columns to read: all that must be there, and of the others those that are."""
+    for name, kind in required_columns(schema).items():
+        if name not in layout.names:
+            raise InputError(path, f"no column {name}", f"it, of type {kind}")
+    return [*required_columns(schema), *(name for name in optional_columns(schema) if name in layout.names)]
+
+
+def _size(path: str) -> int:
+    return FileSystems.get_filesystem(path).size(path)
+
+
+def _make_folder(path: str) -> None:
+    try:
+        if not FileSystems.exists(path):
+            FileSystems.mkdirs(path)
+    except (OSError, ValueError, BeamIOError) as error:
+        raise InputError(path, f"no writable directory ({error})", "one that can be written") from error
+
+
+def _write(out: str, document: dict, details: dict, schema: Schema, title: str) -> None:
+    """`write_report` to any file system, `metrics.json` last."""
+    if "://" not in out:
+        write_report(out, document=document, details=details, schema=schema, title=title)
+        return
+    with tempfile.TemporaryDirectory() as near:
+        write_report(near, document=document, details=details, schema=schema, title=title)
+        for name in ("report.html", "details.json", "metrics.json"):
+            with FileSystems.create(FileSystems.join(out, name)) as stream:
+                stream.write(Path(near, name).read_bytes())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="The figures of scored rows; every other option goes to Beam.", allow_abbrev=False
+    )
+    parser.add_argument("--scores", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--schema", dest="schema_path")
+    parser.add_argument("--trained_until")
+    parser.add_argument("--since")
+    parser.add_argument("--replicates", type=int, default=200)
+    known, beam_args = parser.parse_known_args(argv)
+    try:
+        document, _ = evaluate_scores(**vars(known), beam_args=beam_args, progress=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(document, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

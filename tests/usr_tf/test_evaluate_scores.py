@@ -1,0 +1,150 @@
+"""Evaluation by the Beam job against the same figures in memory."""
+
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import evaluate as job
+from pipelines import ordered
+from pipelines.evaluate import evaluate_scores, main
+from pipelines.scored import label_column, scored_schema
+from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from usr_tf import metrics
+from usr_tf.errors import InputError
+from usr_tf.metrics import Predictions
+from usr_tf.metrics.slices import Training, slices_of
+from usr_tf.schema import Schema, oracle_column
+
+DAY_MS = 86_400_000
+START = 1_700_006_400_000  # 2023-11-15 00:00 UTC
+
+
+@pytest.fixture(scope="module")
+def rows() -> Predictions:
+    """Three days of rows: some scores certain, some tied, some true probabilities and places unknown."""
+    rows = drawn_predictions(n=2_500, users=120)
+    generator = np.random.default_rng(7)
+    click = rows.probabilities["ctr"].astype(np.float32)
+    buy = (click * generator.uniform(0.1, 0.3, len(rows))).astype(np.float32)
+    click[:5], buy[:3] = 0, 0
+    true = rows.oracle["ctcvr"].astype(np.float32)
+    true[rows.scenario == 0] = np.nan
+    return dataclasses.replace(
+        rows,
+        probabilities={"ctr": click, "ctcvr": buy},
+        oracle={"ctr": rows.oracle["ctr"].astype(np.float32), "ctcvr": true},
+        position=np.where(rows.scenario == 1, rows.position, rows.position - 1),
+        timestamp=START + generator.integers(0, 3 * DAY_MS, len(rows)),
+        history=generator.integers(0, 30, len(rows)),
+        query=np.where(rows.scenario == 0, generator.integers(1, 40, len(rows)), 0).astype(np.uint64),
+    )
+
+
+def write(rows: Predictions, folder, schema: Schema, files: int = 3):
+    """The rows as a scorer of this schema writes them, in another order."""
+    columns = {
+        "request_id": rows.request,
+        "user_id": rows.user,
+        "item_id": rows.item,
+        "scenario": np.array(schema.scenarios, object)[rows.scenario],
+        "timestamp": rows.timestamp,
+        "position": rows.position,
+        "history_length": rows.history,
+        "query_key": rows.query,
+    }
+    for task in schema.task_names:
+        columns |= {task: rows.probabilities[task], label_column(task): rows.labels[task].astype(int)}
+        columns |= {oracle_column(task): rows.oracle[task]}
+    layout = scored_schema(schema).append(pa.field("history_length", pa.int64()))  # the test's schema has no history
+    table = pa.table(columns).select(layout.names).cast(layout)
+    folder.mkdir()
+    for number, part in enumerate(np.array_split(np.random.default_rng(1).permutation(len(rows)), files)):
+        pq.write_table(table.take(part), folder / f"{number}.parquet")
+    return folder
+
+
+def assert_same(left, right, place="document"):
+    """Equal to 1e-9, however deep."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), place
+        for key in left:
+            assert_same(left[key], right[key], f"{place}.{key}")
+    elif isinstance(left, list):
+        assert len(left) == len(right), place
+        for number, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same(one, other, f"{place}[{number}]")
+    elif isinstance(left, float):
+        assert right == pytest.approx(left, abs=1e-9), place
+    else:
+        assert left == right, place
+
+
+def test_shards_give_the_figures_of_the_whole(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(ordered, "BUCKET_ROWS", 400)  # several buckets and partitions of few rows
+    monkeypatch.setattr(job, "_BYTES_PER_PARTITION", 20_000)
+    monkeypatch.setattr(job, "_BLOCK_ROWS", 400)
+    until = START + DAY_MS
+    early = rows.timestamp < until
+    scores = write(rows, tmp_path / "scores", SCHEMA)
+    document, details = evaluate_scores(
+        str(scores), str(tmp_path / "report"), trained_until="2023-11-16", replicates=8, seed=3
+    )
+
+    seen, late = rows.only(early), rows.only(~early)
+
+    def counts(keys):
+        return dict(zip(*(each.tolist() for each in np.unique(keys, return_counts=True)), strict=True))
+
+    clicks = counts(seen.item[seen.labels["ctr"] == 1])
+    items = {item: (clicks.get(item, 0), shown) for item, shown in counts(seen.item).items()}
+    training = Training(counts(seen.user), items, counts(seen.query[seen.query != 0]))
+    late = dataclasses.replace(late, slices=slices_of(late, training))
+    assert set(details["overall"]["ctr"]["slices"]) == {"user", "item", "history", "query", "position", "day"}
+    assert_same(metrics.metrics_document(late, SCHEMA), document)
+    assert_same(metrics.details_document(late, SCHEMA, items, replicates=8, seed=3), details)
+    assert details["overall"]["ctcvr"]["oracle"] is None  # a row has none
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == document
+    assert json.loads((tmp_path / "report" / "details.json").read_text()) == details
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "details.json",
+        "metrics.json",
+        "report.html",
+    ]
+
+
+class TestBadInput:
+    def test_of_the_directory(self, rows, tmp_path, capsys):
+        assert main([f"--scores={tmp_path}/none", f"--out={tmp_path}/report"]) == 2
+        assert "found no *.parquet, expected scored rows" in capsys.readouterr().err
+        write(rows, tmp_path / "scores", SCHEMA)
+        assert main([f"--scores={tmp_path}", f"--out={tmp_path}/report"]) == 2
+        assert "found no _SUCCESS" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda table: table.drop_columns("label_ctr"), "found no column label_ctr"),
+            (lambda table: table.replace_schema_metadata({}), "--schema: found nothing"),
+            (lambda table: table.set_column(5, "ctr", pa.array([1.5] * len(table), pa.float32())), "Received: 1.5"),
+            (lambda table: table.set_column(3, "scenario", pa.array(["feed"] * len(table))), "Received: feed"),
+        ],
+    )
+    def test_of_the_rows(self, rows, tmp_path, change, message):
+        scores = write(rows.only(np.arange(50)), tmp_path / "scores", SCHEMA, files=1)
+        table = change(pq.read_table(scores / "0.parquet"))
+        pq.write_table(table, scores / "0.parquet")
+        with pytest.raises(InputError, match=message):
+            evaluate_scores(str(scores), str(tmp_path / "report"))
+        assert not (tmp_path / "report" / "metrics.json").exists()
+
+    def test_no_row_is_late_enough(self, rows, tmp_path):
+        scores = write(rows.only(np.arange(50)), tmp_path / "scores", SCHEMA, files=1)
+        with pytest.raises(InputError, match="found no row to evaluate"):
+            evaluate_scores(str(scores), str(tmp_path / "report"), since="2030-01-01")

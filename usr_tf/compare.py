@@ -1,0 +1,95 @@
+"""Two runs held against each other on the same rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from usr_tf.data import Split
+from usr_tf.errors import InputError
+from usr_tf.evaluate import predict
+from usr_tf.files import replace_text
+from usr_tf.metrics import compare
+from usr_tf.metrics.cells import OVERALL
+from usr_tf.run import Run, open_run_data
+
+_SHOWN = ("auc", "auc_given_previous", "gauc", "ndcg@10", "pr_auc", "logloss", "ne", "calibration")
+
+
+def compare_runs(
+    run_a: Run,
+    run_b: Run,
+    data: str | None = None,
+    split: Split = "test",
+    replicates: int = 200,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """`metrics.compare` of two runs on a split.
+
+    Args:
+      data: the directory of the data; each run's own when absent.
+      progress: show a progress bar on standard error.
+
+    Raises:
+      InputError: the runs' rows are not the same, or there is no data.
+    """
+    opened = [open_run_data(run, data) for run in (run_a, run_b)]
+    one, other = (each.schema for each in opened)
+    if (one.scenarios, one.task_names) != (other.scenarios, other.task_names):
+        raise InputError(run_b.directory, "other scenarios or tasks", f"those of {run_a.directory}")
+    a, b = (
+        predict(run.load_model(), each, split, progress=progress)
+        for run, each in zip((run_a, run_b), opened, strict=True)
+    )
+    try:
+        return compare(a, b, one, replicates=replicates)
+    except ValueError as error:
+        raise InputError(opened[1].directory, f"other rows ({error})", f"those of {opened[0].directory}") from error
+
+
+def write_comparison(document: dict[str, Any], path: str | Path) -> None:
+    """Writes all figures as JSON.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
+
+
+def format_comparison(document: dict[str, Any]) -> Table:
+    """The figures as a table for the terminal; an interval that leaves out 0 stands in bold."""
+    caption = (
+        f"{document['level']:.0%} intervals from {document['replicates']} resamples of users, the same for A and B. "
+        "DeLong's test takes rows as independent, which those of a user are not."
+    )
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column(no_wrap=True)
+    for column in ("A", "B", "A − B", "interval", "DeLong p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for scenario, tasks in {**document["scenarios"], OVERALL: document[OVERALL]}.items():
+        for task, figures in tasks.items():
+            table.add_row(f"[bold]{scenario} {task}[/bold]")
+            names = [name for name in _SHOWN if name in figures]
+            for name in names:
+                table.add_row(name, *_cells(figures[name]), end_section=name == names[-1])
+    return table
+
+
+def _cells(figure: dict[str, Any]) -> list[str]:
+    numbers = [("{:.4f}", figure["a"]), ("{:.4f}", figure["b"]), ("{:+.4f}", figure["difference"])]
+    interval, test = figure["interval"], figure.get("delong")
+    text = "–" if interval is None else f"{interval[0]:+.4f}…{interval[1]:+.4f}"
+    if interval and not interval[0] <= 0 <= interval[1]:
+        text = f"[bold]{text}[/bold]"
+    return [
+        *("–" if value is None else style.format(value) for style, value in numbers),
+        text,
+        f"{test['p_value']:.2g}" if test else "",
+    ]

@@ -1,0 +1,43 @@
+"""Rankings that need no model, for a model to be held against."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from usr_tf.metrics.keys import codes_of
+from usr_tf.metrics.predictions import Predictions
+
+
+def position_baseline(predictions: Predictions) -> np.ndarray:
+    """Scores `[N]` of whoever made the slate: 1 / position. NaN where the position is unknown.
+
+    Only their order means something: give them to `rank_metrics`.
+    """
+    return np.where(predictions.position > 0, 1.0 / np.maximum(predictions.position, 1), np.nan)
+
+
+def popularity_baseline(
+    predictions: Predictions, train_clicks: Mapping[str, tuple[int, int]], strength: float = 20.0
+) -> np.ndarray | None:
+    """Scores `[N]` of ranking by popularity: the item's smoothed click rate in the training split.
+
+    `(clicks + strength · prior) / (impressions + strength)`, where the prior is the click rate of all
+    training rows. An item that training has not seen scores the prior. None where training has no rows.
+    Only their order means something: give them to `rank_metrics`.
+
+    Args:
+      train_clicks: item → (clicks, impressions).
+      strength: impressions that the prior counts for.
+    """
+    counts = np.array(list(train_clicks.values()), np.float64).reshape(-1, 2)
+    clicks, impressions = counts.sum(axis=0)
+    if not impressions:
+        return None
+    codes, items = codes_of(predictions.item)
+    seen = np.array([train_clicks.get(item, (0, 0)) for item in items], np.float64).reshape(-1, 2)
+    return smoothed_rate(seen[:, 0], seen[:, 1], clicks / impressions, strength)[codes]
+
+
+def smoothed_rate(clicks: np.ndarray, impressions: np.ndarray, prior: float, strength: float = 20.0) -> np.ndarray:
+    """Click rates as if there were `strength` more impressions, of the prior rate."""
+    return (clicks + strength * prior) / (impressions + strength)

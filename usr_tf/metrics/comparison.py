@@ -1,0 +1,119 @@
+"""Two models on the same rows: the difference of every figure with its interval, and DeLong's test for AUC."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from usr_tf.metrics.bootstrap import check_same_rows
+from usr_tf.metrics.cells import OVERALL, Cell, tally
+from usr_tf.metrics.documents import figure_names
+from usr_tf.metrics.figures import figure_of, value_of
+from usr_tf.metrics.keys import hash_keys
+from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.resample import interval
+from usr_tf.schema import Schema
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """AUC(a) − AUC(b) and its test."""
+
+    difference: float
+    standard_error: float
+    z: float
+    p_value: float
+    """Chance of a difference as far from 0, either way, if there were none."""
+
+
+def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> DeLong | None:
+    """DeLong's test of two AUCs on the same rows, which it takes as independent of each other.
+
+    Of rows in which users come back it makes too much: there the bootstrap by user is to be believed. None with fewer
+    than two rows of either class, or where the two rank alike and there is nothing to test.
+
+    DeLong et al., "Comparing the areas under two or more correlated receiver operating characteristic curves" (1988),
+    by the midranks of Sun and Xu, "Fast implementation of DeLong's algorithm" (2014): O(N log N).
+
+    Args:
+      labels: 0 or 1 `[N]`.
+      scores_a, scores_b: of the two models, `[N]`.
+    """
+    positive = labels == 1
+    hits, falls = np.count_nonzero(positive), np.count_nonzero(~positive)
+    if min(hits, falls) < 2:
+        return None
+    of_hits, of_falls = (
+        np.stack(shares) for shares in zip(*(_shares(positive, s) for s in (scores_a, scores_b)), strict=True)
+    )
+    auc = of_hits.mean(axis=1)
+    covariance = np.cov(of_hits) / hits + np.cov(of_falls) / falls
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    difference = float(auc[0] - auc[1])
+    if variance <= np.finfo(np.float64).eps:  # rounding of equal terms
+        return None
+    error = float(np.sqrt(variance))
+    return DeLong(difference, error, difference / error, float(2 * norm.sf(abs(difference) / error)))
+
+
+def compare(
+    a: Predictions, b: Predictions, schema: Schema, *, replicates: int = 200, seed: int = 0, level: float = 0.95
+) -> dict[str, Any]:
+    """Every figure of two models on the same rows, in any order, laid out as `metrics.json`.
+
+    A figure holds `a`, `b`, `difference` (a − b) and its `interval` from resampled users, the same ones for both;
+    `auc` holds `delong` too, its test or null. What is undefined is null.
+
+    Raises:
+      ValueError: the rows of the two are not the same.
+    """
+    a, b = in_order(a), in_order(b)
+    check_same_rows(a, b)
+    cells_a, cells_b = (
+        tally(dataclasses.replace(rows, oracle={}, baselines={}, slices={}), schema, replicates, seed)
+        for rows in (a, b)
+    )
+
+    def of_task(scenario: str, task: str) -> dict[str, Any]:
+        cell = Cell(scenario, task)
+        if cell not in cells_a:
+            return {}
+        mine, other = cells_a[cell], cells_b[cell]
+        figures: dict[str, Any] = {}
+        for name in figure_names(schema, task):
+            sample = figure_of(mine, name) - figure_of(other, name)
+            figures[name] = {
+                "a": value_of(mine, name),
+                "b": value_of(other, name),
+                "difference": float(sample[0]) if np.isfinite(sample[0]) else None,
+                "interval": interval(sample, mine["users"][0], level),
+            }
+        rows = slice(None) if scenario == OVERALL else a.scenario == schema.scenarios.index(scenario)
+        test = delong_test(a.labels[task][rows], a.probabilities[task][rows], b.probabilities[task][rows])
+        figures["auc"]["delong"] = test and dataclasses.asdict(test)
+        return figures | {"n": int(mine["rows"][0]), "positives": int(mine["positives"][0])}
+
+    return {
+        "level": level,
+        "replicates": replicates,
+        "seed": seed,
+        "scenarios": {name: {task: of_task(name, task) for task in schema.task_names} for name in schema.scenarios},
+        OVERALL: {task: of_task(OVERALL, task) for task in schema.task_names},
+    }
+
+
+def in_order(rows: Predictions) -> Predictions:
+    """The rows by request, user and item, whatever the order of the files that they were read from."""
+    return rows.only(np.lexsort([hash_keys(keys) for keys in (rows.item, rows.user, rows.request)]))
+
+
+def _shares(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each positive the share of negatives below it, and of each negative that of positives above it; ties half."""
+    ranks = rankdata(scores)
+    hits, falls = np.count_nonzero(positive), np.count_nonzero(~positive)
+    return (
+        (ranks[positive] - rankdata(scores[positive])) / falls,
+        1 - (ranks[~positive] - rankdata(scores[~positive])) / hits,
+    )

@@ -1,0 +1,51 @@
+"""Writes the files of an evaluation."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from usr_tf.errors import InputError
+from usr_tf.files import replace_text
+from usr_tf.metrics import Predictions
+from usr_tf.report.background import Background
+from usr_tf.report.evaluation import evaluation_page
+from usr_tf.schema import Schema
+
+
+def write_report(
+    out_dir: str | Path,
+    *,
+    document: Mapping[str, Any],
+    details: Mapping[str, Any],
+    schema: Schema,
+    title: str,
+    predictions: Predictions | None = None,
+    background: Background | None = None,
+) -> None:
+    """Writes `metrics.json`, `details.json` and `report.html` to `out_dir`, `metrics.json` last.
+
+    Each is written aside and then renamed, so that a reader never meets half a file.
+
+    Args:
+      document: of `metrics.metrics_document`.
+      details: of `metrics.details_document`.
+      predictions: the rows that both were taken from, for the worst of them.
+      background: for the sections on training, views, data and making.
+
+    Raises:
+      InputError: `out_dir` cannot be a folder.
+    """
+    out_dir = Path(out_dir)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(out_dir, f"no folder ({error.strerror})", "a folder to write the report to") from error
+    texts = {"details.json": _json(details), "metrics.json": _json(document)}
+    page = evaluation_page(document, details, schema, title, predictions, background)
+    for name, text in {"report.html": page, **texts}.items():
+        replace_text(out_dir / name, text)
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
