@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 
-.PHONY: demo test test-all parity peers lint format wheel constraints clean
+.PHONY: demo test test-all parity peers paper paper-small lint format wheel constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -27,6 +27,15 @@ parity: $(INSTALLED)
 
 # What `python -m benchmarks.training` compares with, in an environment of its own. PyTorch is large here too.
 peers: $(PEERS)/.installed
+
+# The experiments of docs/experiments.md. What is done already under PAPER is not done again.
+PAPER ?= paper_out
+
+paper-small: $(INSTALLED)
+	$(BIN)/usr-tf experiment --spec=paper --small --out=$(PAPER)/small --work=$(PAPER)/work --document=docs/results.md
+
+paper: $(INSTALLED)
+	$(BIN)/usr-tf experiment --spec=paper --out=$(PAPER)/full --work=$(PAPER)/work
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -48,7 +57,7 @@ constraints:
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }

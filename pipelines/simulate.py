@@ -21,17 +21,20 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pydantic
 from rich.console import Console
 from rich.progress import track
 
 from pipelines.log_writer import LogWriter, open_shard
 from pipelines.simulator import behaviour, noise, tables
-from pipelines.simulator.people import Users
+from pipelines.simulator.people import Users, plan_visits
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.scenarios import SCENARIOS, Scenario
 from pipelines.simulator.world import World
 from usr_tf.errors import InputError
 
+SIMULATION = "simulation.json"
+"""The file beside the tables that says how they were made."""
 IMPRESSIONS_PER_USER = 250
 CHUNK_USERS = 400
 _IN_PROCESS = 4
@@ -52,6 +55,8 @@ def simulate(
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Writes the logs of a simulated shop into `out`; the same arguments write the same bytes.
+
+    Beside the tables stands `simulation.json`, from which `read_simulation` makes the same shop again.
 
     Args:
       out: a directory, to be made.
@@ -84,14 +89,23 @@ def simulate(
     if workers is not None:
         _check_whole("--workers", workers, least=1)
     chosen = _scenarios(scenarios)
-    chunks = _chunks(impressions)
+    made = Simulation(
+        impressions=int(impressions),
+        seed=int(seed),
+        similarity=float(similarity),
+        label_noise=float(label_noise),
+        global_label_noise=float(global_label_noise),
+        scenarios=[scenario.name for scenario in chosen],
+        needs=float(needs),
+    )
+    chunks = made.chunks()
     if workers is None:
         workers = (os.cpu_count() or 1) if len(chunks) > _IN_PROCESS else 1
-    world = make_world(impressions, seed, chosen, similarity, needs)
+    world = made.world()
     with LogWriter(out, tables.schema_of(world)) as logs:
         for row in tables.item_rows(world.items):
             logs.write("items", row)
-        write = functools.partial(_write_chunk, logs.folder, world, seed, label_noise, global_label_noise)
+        write = functools.partial(_write_chunk, logs.folder, world, made)
         totals = np.zeros((len(chosen), len(_SUMS)))
         bar = {"console": Console(stderr=True), "transient": True, "disable": not progress}
         for written in track(_map(write, chunks, workers), "Simulating", len(chunks), **bar):
@@ -99,10 +113,51 @@ def simulate(
                 logs.add_shard(table, path, rows)
             totals += written.sums
         counts = dict(logs.counts)
+        (logs.folder / SIMULATION).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return {
         "counts": counts,
         "rates": {scenario.name: _rates(sums) for scenario, sums in zip(chosen, totals.tolist(), strict=True)},
     }
+
+
+class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
+    """How logs were made: those arguments of `simulate` that have a part in it."""
+
+    impressions: int
+    seed: int
+    similarity: float
+    label_noise: float
+    global_label_noise: float
+    scenarios: list[str]
+    needs: float
+
+    def world(self) -> World:
+        return make_world(self.impressions, self.seed, _scenarios(self.scenarios), self.similarity, self.needs)
+
+    def chunks(self) -> list["Chunk"]:
+        return _chunks(self.impressions)
+
+    def record(self, world: World, chunk: "Chunk", played: behaviour.Play) -> noise.Record:
+        """What the logs say of what a chunk's users did."""
+        rng = np.random.default_rng(_stream(self.seed, "noise", chunk.number))
+        return noise.record(rng, played, world.of_scenarios("prompt"), self.label_noise, self.global_label_noise)
+
+
+def read_simulation(logs: str | Path) -> Simulation:
+    """How the logs in a directory were made.
+
+    Raises:
+      InputError: they are not `simulate`'s.
+    """
+    path = Path(logs) / SIMULATION
+    try:
+        return Simulation.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"no readable file ({error.strerror})", "the one that usr-tf simulate writes") from error
+    except ValueError as error:
+        raise InputError(
+            path, f"something else ({str(error).splitlines()[0]})", "what usr-tf simulate wrote"
+        ) from error
 
 
 def make_world(impressions: int, seed: int, scenarios: Sequence[Scenario], similarity: float, needs: float) -> World:
@@ -122,12 +177,13 @@ class Chunk:
     impressions: int
 
 
-def play_chunk(world: World, seed: int, chunk: Chunk) -> tuple[Users, behaviour.Play]:
-    """What truly happens to a chunk's users, in the order of time."""
+def play_chunk(world: World, seed: int, chunk: Chunk) -> tuple[behaviour.Shop, behaviour.Play]:
+    """The shop as a chunk's users leave it at the end of the month, and what truly happened, in the order of time."""
     rng = np.random.default_rng(_stream(seed, "people", chunk.number))
     users = Users.draw(rng, world, chunk.users)
-    played = behaviour.play(rng, world, users, math.ceil(chunk.impressions / SLATE))
-    return users, played.by_time().first(chunk.impressions)
+    shop = behaviour.Shop(rng, world, users)
+    played = shop.play(rng, plan_visits(rng, users, math.ceil(chunk.impressions / SLATE)))
+    return shop, played.by_time().first(chunk.impressions)
 
 
 _SUMS = ("impressions", "ctr", "ctcvr", "oracle_ctr", "oracle_ctcvr")
@@ -141,15 +197,12 @@ class _Written:
     sums: np.ndarray
 
 
-def _write_chunk(
-    folder: Path, world: World, seed: int, label_noise: float, global_noise: float, chunk: Chunk
-) -> _Written:
-    users, played = play_chunk(world, seed, chunk)
-    rng = np.random.default_rng(_stream(seed, "noise", chunk.number))
-    recorded = noise.record(rng, played, world.of_scenarios("prompt"), label_noise, global_noise)
+def _write_chunk(folder: Path, world: World, made: Simulation, chunk: Chunk) -> _Written:
+    shop, played = play_chunk(world, made.seed, chunk)
+    recorded = made.record(world, chunk, played)
     log = tables.LogTables(world, played, recorded, chunk.number, chunk.first_user)
     rows = {
-        "users": tables.user_rows(users, chunk.first_user),
+        "users": tables.user_rows(shop.users, chunk.first_user),
         "impressions": log.impressions(),
         "actions": log.actions(),
     }

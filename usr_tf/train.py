@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def train(
-    data: Data, out: str | Path, config: Config, strategy: tf.distribute.Strategy | None = None, verbose: bool = True
+    data: Data,
+    out: str | Path,
+    config: Config,
+    strategy: tf.distribute.Strategy | None = None,
+    verbose: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict:
     """Trains a model and leaves the run in `out`. Called again on an unfinished run, it goes on where it was cut off.
 
@@ -40,6 +45,7 @@ def train(
       strategy: by default one replica a GPU, on all workers that `TF_CONFIG` names. Workers but the chief write to a
         temporary directory.
       verbose: whether standard error shows how far it is.
+      callbacks: further ones of `fit`, called after each epoch's checkpoint is written.
 
     Returns:
       What the run's `metrics.json` holds: the figures of the best epoch on the validation split.
@@ -54,7 +60,7 @@ def train(
     strategy = strategy or default_strategy(config.train.weights_on)
     _LOG.info("%d replicas in sync", strategy.num_replicas_in_sync)
     with writable_directory(Path(out), strategy) as directory:
-        return _train(data, directory, config, strategy, verbose and is_chief(strategy))
+        return _train(data, directory, config, strategy, verbose and is_chief(strategy), callbacks)
 
 
 def _with_whole_paths(config: Config, data: Data) -> Config:
@@ -64,7 +70,14 @@ def _with_whole_paths(config: Config, data: Data) -> Config:
     return config.model_copy(update={"data": str(data.directory.resolve()), "train": train})
 
 
-def _train(data: Data, out: Path, config: Config, strategy: tf.distribute.Strategy, verbose: bool) -> dict:
+def _train(
+    data: Data,
+    out: Path,
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    verbose: bool,
+    further: Sequence[keras.callbacks.Callback],
+) -> dict:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope(), computing_in(config.train.precision):
         model = USRModel.from_data(data, config)
@@ -75,7 +88,7 @@ def _train(data: Data, out: Path, config: Config, strategy: tf.distribute.Strate
     _check_monitor(config.train.monitor, model)
     run = create_run(out, data, config)
     with TensorBoardLog(run.directory / "logs", config) as log, _named_errors(run, data):
-        _fit(run, data, model, optimizer, log, verbose)
+        _fit(run, data, model, optimizer, [log, *further], verbose)
         document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
         log.finish(document, int(model.step.numpy()))
     with writing(run.directory):
@@ -89,7 +102,7 @@ def _fit(
     data: Data,
     model: USRModel,
     optimizer: keras.optimizers.Optimizer,
-    log: TensorBoardLog,
+    further: Sequence[keras.callbacks.Callback],
     verbose: bool,
 ) -> None:
     """Trains to the end, from where an earlier try was cut off: a `fit` for each epoch, since each has its order."""
@@ -100,7 +113,7 @@ def _fit(
     checkpoints = Checkpoints(run, model, optimizer, config, validated=valid is not None, batches=batches)
     if not checkpoints.restore() and config.warm_start:
         warm_start(model, optimizer, open_run(config.warm_start))
-    callbacks: list[keras.callbacks.Callback] = [checkpoints, log]
+    callbacks = [checkpoints, *further]
     with contextlib.ExitStack() as shown:
         if verbose:
             progress = Progress(config.epochs, batches, config.batch_size, checkpoints.batch)

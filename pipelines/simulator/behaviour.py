@@ -3,8 +3,9 @@
 `U` users of one chunk, `R` their requests, `r` requests played at once, `S` = `SLATE` places, `n = R S` impressions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,12 @@ class Play:
     late_delay: NDArray  # ms after the impression, of what comes late
     whim: NDArray  # uniform, decides upon the cart
 
+    @classmethod
+    def together(cls, parts: Iterable[Self]) -> Self:
+        """One after another."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
+
     def by_time(self) -> "Play":
         """Requests in the order of time."""
         order = np.argsort(self.time[::SLATE], kind="stable")
@@ -72,12 +79,11 @@ class Play:
         return Play(**{name: column[:count] for name, column in vars(self).items()})
 
 
-def play(rng: np.random.Generator, world: World, users: Users, requests: int) -> Play:
-    """Plays the requests of a chunk's users, users side by side: what one does changes what they do next."""
-    shop = _Chunk(rng, world, users)
-    visits = plan_visits(rng, users, requests)
-    parts = [shop.serve(rng, visits, rows) for rows in _rounds(visits)]
-    return Play(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+class Slates(Protocol):
+    """Whoever fills the slates of a shop."""
+
+    def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
+        """Items `[r, SLATE]`, all different, and the probability of each in its place `[r, SLATE]`."""
 
 
 def tuned(seed: np.random.SeedSequence, world: World, users: int) -> World:
@@ -90,7 +96,8 @@ def tuned(seed: np.random.SeedSequence, world: World, users: int) -> World:
     for _ in range(PILOT_ROUNDS):
         rng = np.random.default_rng(seed)  # the same users and luck each time, as far as can be
         people = replace(Users.draw(rng, world, users), activity=np.full(users, 1 / users))
-        pilot = play(rng, world, people, users * PILOT_REQUESTS)
+        shop = Shop(rng, world, people)
+        pilot = shop.play(rng, plan_visits(rng, people, users * PILOT_REQUESTS))
         click_bias, buy_bias = world.click_bias.copy(), world.buy_bias.copy()
         for v in range(scenarios):
             of = pilot.scenario == v
@@ -123,13 +130,18 @@ def _rounds(visits: Visits) -> Iterator[NDArray]:
     yield from np.split(order, np.flatnonzero(np.diff(visits.rank[order])) + 1)
 
 
-class _Chunk:
-    """The state of a chunk's users, `[U]` each: -1 stands for nothing."""
+class Shop:
+    """What a chunk's users want and remember, `[U]` each, -1 for nothing; what one does changes what they do next.
+
+    Args:
+      rng: draws what the shop's own ranker knows of them.
+    """
 
     def __init__(self, rng: np.random.Generator, world: World, users: Users):
         count = users.age.size
-        self._world, self._users = world, users
-        self._ranker = Ranker(rng, world, users)
+        self._world, self.users = world, users
+        self.ranker: Slates = Ranker(rng, world, users)
+        """Another one may take its place between two calls."""
         liking = np.exp(np.einsum("ud,cd->uc", users.shared_taste, world.items.kind_style) / np.sqrt(TASTE_DIM))
         self._wish_until = np.cumsum(liking / liking.sum(axis=1, keepdims=True), axis=1)  # [U, kinds]
         self._need = np.full(count, -1)  # the item that stands for it
@@ -141,15 +153,31 @@ class _Chunk:
         share, asks = world.of_scenarios("share"), world.of_scenarios("asks")
         self._share = np.stack([share, share * np.where(asks, SEARCH_PULL, 1)])
 
-    def serve(self, rng: np.random.Generator, visits: Visits, rows: NDArray) -> dict[str, NDArray]:
-        """One request of each of `r` users: a slate, and what is done with it. Columns of `Play`."""
-        world, user = self._world, visits.user[rows]
+    def play(self, rng: np.random.Generator, visits: Visits) -> Play:
+        """Plays visits, users side by side."""
+        return Play.together(self.rounds(rng, visits))
+
+    def rounds(self, rng: np.random.Generator, visits: Visits) -> Iterator[Play]:
+        """As `play`, in parts that hold a request of each user at the most, earlier requests first."""
+        for rows in _rounds(visits):
+            yield self._serve(rng, visits.rows(rows))
+
+    def _serve(self, rng: np.random.Generator, visits: Visits) -> Play:
+        """One request of each of `r` users: a slate, and what is done with it."""
+        world, user = self._world, visits.user
         r = user.size
-        now = np.maximum(visits.time[rows], self._clock[user] + REST_MS)
+        now = np.maximum(visits.time, self._clock[user] + REST_MS)
         wish, lasting, met = self._wishes(rng, user, now)
-        scenario = self._scenarios(rng, user, lasting, visits.opens[rows])
+        scenario = self._scenarios(rng, user, lasting, visits.opens)
         asks = world.of_scenarios("asks")[scenario]
         query, spelling = self._queries(rng, wish, scenario, asks)
+
+        def chances(item: NDArray) -> tuple[NDArray, NDArray]:
+            appeal = self._appeal(scenario, user, now, item)
+            fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+            relevance = _sigmoid(world.click_bias[scenario][:, None] + appeal + fit)
+            return relevance, _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+
         asked = Asked(
             scenario=scenario,
             user=user,
@@ -158,12 +186,13 @@ class _Chunk:
             brand=query[:, 0] - names.FIRST_BRAND,
             word=query[:, 1] - names.FIRST_WORD,
             last=self._last[user],
+            query=query,
+            spelling=spelling,
+            device=visits.device,
+            chances=chances,
         )
-        item, propensity = self._ranker.slates(rng, asked)
-        appeal = self._appeal(scenario, user, now, item)
-        fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
-        relevance = _sigmoid(world.click_bias[scenario][:, None] + appeal + fit)
-        p_convert = _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+        item, propensity = self.ranker.slates(rng, asked)
+        relevance, p_convert = chances(item)
         position = np.arange(1, SLATE + 1)
         examined = position ** -world.of_scenarios("decay")[scenario][:, None]
         p_click = examined * relevance
@@ -174,7 +203,7 @@ class _Chunk:
         returns = caught & (u_return < RETURN)
         click_delay = rng.integers(3_000, REST_MS, size=item.shape)
         self._remember(rng, user, now, scenario, wish, lasting, met, item, click, buy, caught, click_delay)
-        device = np.where(rng.random(r) < 0.85, self._users.device[user], 1 - self._users.device[user])
+        device = self.users.devices(rng, user) if visits.device is None else visits.device
         of_request = {
             "scenario": scenario, "user": user, "time": now, "device": device, "query": query, "spelling": spelling,
         }  # fmt: skip
@@ -197,13 +226,14 @@ class _Chunk:
             "late_delay": rng.integers(*map(int, LATE_MS), size=item.shape),
             "whim": whim,
         }
-        return {name: np.repeat(column, SLATE, axis=0) for name, column in of_request.items()} | {
-            name: column.reshape(-1) for name, column in of_impression.items()
-        }
+        return Play(
+            **{name: np.repeat(column, SLATE, axis=0) for name, column in of_request.items()},
+            **{name: column.reshape(-1) for name, column in of_impression.items()},
+        )
 
     def _wishes(self, rng: np.random.Generator, user: NDArray, now: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """The item that stands for what each user wants; whether that lasts; whether the very item is in mind."""
-        world, users, items = self._world, self._users, self._world.items
+        world, users, items = self._world, self.users, self._world.items
         needs = (self._need[user] >= 0) & (now < self._until[user])
         kind = (self._wish_until[user] < rng.random(user.size)[:, None]).sum(axis=1)
         kind = np.minimum(kind, len(names.KINDS) - 1)  # the last sum may be a hair below 1
@@ -253,7 +283,7 @@ class _Chunk:
 
     def _appeal(self, scenario: NDArray, user: NDArray, now: NDArray, item: NDArray) -> NDArray:
         """What an item is to a user beside the need: components, each of variance about 1, by their importance."""
-        world, users, items = self._world, self._users, self._world.items
+        world, users, items = self._world, self.users, self._world.items
         taste = users.taste[scenario, user]
         loyal = self._is_favourite(user, item)
         chance = 1 / names.BRANDS_EACH
@@ -287,7 +317,7 @@ class _Chunk:
 
     def _is_favourite(self, user: NDArray, item: NDArray) -> NDArray:
         items = self._world.items
-        return self._users.favourite[user[:, None], items.department[item]] == items.brand[item] % names.BRANDS_EACH
+        return self.users.favourite[user[:, None], items.department[item]] == items.brand[item] % names.BRANDS_EACH
 
     def _remember(
         self,

@@ -12,6 +12,7 @@ NEW_SHARE = 0.3
 """Share of the users who come during the month, but for its last days."""
 TYPICAL = 0.6
 """Chance that a favourite brand, and share of the variance of the price level, that age decides."""
+USUAL_DEVICE = 0.85
 SESSION_SHARE = 0.35
 """Chance that a request begins a session, so that one has about three."""
 REST_MS = 150_000
@@ -31,6 +32,10 @@ class Users:
     taste: NDArray  # [K, U, d], of unit variance
     dearness: NDArray  # the price level that suits them, of unit variance
     favourite: NDArray  # [U, departments], the brand they are loyal to, counted within the department
+
+    def devices(self, rng: np.random.Generator, user: NDArray) -> NDArray:
+        """What these users have at hand this time: mostly the usual."""
+        return np.where(rng.random(user.size) < USUAL_DEVICE, self.device[user], 1 - self.device[user])
 
     @classmethod
     def draw(cls, rng: np.random.Generator, world: World, count: int) -> "Users":
@@ -61,17 +66,27 @@ class Visits:
     time: NDArray  # ms
     opens: NDArray  # whether it begins a session
     rank: NDArray  # how many requests of the user come before
+    device: NDArray | None = None  # None where that is drawn with the outcomes, as in the month of the logs
+
+    def rows(self, of: NDArray) -> "Visits":
+        return Visits(*(None if column is None else column[of] for column in vars(self).values()))
 
 
-def plan_visits(rng: np.random.Generator, users: Users, requests: int) -> Visits:
-    """Shares the requests among the users, in sessions spread over their time here, most of them in the evening."""
+def plan_visits(
+    rng: np.random.Generator, users: Users, requests: int, begin_day: int = 0, end_day: int = DAYS
+) -> Visits:
+    """Shares the requests among the users, in sessions spread over their time here, most of them in the evening.
+
+    Args:
+      begin_day, end_day: the days that they fall on, counted from the first of the logs, without `end_day`.
+    """
     user = np.sort(rng.choice(users.activity.size, size=requests, p=users.activity))
     opens = (np.diff(user, prepend=-1) > 0) | (rng.random(requests) < SESSION_SHARE)
     session = np.cumsum(opens) - 1
     hours = 1 + 0.9 * np.cos((np.arange(24) - 20) * np.pi / 12)
     hour = rng.choice(24, size=requests, p=hours / hours.sum()) + rng.random(requests)
-    first_day = (users.arrival[user] - START_MS + DAY_MS - 1) // DAY_MS
-    day = first_day + (rng.random(requests) * (DAYS - first_day)).astype(np.int64)
+    first_day = np.maximum((users.arrival[user] - START_MS + DAY_MS - 1) // DAY_MS, begin_day)
+    day = first_day + (rng.random(requests) * (end_day - first_day)).astype(np.int64)
     begin = ((24 * day + hour) * HOUR_MS)[opens]
     since = np.cumsum(rng.uniform(REST_MS, 4 * REST_MS, size=requests))
     time = (START_MS + begin[session] + since - since[opens][session]).astype(np.int64)

@@ -3,6 +3,7 @@
 Its cost is in the candidates, `C` = 64 a request, whatever the number of items.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ EXPLORE = 0.1
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request tells the ranker, `[r]` each; -1 stands for nothing."""
+    """What a request tells the ranker, `[r]` each unless said otherwise; -1 stands for nothing."""
 
     scenario: NDArray
     user: NDArray
@@ -29,6 +30,12 @@ class Asked:
     brand: NDArray  # named in the query
     word: NDArray  # named in the query
     last: NDArray  # the item that the user clicked last
+    query: NDArray  # [r, 3], number of the term
+    spelling: NDArray  # [r, 3]
+    device: NDArray | None  # None where it is drawn with the outcomes
+    chances: Callable[[NDArray], tuple[NDArray, NDArray]]
+    """Items `[r, n]` → the chance of a click once examined, and of a purchase then, `[r, n]` each: the truth, which no
+    ranker of a real shop could ask for."""
 
 
 class Ranker:
@@ -45,12 +52,16 @@ class Ranker:
 
     def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
         """Items `[r, SLATE]`, all different, and the probability of each in its place `[r, SLATE]`."""
-        item = self._candidates(rng, asked)
-        on_sale = self._world.items.launch[item] <= asked.now[:, None]
-        place, chance = _draw(rng, self._score(asked, item), _first_of_each(item) & on_sale)
+        item, free = self.candidates(rng, asked)
+        place, chance = draw_slates(rng, self.score(asked, item), free)
         return np.take_along_axis(item, place, axis=1), chance
 
-    def _candidates(self, rng: np.random.Generator, asked: Asked) -> NDArray:
+    def candidates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
+        """Items `[r, C]`, and whether each may be shown `[r, C]`: it is on sale, and does not stand further left."""
+        item = self._retrieve(rng, asked)
+        return item, _first_of_each(item) & (self._world.items.launch[item] <= asked.now[:, None])
+
+    def _retrieve(self, rng: np.random.Generator, asked: Asked) -> NDArray:
         items = self._world.items
         pool = self._pool[asked.scenario]
         u, which = rng.random((2, *pool.shape))
@@ -69,7 +80,8 @@ class Ranker:
         fill = items.staples[block % items.staples.size]
         return np.choose(np.maximum(pool, 3) - 3, [of_kind, best, newest, fill])
 
-    def _score(self, asked: Asked, item: NDArray) -> NDArray:
+    def score(self, asked: Asked, item: NDArray) -> NDArray:
+        """`[r, C]`: what the slate is drawn by, as logits."""
         items = self._world.items
         kind, asked_kind = items.kind[item], asked.kind[:, None]
         same_category = (kind // names.KINDS_EACH == asked_kind // names.KINDS_EACH) & (asked_kind >= 0)
@@ -86,6 +98,34 @@ class Ranker:
         return sum(w * signal for w, signal in zip(weight, signals, strict=True))
 
 
+def draw_slates(
+    rng: np.random.Generator, score: NDArray, free: NDArray, explore: float = EXPLORE
+) -> tuple[NDArray, NDArray]:
+    """Fills place after place: by softmax of the scores of what is left, or, with `explore`, by any of it.
+
+    Args:
+      score: logits, `[r, C]`.
+      free: whether a candidate may be shown, `[r, C]`; at least `SLATE` of them in each row.
+
+    Returns:
+      The columns of the drawn `[r, SLATE]`, and the probability of each, given those before it, `[r, SLATE]`.
+    """
+    free = free.astype(np.float64)
+    weight = np.exp(score - score.max(axis=1, keepdims=True)) * free
+    rows = np.arange(score.shape[0])
+    place = np.empty((rows.size, SLATE), np.int64)
+    chance = np.empty(place.shape)
+    for k in range(SLATE):
+        p = (1 - explore) * weight / weight.sum(axis=1, keepdims=True)
+        p += explore * free / free.sum(axis=1, keepdims=True)
+        until = np.cumsum(p, axis=1)
+        u = (1 - rng.random(rows.size)) * until[:, -1]  # above 0, so that nothing of chance 0 is drawn
+        place[:, k] = (until < u[:, None]).sum(axis=1)
+        chance[:, k] = p[rows, place[:, k]]
+        weight[rows, place[:, k]] = free[rows, place[:, k]] = 0
+    return place, chance
+
+
 def _first_of_each(item: NDArray) -> NDArray:
     """`[r, C]`: whether the item has not stood further left."""
     order = np.argsort(item, axis=1, kind="stable")
@@ -95,21 +135,3 @@ def _first_of_each(item: NDArray) -> NDArray:
     result = np.empty_like(first)
     np.put_along_axis(result, order, first, axis=1)
     return result
-
-
-def _draw(rng: np.random.Generator, score: NDArray, free: NDArray) -> tuple[NDArray, NDArray]:
-    """Fills place after place: by softmax of the scores of what is left, or, with `EXPLORE`, by any of it."""
-    free = free.astype(np.float64)
-    weight = np.exp(score - score.max(axis=1, keepdims=True)) * free
-    rows = np.arange(score.shape[0])
-    place = np.empty((rows.size, SLATE), np.int64)
-    chance = np.empty(place.shape)
-    for k in range(SLATE):
-        p = (1 - EXPLORE) * weight / weight.sum(axis=1, keepdims=True)
-        p += EXPLORE * free / free.sum(axis=1, keepdims=True)
-        until = np.cumsum(p, axis=1)
-        u = (1 - rng.random(rows.size)) * until[:, -1]  # above 0, so that nothing of chance 0 is drawn
-        place[:, k] = (until < u[:, None]).sum(axis=1)
-        chance[:, k] = p[rows, place[:, k]]
-        weight[rows, place[:, k]] = free[rows, place[:, k]] = 0
-    return place, chance

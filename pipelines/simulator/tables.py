@@ -1,9 +1,10 @@
 """The simulated shop as rows of the log tables (DESIGN §2)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
 from pipelines.simulator.behaviour import CART_OF_BOUGHT, CART_OF_CLICKED, Play
@@ -73,7 +74,7 @@ def item_rows(items: Items) -> Iterator[Row]:
 def user_rows(users: Users, first_user: int) -> Iterator[Row]:
     for user, (age, city, arrival) in enumerate(zip(users.age, users.city, users.arrival, strict=True)):
         yield {
-            "user_id": _user_id(first_user + user),
+            "user_id": user_id(first_user + user),
             "age_band": names.AGE_BANDS[age],
             "city": names.CITIES[city],
             "arrival_day": int((arrival - START_MS) // DAY_MS),
@@ -91,12 +92,9 @@ class LogTables:
         self._played, self._recorded, self._chunk = played, recorded, chunk
         self._scenarios = [scenario.name for scenario in world.scenarios]
         users = played.user.max(initial=-1) + 1
-        self._user_ids = [_user_id(first_user + user) for user in range(users)]
+        self._user_ids = [user_id(first_user + user) for user in range(users)]
         self._item_ids = [_item_id(item) for item in range(world.items.kind.size)]
-        self._queries = [
-            " ".join(names.SPELLINGS[t][s] for t, s in zip(terms, spelling, strict=True) if t >= 0)
-            for terms, spelling in zip(played.query[::SLATE].tolist(), played.spelling[::SLATE].tolist(), strict=True)
-        ]
+        self._queries = query_texts(played.query[::SLATE], played.spelling[::SLATE])
 
     def impressions(self) -> Iterator[Row]:
         played, recorded = self._played, self._recorded
@@ -104,7 +102,7 @@ class LogTables:
             of = slice(start, start + _SLICE)
             columns = (
                 np.arange(played.item.size)[of] // SLATE, played.scenario[of], played.user[of], played.item[of],
-                played.time[of], played.position[of], played.device[of], played.time[of] // HOUR_MS % 24,
+                played.time[of], played.position[of], played.device[of], hour_of(played.time[of]),
                 played.propensity[of].round(6), recorded.p_click[of].round(6), recorded.p_buy[of].round(6),
             )  # fmt: skip
             for request, scenario, user, item, time, position, device, hour, propensity, p_click, p_buy in zip(
@@ -127,48 +125,75 @@ class LogTables:
 
     def actions(self) -> Iterator[Row]:
         """In the order of time. Returns name no scenario, and a visit of their own for a request."""
-        played, recorded = self._played, self._recorded
-        click_at = played.time + played.click_delay
-        cart_at = click_at + played.cart_delay
-        late_at = played.time + played.late_delay
-        cart = recorded.click & (played.whim < np.where(recorded.buy, CART_OF_BOUGHT, CART_OF_CLICKED))
-        done = (
-            (recorded.click, click_at, "click", False),
-            (cart, cart_at, "cart", False),
-            (recorded.buy, cart_at + played.buy_delay, "purchase", False),
-            (recorded.late, late_at, "purchase", False),
-            (recorded.returns, late_at + played.click_delay, "click", True),
-            (recorded.return_buys, late_at + played.click_delay + played.buy_delay, "purchase", True),
-        )
-        rows = [np.flatnonzero(happens) for happens, *_ in done]
-        row = np.concatenate(rows)
-        kind = np.repeat(np.arange(len(done)), [of.size for of in rows])
-        at = np.concatenate([at[of] for of, (_, at, *_) in zip(rows, done, strict=True)])
-        order = np.lexsort((kind, row, at))
-        for index, time, which in zip(row[order].tolist(), at[order].tolist(), kind[order].tolist(), strict=True):
-            _, _, action, outside = done[which]
+        played = self._played
+        for done in actions_of(played, self._recorded):
             place = (
-                {"request_id": f"v{self._chunk:05}{index:07}"}
-                if outside
+                {"request_id": f"v{self._chunk:05}{done.row:07}"}
+                if done.outside
                 else {
-                    "request_id": self._request_id(index // SLATE),
-                    "scenario": self._scenarios[played.scenario[index]],
-                    "query": self._queries[index // SLATE],
+                    "request_id": self._request_id(done.row // SLATE),
+                    "scenario": self._scenarios[played.scenario[done.row]],
+                    "query": self._queries[done.row // SLATE],
                 }
             )
             yield {
                 **place,
-                "user_id": self._user_ids[played.user[index]],
-                "item_id": self._item_ids[played.item[index]],
-                "timestamp": time,
-                "action": action,
+                "user_id": self._user_ids[played.user[done.row]],
+                "item_id": self._item_ids[played.item[done.row]],
+                "timestamp": done.time,
+                "action": done.action,
             }
 
     def _request_id(self, request: int) -> str:
         return f"r{self._chunk:05}{request:06}"
 
 
-def _user_id(user: int) -> str:
+class Action(NamedTuple):
+    """Something that a user did."""
+
+    row: int  # of the impression that it follows
+    time: int  # ms UTC
+    action: str
+    outside: bool  # of any list: credited to no impression
+
+
+def actions_of(played: Play, recorded: Record) -> Iterator[Action]:
+    """What the record says was done, in the order of time."""
+    click_at = played.time + played.click_delay
+    cart_at = click_at + played.cart_delay
+    late_at = played.time + played.late_delay
+    cart = recorded.click & (played.whim < np.where(recorded.buy, CART_OF_BOUGHT, CART_OF_CLICKED))
+    done = (
+        (recorded.click, click_at, "click", False),
+        (cart, cart_at, "cart", False),
+        (recorded.buy, cart_at + played.buy_delay, "purchase", False),
+        (recorded.late, late_at, "purchase", False),
+        (recorded.returns, late_at + played.click_delay, "click", True),
+        (recorded.return_buys, late_at + played.click_delay + played.buy_delay, "purchase", True),
+    )
+    rows = [np.flatnonzero(happens) for happens, *_ in done]
+    row = np.concatenate(rows)
+    kind = np.repeat(np.arange(len(done)), [of.size for of in rows])
+    at = np.concatenate([at[of] for of, (_, at, *_) in zip(rows, done, strict=True)])
+    order = np.lexsort((kind, row, at))
+    for index, time, which in zip(row[order].tolist(), at[order].tolist(), kind[order].tolist(), strict=True):
+        yield Action(index, time, *done[which][2:])
+
+
+def query_texts(query: NDArray, spelling: NDArray) -> list[str]:
+    """What was typed in each request, from its terms `[r, 3]` and how each is spelt; "" where nothing was."""
+    return [
+        " ".join(names.SPELLINGS[t][s] for t, s in zip(terms, spelt, strict=True) if t >= 0)
+        for terms, spelt in zip(query.tolist(), spelling.tolist(), strict=True)
+    ]
+
+
+def hour_of(time: NDArray) -> NDArray:
+    """The hour of the day, UTC, 0 to 23."""
+    return time // HOUR_MS % 24
+
+
+def user_id(user: int) -> str:
     return f"u{user:07}"
 
 

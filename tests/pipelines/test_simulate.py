@@ -85,7 +85,9 @@ def test_the_same_flags_write_the_same_bytes_whatever_the_workers_and_another_se
 
     first, again, other = written("a", seed=7, workers=1), written("b", seed=7, workers=2), written("c", seed=8)
     assert first == again
-    assert {name.partition("-")[0] for name in first} == {"impressions", "actions", "items", "users", "schema.yaml"}
+    assert {name.partition("-")[0] for name in first} == {
+        "impressions", "actions", "items", "users", "schema.yaml", "simulation.json",
+    }  # fmt: skip
     assert "impressions-00001-of-00002.jsonl.gz" in first
     assert first.keys() == other.keys()
     assert {name for name in first if first[name] != other[name]} == first.keys() - {"schema.yaml"}
@@ -378,7 +380,7 @@ def test_a_slate_is_drawn_with_the_chances_that_are_logged():
     free = np.ones((20_000, ranker.SLATE + 2), bool)
     free[:, -1] = False
     score = np.tile(np.append(np.arange(ranker.SLATE + 1) / 4, 9.0), (len(free), 1))
-    place, chance = ranker._draw(rng, score, free)
+    place, chance = ranker.draw_slates(rng, score, free)
     weight = np.exp(score[0, :-1])
     expected = 0.9 * weight / weight.sum() + 0.1 / len(weight)
     np.testing.assert_allclose(chance[:, 0], expected[place[:, 0]])

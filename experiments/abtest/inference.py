@@ -1,0 +1,135 @@
+"""What two arms' figures prove: relative lifts with intervals, power, sample sizes, and whether the split is sound.
+
+Every figure is a ratio of sums over users, `Σ y / Σ x`: clicks over impressions, say. A user's rows hang together, so
+the user is the unit. The delta method makes a ratio `R` a mean over users: each one deviates from it by
+`(y_u − R x_u) / x̄`, so that `Var R ≈ Var(deviation) / n` (Deng, Knoblich and Lu 2018), and `log R` by `1 / R` of that.
+A lift is a ratio of ratios, hence a difference of logarithms; its interval is made there, and ends above −100 %.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+ALPHA = 0.05
+POWER = 0.8
+MISMATCH = 0.001
+"""A split of users as uneven as this or more by chance alone is taken for a fault of the assignment."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure of an arm, `Σ y / Σ x`, or NaN where nobody was exposed.
+
+    Attributes:
+      value: the figure.
+      deviation: `(y_u − value x_u) / x̄` of each user, `[U]`, mean 0: their standard error is the figure's.
+    """
+
+    value: float
+    deviation: NDArray
+
+    @classmethod
+    def of(cls, y: NDArray, x: NDArray) -> "Ratio":
+        if not np.sum(x) > 0:
+            return cls(np.nan, np.full(np.shape(x), np.nan))
+        value = float(np.sum(y) / np.sum(x))
+        return cls(value, (y - value * x) / np.mean(x))
+
+    @property
+    def influence(self) -> NDArray:
+        """Of each user on the logarithm of the figure; NaN where that is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.deviation / self.value
+
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        return mean_error(self.deviation)
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Of B over A: `log` is the logarithm of the ratio of their figures, `error` its standard error."""
+
+    log: float
+    error: float
+
+    @property
+    def value(self) -> float:
+        """Relative: 0.05 is 5 % more."""
+        return float(np.expm1(self.log))
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided. Where there is no error at all, as of a model against itself, nothing is proven."""
+        if self.error == 0:
+            return 1.0 if self.log == 0 else 0.0
+        return float(2 * stats.norm.sf(abs(self.log) / self.error))
+
+    def interval(self, width: float = stats.norm.isf(ALPHA / 2)) -> tuple[float, float]:
+        """So many standard errors to each side."""
+        return float(np.expm1(self.log - width * self.error)), float(np.expm1(self.log + width * self.error))
+
+
+def twin_lift(a: Ratio, b: Ratio) -> Lift:
+    """Where every user has been in both arms."""
+    return Lift(_log_ratio(a, b), mean_error(b.influence - a.influence))
+
+
+def split_lift(a: Ratio, b: Ratio) -> Lift:
+    """Where each user has been in one."""
+    return Lift(_log_ratio(a, b), float(np.hypot(mean_error(a.influence), mean_error(b.influence))))
+
+
+def power(lift: float, error: float, alpha: float = ALPHA) -> float:
+    """The chance that a test finds such a relative lift significant, where its logarithm has this standard error."""
+    shift, width = np.log1p(lift) / error, stats.norm.isf(alpha / 2)
+    return float(stats.norm.sf(width - shift) + stats.norm.cdf(-width - shift))
+
+
+def minimal_effect(error: float, at: float = POWER, alpha: float = ALPHA) -> float:
+    """The least positive relative lift that a test with this error finds with power `at`."""
+    return float(np.expm1(_needed(at, alpha) * error))
+
+
+def users_needed(lift: float, a: Ratio, b: Ratio, share: float, at: float = POWER, alpha: float = ALPHA) -> float:
+    """Users of both arms together with which this relative lift is found with power `at`; infinite for none.
+
+    Args:
+      a, b: figures of the arms, for the spread of their users.
+      share: of the users who see B.
+    """
+    spread = a.influence.var(ddof=1) / (1 - share) + b.influence.var(ddof=1) / share
+    with np.errstate(divide="ignore"):
+        return float(np.ceil(spread * (_needed(at, alpha) / np.log1p(lift)) ** 2))
+
+
+def sample_ratio_p(in_a: int, in_b: int, share: float) -> float:
+    """p-value of the split's being as uneven as this or more: a chi-square test with one degree of freedom."""
+    users = in_a + in_b
+    return float(stats.chisquare([in_a, in_b], [users * (1 - share), users * share]).pvalue)
+
+
+def assigned_to_b(users: Sequence[str], salt: str, share: float) -> NDArray:
+    """`[U]` bool: by a hash of salt and user, so that a user stays in an arm and tests do not share their splits."""
+    heads = [hashlib.sha256(f"{salt}:{user}".encode()).digest()[:8] for user in users]
+    return np.array([int.from_bytes(head) / 2**64 < share for head in heads], bool)
+
+
+def mean_error(values: NDArray) -> float:
+    """Standard error of a mean."""
+    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.nan
+
+
+def _log_ratio(a: Ratio, b: Ratio) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.log(b.value / a.value)) if a.value and b.value else np.nan
+
+
+def _needed(at: float, alpha: float) -> float:
+    """How many standard errors an effect has to be, the other tail neglected."""
+    return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(at))

@@ -1,0 +1,96 @@
+"""Runs experiments: tune, train what is not trained yet, compare, write down."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from experiments.grid.compare import compare, views_apart
+from experiments.grid.document import results_document
+from experiments.grid.page import results_page
+from experiments.grid.plan import all_jobs, chosen_values, plan, tuning_jobs
+from experiments.grid.results import Results, rows
+from experiments.grid.spec import Spec
+from experiments.grid.workers import Failure, Job, pending, run_jobs
+from usr_tf.errors import InputError
+from usr_tf.files import replace_text
+
+
+def run_experiments(
+    specs: Mapping[str, Spec],
+    out: str | Path,
+    workers: int = 2,
+    *,
+    work: str | Path | None = None,
+    command: str = "",
+    document: str | Path | None = None,
+) -> list[Results]:
+    """Runs all specs as one, so that what they have in common is done once, and goes on where a killed try ended.
+
+    Leaves in `out`: `results.md`, `report.html`, and of each spec `NAME.json` and `NAME.csv`.
+
+    Args:
+      workers: processes of one thread each.
+      work: where data and results of jobs lie, for other experiments to find; `OUT/work` when absent.
+      command: what the reader can do it all again with.
+      document: a file that gets the Markdown too.
+
+    Raises:
+      InputError: the training configuration refuses a key or a value, or `out` cannot be written.
+    """
+    out, work = Path(out), Path(work or Path(out) / "work")
+    if workers < 1:
+        raise InputError("--workers", str(workers), "a whole number from 1")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    failures = _do([job for spec in specs.values() for job in tuning_jobs(spec)], work, workers, "tune")
+    lost = {failure.name for failure in failures}
+    ready = {name: spec for name, spec in specs.items() if not lost & {job.name for job in tuning_jobs(spec)}}
+    plans = {name: plan(spec, work) for name, spec in ready.items()}
+    failures += _do([job for cells in plans.values() for job in all_jobs(cells)], work, workers, "train")
+    results = []
+    for name, spec in specs.items():
+        cells = plans.get(name, [])
+        jobs = {each.name for job in (*tuning_jobs(spec), *all_jobs(cells)) for each in (job, *job.needs)}
+        own = [failure for failure in failures if failure.name in jobs]
+        chosen = chosen_values(spec, work) if name in plans else {}
+        apart = views_apart(cells, work) if spec.views else []
+        results.append(Results(name, spec, compare(spec, cells, work), own, chosen, apart))
+    markdown = results_document(command, results)
+    for each in results:
+        replace_text(out / f"{each.name}.json", each.to_json())
+        replace_text(out / f"{each.name}.csv", each.to_csv())
+    replace_text(out / "report.html", results_page(command, results))
+    for path in (out / "results.md", *([Path(document)] if document else [])):
+        replace_text(path, markdown)
+    return results
+
+
+def _do(jobs: Sequence[Job], work: Path, workers: int, what: str) -> list[Failure]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=len(pending(jobs, work)))
+
+        def ended(job: Job, reason: str | None) -> None:
+            bar.advance(task)
+            if reason:
+                bar.console.print(f"failed: {job.name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+        return run_jobs(jobs, work, workers, ended)
+
+
+def format_table(results: Results) -> Table:
+    """For a terminal."""
+    columns, body = rows(results)
+    table = Table(title=f"{results.spec.title}: against {results.spec.baseline}, {results.size}")
+    names = len(results.axes) + 2
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < names or column == "verdict" else "right")
+    for row in body:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,205 @@
+"""Processes that do jobs: kept alive from one to the next, and replaced when they die. Needs no TensorFlow."""
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from usr_tf.errors import InputError
+
+_LOG = "workers.log"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
+"""As many jobs are done at a time as there are cores."""
+_TRIES = 2
+"""A job whose worker dies, mostly for want of memory, gets another one."""
+
+
+class Job(Protocol):
+    """Something to be done once. What it leaves, a later call finds, so a killed experiment goes on."""
+
+    @property
+    def key(self) -> str:
+        """A hash of all that its result depends on."""
+
+    @property
+    def name(self) -> str:
+        """What a person would call it."""
+
+    @property
+    def needs(self) -> "tuple[Job, ...]":
+        """What has to be done before."""
+
+    def is_done(self, work: Path) -> bool:
+        """Whether its result is there."""
+
+    def do(self, work: Path) -> None:
+        """Does it, and leaves the result whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that could not be done."""
+
+    name: str
+    reason: str
+
+
+def run_jobs(
+    jobs: Sequence[Job], work: Path, workers: int, ended: Callable[[Job, str | None], None] = lambda *_: None
+) -> list[Failure]:
+    """Does what is not done yet of the jobs and of what they need. A job that fails leaves the others be.
+
+    Args:
+      work: where results lie, and `workers.log`, what the libraries had to say.
+      workers: processes, of one thread each.
+      ended: is told of each job that comes to its end, and why it failed.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    waiting = pending(jobs, work)
+    failures: dict[str, Failure] = {}
+    tries: dict[str, int] = {}
+
+    def fail(job: Job, reason: str) -> None:
+        failures[job.key] = Failure(job.name, reason)
+        ended(job, reason)
+
+    with contextlib.ExitStack() as stack:
+        crew = [stack.enter_context(_Worker(work)) for _ in range(min(workers, len(waiting)))]
+        while waiting or any(worker.job for worker in crew):
+            for job in list(waiting.values()):
+                lost = [need for need in job.needs if need.key in failures]
+                if lost:
+                    del waiting[job.key]
+                    fail(job, f"needs {lost[0].name}, which failed")
+            ready = [job for job in waiting.values() if not any(_is_open(need, waiting, crew) for need in job.needs)]
+            for worker, job in zip([worker for worker in crew if not worker.job], ready, strict=False):
+                worker.give(waiting.pop(job.key))
+            for worker in _first_to_end([worker for worker in crew if worker.job]):
+                job, (died, reason) = worker.job, worker.take()
+                tries[job.key] = tries.get(job.key, 0) + 1
+                if died and tries[job.key] < _TRIES:
+                    waiting = {job.key: job, **waiting}
+                elif reason:
+                    fail(job, reason)
+                else:
+                    ended(job, None)
+    return list(failures.values())
+
+
+def pending(jobs: Sequence[Job], work: Path) -> dict[str, Job]:
+    """What is not done yet of the jobs and of what they need, each once, by key; needs come first."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.key not in found and not job.is_done(work):
+            for need in job.needs:
+                add(need)
+            found[job.key] = job
+
+    for job in jobs:
+        add(job)
+    return found
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a file's lock, which the system lets go of when its process dies: one at a time does a job."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_open(job: Job, waiting: dict[str, Job], crew: "Sequence[_Worker]") -> bool:
+    return job.key in waiting or any(worker.job and worker.job.key == job.key for worker in crew)
+
+
+def _first_to_end(busy: "Sequence[_Worker]") -> "list[_Worker]":
+    if not busy:
+        return []
+    heard = set(wait([source for worker in busy for source in worker.sources]))
+    return [worker for worker in busy if heard & set(worker.sources)]
+
+
+class _Worker:
+    """A process, and the job that it has."""
+
+    def __init__(self, work: Path):
+        self._work = work
+        self.job: Job | None = None
+
+    def __enter__(self) -> "_Worker":
+        # Spawned, for a fork of a process with threads may hang
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, self._work), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is heard
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    @property
+    def sources(self) -> tuple[Any, int]:
+        """What speaks when the job ends or the process does."""
+        return self._connection, self._process.sentinel
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        with contextlib.suppress(BrokenPipeError):  # it died while idle, as `take` will hear
+            self._connection.send(job)
+
+    def take(self) -> tuple[bool, str | None]:
+        """Whether the process died over its job, and why the job failed; a dead process is replaced."""
+        self.job = None
+        try:
+            return False, self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            code = self._process.exitcode
+            self.__exit__()
+            self.__enter__()
+            return True, f"its worker died {_TRIES} times ({f'signal {-code}' if code < 0 else f'exit status {code}'})"
+
+
+def _work(connection: Connection, work: Path) -> None:
+    """The life of a worker: a job after the other, until the main process closes the connection or dies."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with (work / _LOG).open("a") as log:  # the libraries' chatter would tear the progress bar
+        os.dup2(log.fileno(), 2)
+    os.environ.update(_ONE_THREAD)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(_do(job, work))
+
+
+def _do(job: Job, work: Path) -> str | None:
+    """Why the job failed."""
+    try:
+        with locked(work / "locks" / job.key):
+            if not job.is_done(work):
+                job.do(work)
+    except InputError as error:
+        return str(error)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})".replace("\n", " ")
+    return None
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -1,0 +1,110 @@
+"""Where tuning looks: keys of the training configuration, each with bounds or choices. Needs no TensorFlow."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from usr_tf.config import Config, load_config
+from usr_tf.errors import InputError
+from usr_tf.schema import parse_model, read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Range(_Strict):
+    """Numbers from `low` to `high`; whole ones if both are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Whether all orders of magnitude are as likely."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError(f"high: found {self.high}, expected more than low, {self.low}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low: found {self.low}, expected a number above 0, as log is set")
+        return self
+
+    @property
+    def samples(self) -> list[Any]:
+        return [self.low, self.high]
+
+
+class Choices(_Strict):
+    """One of these values."""
+
+    choices: tuple[Any, ...] = Field(min_length=1)
+
+    @property
+    def samples(self) -> list[Any]:
+        return list(self.choices)
+
+
+Space = dict[str, Range | Choices]
+"""Key of the configuration → where to look."""
+
+_WIDTHS: Mapping[str, dict[str, list[list[int]]]] = {
+    "shared_bottom": {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
+    "mmoe": {"expert": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
+    "ple": {"expert": [[128], [256], [512]], "tower": [[32], [64]]},
+    "star": {"network": [[64, 32], [128, 64], [256, 128]], "tower": [[32], [64]]},
+    "m2m": {"expert": [[128, 32], [256, 32], [256, 64]]},
+    "apg": {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
+    "pepnet": {"tower": [[64, 32], [100, 64], [256, 128]]},
+}
+
+
+def default_space(config: Config) -> Space:
+    """Bounds around the defaults, of what the configuration has: no weight of a part that is switched off."""
+    space: Space = {
+        "train.learning_rate": Range(low=3e-4, high=1e-2, log=True),
+        "train.embedding_learning_rate": Range(low=0.01, high=0.3, log=True),
+        "train.batch_size": Choices(choices=(256, 512, 1024, 2048)),
+        "embedding_size": Choices(choices=(8, 16, 32)),
+        "embedding_spread": Range(low=0.02, high=0.5, log=True),
+    }
+    for key, widths in _WIDTHS[config.backbone].items():
+        space[f"{config.backbone}.{key}"] = Choices(choices=tuple(widths))
+    if config.usr.glmt:
+        space["usr.global_weight"] = Range(low=0.1, high=1.0)
+    if config.usr.contrastive:
+        space["usr.contrastive_loss.temperature"] = Range(low=0.03, high=0.5, log=True)
+        space["usr.contrastive_loss.ie_weight"] = Range(low=1e-3, high=0.1, log=True)
+        space["usr.contrastive_loss.fg_weight"] = Range(low=1e-3, high=0.1, log=True)
+    return space
+
+
+def load_space(path: str | Path, config_path: str | None = None, overrides: Iterable[str] = ()) -> Space:
+    """The space of a YAML file, each end and choice of which the configuration takes.
+
+    Raises:
+      InputError: an unreadable file, an unknown key, or a value that does not suit its key.
+    """
+    document = read_yaml(Path(path), path, "a search space")
+    if not isinstance(document, dict) or not document:
+        raise InputError(path, "no keys", "keys of the configuration, each with low and high, or with choices")
+    axes = {key: _axis(f"{path}: {key}", value) for key, value in document.items()}
+    overrides = list(overrides)
+    for key, axis in axes.items():
+        for value in axis.samples:
+            try:
+                load_config(config_path, [*overrides, setting(key, value)])
+            except InputError as error:
+                raise InputError(f"{path}: {key}", f"{value!r} ({error})", "what the configuration takes") from error
+    return axes
+
+
+def setting(key: str, value: Any) -> str:
+    """`key=value` as `--set` takes it."""
+    return f"{key}={json.dumps(value)}"
+
+
+def _axis(place: str, value: Any) -> Range | Choices:
+    return parse_model(Choices if isinstance(value, dict) and "choices" in value else Range, value, place)

@@ -1,0 +1,279 @@
+"""`usr-tf tune`: a search for the configuration with the best validation figure, by Optuna.
+
+The study lies in `OUT/journal.log`. The same command goes on with it, and may run several times at once. Whoever runs a
+trial holds the lock of its folder, so a trial whose lock is free and that never ended was killed: it has failed, and
+does not count.
+"""
+
+import contextlib
+import csv
+import fcntl
+import gc
+import io
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tf_keras as keras
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.grid.workers import locked
+from experiments.space import Choices, Space, default_space, load_space, setting
+from experiments.tune_page import tune_page
+from usr_tf.config import Config, load_config
+from usr_tf.data import Data
+from usr_tf.divergence import NotFiniteError
+from usr_tf.errors import InputError
+from usr_tf.files import replace_text
+from usr_tf.train import train
+
+_HIGHER_IS_BETTER = ("auc", "gauc", "gauc_clicks", "ndcg@10", "mrr", "pr_auc")
+_LOWER_IS_BETTER = ("loss", "nll", "logloss", "ne", "ece")
+_STARTUP_TRIALS = 5
+"""Trials that are not pruned: there is no median of fewer."""
+_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def tune(
+    data: Data,
+    out: str | Path,
+    trials: int = 30,
+    *,
+    space_path: str | None = None,
+    config_path: str | None = None,
+    overrides: Sequence[str] = (),
+    objective: str = "val_nll",
+    seed: int = 0,
+    command: str = "",
+) -> optuna.Study:
+    """Trains models until the study has so many trials that ended or were pruned.
+
+    Leaves in `out`: `config.yaml`, the best configuration, whole; `trials.csv`; `report.html`; `journal.log`.
+
+    Args:
+      space_path: keys and where to look; a default space around the configuration's defaults when absent.
+      objective: a figure of an epoch's validation, such as `val_nll` or `val_search/ctr_auc`, of which the best epoch
+        counts; or SCENARIO/TASK/FIGURE of `metrics.json`, such as `overall/ctr/gauc`.
+
+    Raises:
+      InputError: a bad space, configuration or objective, a directory of another study, or broken data.
+    """
+    out = Path(out)
+    if trials < 1:
+        raise InputError("--trials", str(trials), "a whole number from 1")
+    overrides = [*overrides, *([f"train.monitor={objective}"] if objective.startswith("val_") else [])]
+    base = load_config(config_path, overrides)
+    space = load_space(space_path, config_path, overrides) if space_path else default_space(base)
+    study = _open(out, data, base, space, objective, seed)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("tune", total=trials)
+        while True:
+            _fail_lost(study, out)
+            bar.update(task, completed=_count(study, _COUNTED))
+            with locked(out / "ask.lock"):
+                if _count(study, (*_COUNTED, TrialState.RUNNING)) >= trials:
+                    break
+                # A new stream for each trial: one that goes on must not draw the first trials' values again
+                study.sampler = TPESampler(seed=seed * 1_000_003 + len(study.trials))
+                trial = study.ask()
+                lock = contextlib.ExitStack()
+                lock.enter_context(_held(out, trial.number))
+            with lock:
+                _run(study, trial, data, out, space, config_path, overrides, objective)
+            _write(study, out, space, config_path, overrides, objective)
+    best = best_trials(study)
+    if best:
+        values = {trial.number: values_of(trial) for trial in best}
+        replace_text(out / "report.html", tune_page(study, best, values, objective, command))
+    return study
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Those that ended, the best first."""
+    ended = study.get_trials(states=[TrialState.COMPLETE])
+    return sorted(ended, key=lambda trial: trial.value, reverse=_maximises(study))
+
+
+def _maximises(study: optuna.Study) -> bool:
+    return study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+
+def _open(out: Path, data: Data, base: Config, space: Space, objective: str, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    figure = objective.rpartition("/")[2].removeprefix("val_")
+    higher = figure in _HIGHER_IS_BETTER or figure.endswith("_auc")
+    if not higher and figure not in _LOWER_IS_BETTER and not figure.endswith("_loss"):
+        known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
+        raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))),
+        study_name="tune",
+        direction="maximize" if higher else "minimize",
+        pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, n_warmup_steps=1),
+        load_if_exists=True,
+    )
+    asked = {
+        "data": str(data.directory.resolve()),
+        "config": base.model_dump(mode="json"),
+        "space": {key: axis.model_dump(mode="json") for key, axis in space.items()},
+        "objective": objective,
+        "seed": seed,
+    }
+    for key, value in asked.items():
+        text = json.dumps(value, sort_keys=True)
+        if study.user_attrs.get(key, text) != text:
+            raise InputError(out, f"a study of another {key}", "a new directory, or that study's own arguments")
+        study.set_user_attr(key, text)
+    return study
+
+
+def _count(study: optuna.Study, states: Iterable[TrialState]) -> int:
+    return len(study.get_trials(deepcopy=False, states=tuple(states)))
+
+
+@contextlib.contextmanager
+def _held(out: Path, number: int) -> Iterator[None]:
+    """The lock of a trial, which the system lets go of when its process dies."""
+    with locked(_folder(out, number) / "lock"):
+        yield
+
+
+def _fail_lost(study: optuna.Study, out: Path) -> None:
+    """Gives up the trials that nobody runs any more."""
+    with locked(out / "ask.lock"):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            path = _folder(out, trial.number) / "lock"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                study.tell(trial.number, state=TrialState.FAIL)
+                shutil.rmtree(path.parent / "run", ignore_errors=True)
+
+
+def _folder(out: Path, number: int) -> Path:
+    return out / "trials" / str(number)
+
+
+def _run(
+    study: optuna.Study,
+    trial: Trial,
+    data: Data,
+    out: Path,
+    space: Space,
+    config_path: str | None,
+    overrides: Sequence[str],
+    objective: str,
+) -> None:
+    """One trial, from its configuration to its figure."""
+    config = load_config(config_path, [*overrides, *_suggest(trial, space)])
+    run, began = _folder(out, trial.number) / "run", time.time()
+    figure = objective if objective.startswith("val_") else config.train.monitor
+    report = _Report(trial, figure, opposed=_higher(figure) != _maximises(study))
+    try:
+        metrics = train(data, run, config, verbose=False, callbacks=[report])
+        value = _value(objective, metrics, report.values, _maximises(study))
+        trial.set_user_attr("epochs", len(report.values))
+        trial.set_user_attr("seconds", round(time.time() - began, 1))
+        study.tell(trial, value)
+    except optuna.TrialPruned:
+        trial.set_user_attr("epochs", len(report.values))
+        study.tell(trial, state=TrialState.PRUNED)
+    except InputError as error:
+        diverged = isinstance(error.__cause__, NotFiniteError)
+        study.tell(trial, state=TrialState.PRUNED if diverged else TrialState.FAIL)
+        if not diverged:  # the next trial would meet it too
+            raise
+    finally:
+        shutil.rmtree(_folder(out, trial.number), ignore_errors=True)
+        keras.backend.clear_session()
+        gc.collect()
+
+
+class _Report(keras.callbacks.Callback):
+    """Tells the pruner how each epoch went, and ends the training that it gives up."""
+
+    def __init__(self, trial: Trial, figure: str, opposed: bool):
+        super().__init__()
+        self._trial, self._figure, self._sign = trial, figure, -1.0 if opposed else 1.0
+        self.values: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.values.append(float(logs[self._figure]))
+        self._trial.report(self._sign * self.values[-1], epoch)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def _higher(figure: str) -> bool:
+    return figure.endswith("auc")
+
+
+def _value(objective: str, metrics: dict, epochs: Sequence[float], maximise: bool) -> float:
+    """The objective of a finished run."""
+    if objective.startswith("val_"):
+        return max(epochs) if maximise else min(epochs)
+    scenario, task, figure = [*objective.split("/"), "", ""][:3]
+    found = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
+    value = found.get(task, {}).get(figure)
+    if value is None:
+        raise InputError("--objective", repr(objective), "SCENARIO/TASK/FIGURE of a figure that metrics.json defines")
+    return value
+
+
+def _suggest(trial: Trial, space: Space) -> list[str]:
+    """What the trial sets in the configuration."""
+    settings = []
+    for key, axis in space.items():
+        if isinstance(axis, Choices):  # storage knows plain values alone
+            texts = {setting(key, choice): None for choice in axis.choices}
+            settings.append(trial.suggest_categorical(key, list(texts)))
+        elif isinstance(axis.low, int) and isinstance(axis.high, int):
+            settings.append(setting(key, trial.suggest_int(key, axis.low, axis.high, log=axis.log)))
+        else:
+            settings.append(setting(key, trial.suggest_float(key, axis.low, axis.high, log=axis.log)))
+    return settings
+
+
+def values_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial set, by key."""
+    return {
+        key: json.loads(value.partition("=")[2]) if isinstance(value, str) else value
+        for key, value in trial.params.items()
+    }
+
+
+def _write(
+    study: optuna.Study,
+    out: Path,
+    space: Space,
+    config_path: str | None,
+    overrides: Sequence[str],
+    objective: str,
+) -> None:
+    """The trials so far, and the best of them."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["trial", "state", objective, "epochs", "seconds", *space])
+    for trial in study.get_trials(deepcopy=False):
+        told = [trial.user_attrs.get(name) for name in ("epochs", "seconds")]
+        values = values_of(trial)
+        writer.writerow([trial.number, trial.state.name.lower(), trial.value, *told, *map(values.get, space)])
+    replace_text(out / "trials.csv", table.getvalue())
+    best = best_trials(study)
+    if best:
+        settings = [setting(key, value) for key, value in values_of(best[0]).items()]
+        replace_text(out / "config.yaml", load_config(config_path, [*overrides, *settings]).to_yaml())

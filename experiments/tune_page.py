@@ -1,0 +1,88 @@
+"""What a search found, as a page and as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from usr_tf.report.html import Section, card, code, grid, page, table
+from usr_tf.report.plots import BLUE, FAINT, svg
+
+_SHOWN = 10
+
+Values = Mapping[int, Mapping[str, Any]]
+"""Trial → key → what it set."""
+
+
+def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, objective: str, command: str) -> str:
+    """The page; `best` are the trials that ended, the best first."""
+    counts = {state.name.lower(): 0 for state in TrialState}
+    for trial in study.get_trials(deepcopy=False):
+        counts[trial.state.name.lower()] += 1
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    columns, rows = _rows(best, values, objective)
+    plots = [card(_history(best, study, objective), "Trial by trial")]
+    plots += [card(_scatter(best, values, key, objective), key) for key in values[best[0].number]]
+    sections = [
+        Section("The best", table(columns, rows, groups=False), "config.yaml holds the first of them, whole."),
+        Section("What was tried", grid(plots), "Each dot is a trial that ended."),
+        Section("The command", code(command)),
+    ]
+    return page(f"Search for the best {objective}", f"{told} trials.", sections, kicker="tuning")
+
+
+def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) -> Table:
+    """The best trials, for a terminal."""
+    columns, rows = _rows(best, values, objective)
+    table = Table(title=f"The best {len(rows)} of {len(best)} trials that ended")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rows(best: Sequence[FrozenTrial], values: Values, objective: str) -> tuple[list[str], list[list[str]]]:
+    """A column for each trial would be too many: keys go down, but for the figure and the epochs."""
+    shown = best[:_SHOWN]
+    keys = list(values[shown[0].number]) if shown else []
+    rows = [
+        [str(trial.number), f"{trial.value:.5f}", *(_told(values[trial.number].get(key)) for key in keys)]
+        for trial in shown
+    ]
+    return ["trial", objective, *keys], rows
+
+
+def _history(best: Sequence[FrozenTrial], study: optuna.Study, objective: str) -> str:
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        ended = sorted(best, key=lambda trial: trial.number)
+        better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
+        so_far = [better(trial.value for trial in ended[: end + 1]) for end in range(len(ended))]
+        numbers = [trial.number for trial in ended]
+        axes.plot(numbers, [trial.value for trial in ended], "o", color=FAINT)
+        axes.plot(numbers, so_far, drawstyle="steps-post", color=BLUE)
+        axes.set(xlabel="trial", ylabel=objective)
+
+    return svg(draw, 420, 260, "the objective of each trial and the best so far")
+
+
+def _scatter(best: Sequence[FrozenTrial], values: Values, key: str, objective: str) -> str:
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        taken = [values[trial.number].get(key) for trial in best]
+        numeric = all(isinstance(value, int | float) for value in taken)
+        places = taken if numeric else [_told(value) for value in taken]
+        axes.plot(places, [trial.value for trial in best], "o", color=BLUE)
+        if numeric and min(taken) > 0 and max(taken) > 8 * min(taken):
+            axes.set_xscale("log")
+        axes.set(ylabel=objective)
+
+    return svg(draw, 420, 220, f"{objective} by {key}")
+
+
+def _told(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,119 @@
+"""The whole test with SavedModels from disk, and what it refuses."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from experiments.abtest import Settings, abtest
+from pipelines.simulate import SIMULATION
+from tests.experiments.abtest.shop import schema_of, write_logs
+from usr_tf.cli import main
+from usr_tf.errors import InputError
+from usr_tf.export import request_spec
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    return write_logs(tmp_path_factory.mktemp("shop") / "logs", 3_000)
+
+
+class Toy(tf.Module):
+    """Likes popular items, the more so the greater its weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self._weight = weight
+
+    def score(self, inputs):
+        seen = tf.cast(tf.shape(inputs["history_age"])[1], tf.float32)
+        ctr = tf.sigmoid(self._weight * tf.math.log1p(inputs["popularity"]) - 3 + 0 * seen)
+        return {"ctr": ctr, "ctcvr": 0.1 * ctr}
+
+
+@pytest.fixture(scope="module")
+def models(logs, tmp_path_factory):
+    schema = schema_of(logs)
+    paths = []
+    for version, weight in enumerate((-1.0, 1.0), start=1):
+        module, path = Toy(weight), tmp_path_factory.mktemp("serving") / str(version)
+        score = tf.function(module.score).get_concrete_function(request_spec(schema))
+        tf.saved_model.save(module, str(path), signatures=dict.fromkeys(schema.scenarios, score))
+        (path / "assets.extra").mkdir()
+        (path / "assets.extra" / "schema.yaml").write_text(schema.to_yaml(), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tested(models, logs, tmp_path_factory):
+    """The folder that a test wrote; B is given as a folder of versions."""
+    out = tmp_path_factory.mktemp("abtest")
+    abtest(models[0], models[1].parent, logs, out, Settings(days=2), workers=1, progress=False, command="the command")
+    return out
+
+
+def test_the_document_holds_all_parts_and_the_page_shows_them(tested):
+    document = json.loads((tested / "abtest.json").read_text())
+    assert document["b"].endswith("/2")
+    scopes = {"search", "recommendation", "all"}
+    for part in ("figures", "twins", "test", "days", "splits"):
+        assert document[part].keys() == scopes
+        for figures in document[part].values():
+            assert list(figures) == ["uctr", "ucvr", "ctr", "ctcvr", "revenue"]
+    assert document["sample_ratio"]["a"] + document["sample_ratio"]["b"] == document["users"]
+    pairs = {(row["logging"], row["target"]) for row in document["off_policy"]}
+    assert pairs == {("shop", "a"), ("shop", "b"), ("a", "b"), ("b", "a")}
+    assert len(document["days"]["all"]["ctr"]["valid"]) == 2
+    page = (tested / "abtest.html").read_text()
+    for words in ("the command", "What B does: twins", "Looking every day", "off-policy", "<svg"):
+        assert words in page
+    assert "src=" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_seed_gives_the_same_document_whatever_the_processes(tested, models, logs, tmp_path, workers):
+    abtest(models[0], models[1], logs, tmp_path, Settings(days=2), workers=workers, progress=False)
+    assert (tested / "abtest.json").read_text() == (tmp_path / "abtest.json").read_text()
+
+
+def test_figures_are_the_sums_by_hand(tested):
+    """Clicks per impression of all users is what the arms' own figures say; a test's two arms share the users."""
+    document = json.loads((tested / "abtest.json").read_text())
+    for arm in ("a", "b"):
+        assert document["figures"]["all"]["ctr"][arm] == document["twins"]["all"]["ctr"][arm]
+    last = document["days"]["all"]["ctr"]
+    assert last["lift"][-1] == pytest.approx(document["test"]["all"]["ctr"]["lift"])
+    assert last["fixed"][-1] == pytest.approx(document["test"]["all"]["ctr"]["interval"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"days": 0}, "--days: found 0, expected at least 1"),
+        ({"explore": 0.0}, "--explore: found 0.0, expected above 0"),
+        ({"share": 1.0}, "--share: found 1.0, expected between 0 and 1"),
+        ({"by": "ctr +"}, "--by 'ctr \\+', column"),
+        ({"by": "price"}, "--by 'price', column 1: found the name 'price', expected one of ctr, ctcvr"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**change)
+
+
+def test_logs_of_elsewhere_and_folders_without_a_model_are_refused(models, logs, tmp_path, capsys):
+    flags = [f"--a={models[0]}", f"--b={models[1]}", f"--out={tmp_path / 'out'}"]
+    assert main(["abtest", *flags, f"--logs={tmp_path}"]) == 2
+    assert "simulation.json: found no readable file" in capsys.readouterr().err
+    other = write_logs(tmp_path / "other", 1_000)
+    (other / SIMULATION).write_text((logs / SIMULATION).read_text())
+    assert main(["abtest", *flags, f"--logs={other}"]) == 2
+    assert "items that this simulator does not make" in capsys.readouterr().err
+    assert main(["abtest", f"--a={tmp_path}", *flags[1:], f"--logs={logs}"]) == 2
+    assert "found no exported model" in capsys.readouterr().err
+    (other / SIMULATION).write_text('{"impressions": 3}')
+    assert main(["abtest", *flags, f"--logs={other}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()

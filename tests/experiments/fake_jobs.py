@@ -1,0 +1,61 @@
+"""Jobs that take no time, for workers to do: what they did stands in files."""
+
+import fcntl
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from usr_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class FakeJob:
+    """Writes a line to `done.txt` when it is done. `deaths`: how many workers die over it first."""
+
+    key: str
+    needs: tuple["FakeJob", ...] = ()
+    deaths: int = 0
+    error: str | None = None
+    waits_for: str | None = None
+    """A file that holds it up while somebody has its lock."""
+
+    @property
+    def name(self) -> str:
+        return f"job {self.key}"
+
+    def is_done(self, work: Path) -> bool:
+        return (work / self.key).exists()
+
+    def do(self, work: Path) -> None:
+        tries = work / f"{self.key}.tries"
+        with tries.open("a") as file:
+            file.write("x")
+        if len(tries.read_text()) <= self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.error == "input":
+            raise InputError("here", "nothing", "something")
+        if self.error:
+            raise RuntimeError(self.error)
+        if self.waits_for:
+            (work / f"{self.key}.begun").touch()
+            with open(self.waits_for) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        with (work / "done.txt").open("a") as file:
+            file.write(f"{self.key}\n")
+        (work / self.key).touch()
+
+
+def main(work: str, held: str) -> None:
+    """What a killed experiment's main process was doing."""
+    from experiments.grid.workers import run_jobs
+
+    run_jobs([FakeJob("done"), FakeJob("cut", waits_for=held), FakeJob("later")], Path(work), 1)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from tests.experiments.fake_jobs import main as named  # jobs are pickled by their module's name
+
+    named(*sys.argv[1:])

@@ -1,0 +1,194 @@
+"""On results laid down by hand, in the place of jobs that train."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, overall
+from experiments.grid.document import results_document
+from experiments.grid.jobs import REPLICATES, DataJob, Shop, TrainJob, auc_sample
+from experiments.grid.plan import Cell
+from experiments.grid.results import Results, answers, rows, sentence, where
+from experiments.grid.spec import Spec
+from experiments.grid.workers import Failure
+from usr_tf.config import Config
+from usr_tf.metrics import Predictions, paired_bootstrap_sample
+
+SCHEMA = """\
+scenarios: [search, recommendation]
+tasks: [{name: ctr, action: click}]
+features: {item_id: {group: item, type: categorical}}
+"""
+SHOP = {"impressions": 1, "similarity": 0.3, "label_noise": 0, "global_label_noise": 0, "scenarios": 2, "needs": 0.8}
+SPEC = Spec(title="T", question="Q?", variants={"alone": {}, "USR": {}}, baseline="alone", seeds=(10, 11))
+
+
+def comparison(sample=(0.02, 0.01, 0.03), **keys) -> Comparison:
+    fields = {"place": {}, "variant": "USR", "scenario": "search", "task": "ctr", "baseline_auc": 0.6, "auc": 0.62}
+    fields |= {"oracle_auc": 0.8, "positives": 9, "seeds": 2, "sample": np.array(sample)}
+    return Comparison(**fields | keys)
+
+
+def lay_down_rows(work, data: DataJob, seed: int, rows: int = 400) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    columns = {
+        "scenario": rng.integers(0, 2, rows),
+        "user": rng.integers(0, 40, rows),
+        "ctr": rng.integers(0, 2, rows),
+        "oracle_ctr": rng.random(rows),
+        "user_seen": rng.integers(0, 4, rows),
+        "item_seen": rng.integers(0, 4, rows),
+    }
+    folder = work / "data" / data.key
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
+    np.savez(folder / "rows.npz", **columns)
+    return columns
+
+
+def lay_down_scores(work, job: TrainJob, rows: dict[str, np.ndarray], skill: float, seed: int) -> np.ndarray:
+    scores = np.random.default_rng(seed).random(len(rows["ctr"])) + skill * rows["ctr"]
+    folder = work / "results" / job.key
+    folder.mkdir(parents=True)
+    samples = {
+        f"{name}/ctr": auc_sample(rows, scores, "ctr", rows["scenario"] == i)
+        for i, name in enumerate(("search", "recommendation"))
+    }
+    np.savez(folder / "samples.npz", **samples)
+    np.savez(folder / "probabilities.npz", ctr=scores)
+    (folder / "job.json").write_text(json.dumps({"history": []}), encoding="utf-8")
+    return scores
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory):
+    """Two seeds of two variants: their cells, rows and scores."""
+    work, cells, rows, scores = tmp_path_factory.mktemp("work"), [], {}, {}
+    data = {seed: DataJob(Shop(seed=seed, **SHOP)) for seed in SPEC.seeds}
+    for seed in SPEC.seeds:
+        rows[seed] = lay_down_rows(work, data[seed], seed)
+    for variant, skill in (("alone", 0.1), ("USR", 0.6)):
+        jobs = {seed: TrainJob(data[seed], Config(seed=seed, embedding_size=int(10 * skill))) for seed in SPEC.seeds}
+        for seed, job in jobs.items():
+            scores[variant, seed] = lay_down_scores(work, job, rows[seed], skill, seed)
+        cells.append(Cell({}, variant, SPEC.seeds, tuple((job,) for job in jobs.values())))
+    return work, cells, rows, scores
+
+
+def test_a_difference_is_the_mean_over_seeds_and_its_interval_that_of_drawn_seeds_and_users(laid):
+    work, cells, rows, scores = laid
+    search, feed = compare(SPEC, cells, work)
+    assert (search.variant, search.scenario, search.task, feed.scenario) == ("USR", "search", "ctr", "recommendation")
+    drawn, auc = [], {}
+    for seed in SPEC.seeds:
+        own = rows[seed]["scenario"] == 0
+        labels, users = rows[seed]["ctr"][own], rows[seed]["user"][own]
+        mine, theirs = (scores[variant, seed][own] for variant in ("USR", "alone"))
+        auc[seed] = roc_auc_score(labels, mine), roc_auc_score(labels, theirs)
+        blank = np.zeros(len(labels))
+        pair = [
+            Predictions(blank, users, blank, blank, blank, {"ctr": labels}, {"ctr": each / 2})
+            for each in (mine, theirs)
+        ]
+        drawn.append(paired_bootstrap_sample(*pair, "ctr", "auc", REPLICATES, seed=7))
+    assert search.auc == pytest.approx(np.mean([each[0] for each in auc.values()]))
+    assert search.baseline_auc == pytest.approx(np.mean([each[1] for each in auc.values()]))
+    assert search.gain == pytest.approx(search.auc - search.baseline_auc)
+    chosen = np.random.default_rng(8).integers(2, size=(2, REPLICATES))
+    sample = np.take_along_axis(np.stack(drawn), chosen, axis=0).mean(axis=0)
+    assert search.interval == pytest.approx(np.quantile(sample, [0.025, 0.975]))
+    assert search.interval[0] < search.gain < search.interval[1]
+    assert search.positives == sum(int(rows[seed]["ctr"][rows[seed]["scenario"] == 0].sum()) for seed in SPEC.seeds)
+    oracle = [
+        roc_auc_score(*(rows[seed][key][rows[seed]["scenario"] == 0] for key in ("ctr", "oracle_ctr")))
+        for seed in SPEC.seeds
+    ]
+    assert search.oracle_auc == pytest.approx(np.mean(oracle))
+
+
+def test_slices_are_of_what_training_has_shown(laid):
+    work, cells, rows, scores = laid
+    found = compare(SPEC.model_copy(update={"slices": {"user": (1, 3), "item": (1,)}}), cells, work)
+    values = [each.place["test rows"] for each in found if each.scenario == "search"]
+    assert values[:3] == ["user seen never", "user seen 1 to 2 times", "user seen 3 times or more"]
+    assert values[3:] == ["item seen never", "item seen 1 times or more"]
+    aucs = []
+    for seed in SPEC.seeds:
+        own = (rows[seed]["scenario"] == 0) & (rows[seed]["user_seen"] == 0)
+        aucs.append(roc_auc_score(rows[seed]["ctr"][own], scores["USR", seed][own]))
+    assert found[0].auc == pytest.approx(np.mean(aucs))
+
+
+def test_a_cell_that_lacks_a_result_is_left_out(laid):
+    work, cells, *_ = laid
+    missing = TrainJob(cells[0].jobs[0][0].data, Config(seed=99))
+    assert compare(SPEC, [cells[0], Cell({}, "USR", SPEC.seeds, ((missing,), (missing,)))], work) == []
+
+
+@pytest.mark.parametrize(
+    ("sample", "verdict"),
+    [
+        ([0.02, 0.01, 0.03], "helps"),
+        ([-0.02, -0.01, -0.03], "hurts"),
+        ([0.01, -0.01, 0.03], "not shown"),
+        ([0.01, np.nan, 0.03], "undefined"),
+    ],
+)
+def test_the_verdict_is_where_the_interval_lies(sample, verdict):
+    assert comparison(sample).verdict == verdict
+
+
+def test_the_gap_is_what_is_closed_of_the_oracles_lead():
+    assert comparison().gap == pytest.approx(0.02 / 0.2)
+    assert np.isnan(comparison(oracle_auc=0.5).gap)
+    assert comparison(oracle_auc=float("nan")).document()["gap"] is None
+
+
+def test_means_are_over_what_is_defined_with_the_draws_of_all():
+    grid = [
+        comparison([gain, gain - 0.01, gain + 0.02], place={"noise": noise}, scenario=scenario)
+        for noise, scenario, gain in [("0", "search", 0.02), ("0", "feed", 0.04), ("1", "search", 0.0)]
+    ]
+    grid.append(comparison([np.nan] * 3, place={"noise": "1"}, scenario="feed"))
+    (whole,) = overall(grid)
+    assert whole.sample == pytest.approx([0.02, 0.01, 0.04])
+    assert (whole.scenario, whole.of) == (ALL, 3)
+    assert [each.gain for each in by_axis(grid, "noise")] == pytest.approx([0.03, 0.0])
+    assert [dict(each.place) for each in by_place(grid)] == [{"noise": "0"}, {"noise": "1"}]
+
+
+def test_the_answer_is_in_words():
+    results = Results("name", SPEC, [comparison(), comparison([-0.02, -0.03, -0.01], scenario="feed")])
+    assert sentence(answers(results)["USR"]) == "ctr +0.000 (-0.009 to +0.009): no difference is shown"
+    assert sentence([]) == "nothing can be told, there are too few positives"
+    assert rows(results)[1][0] == [
+        "USR", "search ctr", "0.600", "0.620", "+0.020", "+0.011 to +0.029", "0.800", "10%", "helps"
+    ]  # fmt: skip
+
+
+def test_places_where_it_does_not_help_are_named():
+    grid = [
+        comparison([gain, gain - 0.01, gain + 0.01], place={"backbone": backbone, "noise": "0.1"})
+        for backbone, gain in [("mmoe", 0.02), ("ple", 0.0), ("star", -0.02)]
+    ]
+    told = where(Results("name", SPEC, grid), "USR")
+    assert told == "ctr helps in 1 of 3, not shown in (ple, noise 0.1), hurts in (star, noise 0.1)"
+
+
+def test_each_slice_has_an_answer_of_its_own():
+    grid = [comparison(place={SLICE: name}) for name in ("user seen never", "item seen never")]
+    spec = SPEC.model_copy(update={"slices": {"user": (1,), "item": (1,)}})
+    assert list(answers(Results("name", spec, grid))) == ["USR, user seen never", "USR, item seen never"]
+
+
+def test_the_document_answers_before_it_shows_figures_and_has_the_command():
+    grid = [comparison(place={"noise": noise}) for noise in ("0", "1")]
+    text = results_document("usr-tf experiment --spec=x", [Results("name", SPEC, grid, [Failure("job", "no luck")])])
+    assert "```\nusr-tf experiment --spec=x\n```" in text
+    assert "| [Q?](#t) | alone | USR: ctr helps |" in text
+    assert text.index("*USR* against *alone*: ctr +0.020") < text.index("| noise | variant | ctr |")
+    assert "| 0 | USR | **+0.020 (+0.011 to +0.029)** helps |" in text
+    assert "Not done: job (no luck)." in text
+    assert "with 2 seeds in places" in text

@@ -1,0 +1,195 @@
+"""With a training that takes no time in place of the real one."""
+
+import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+
+# isort: split
+import csv
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+import experiments.tune
+from experiments.space import Choices, Range, default_space, load_space
+from experiments.tune import best_trials, tune, values_of
+from usr_tf.config import Config, load_config
+from usr_tf.data import Data
+from usr_tf.divergence import NotFiniteError
+from usr_tf.errors import InputError
+
+SPACE = {
+    "train.learning_rate": {"low": 0.0001, "high": 1.0, "log": True},
+    "shared_bottom.bottom": {"choices": [[8], [16, 8]]},
+    "embedding_size": {"low": 2, "high": 6},
+}
+EPOCHS = 4
+
+
+class FakeTrain:
+    """Its loss is least at a learning rate of 0.01, and falls from epoch to epoch."""
+
+    def __init__(self) -> None:
+        self.configs: list[Config] = []
+        self.fails: Exception | None = None
+
+    def __call__(self, data, out: Path, config: Config, verbose, callbacks) -> dict:
+        out.mkdir(parents=True)
+        self.configs.append(config)
+        if self.fails:
+            raise self.fails
+        loss = abs(math.log10(config.train.learning_rate) + 2)
+        for epoch in range(EPOCHS):
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, {"val_nll": loss + 1 / (1 + epoch), "val_search/ctr_auc": 1 - loss / 10})
+        return {"overall": {"ctr": {"gauc": 1 - loss / 10, "ne": None}}, "scenarios": {}}
+
+
+@pytest.fixture
+def train(monkeypatch):
+    fake = FakeTrain()
+    monkeypatch.setattr(experiments.tune, "train", fake)
+    monkeypatch.setattr(experiments.tune.gc, "collect", lambda: 0)  # there is nothing to collect, and it takes its time
+    return fake
+
+
+@pytest.fixture
+def search(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(SPACE, sort_keys=False), encoding="utf-8")
+
+    def run(trials: int, out: str = "out", **arguments) -> optuna.Study:
+        data = Data(tmp_path / "data", None)
+        return tune(data, tmp_path / out, trials, space_path=str(path), **arguments)
+
+    return run
+
+
+def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, search, tmp_path):
+    study = search(12, overrides=["train.epochs=9"])
+    best = best_trials(study)[0]
+    assert best.value == pytest.approx(abs(math.log10(best.params["train.learning_rate"]) + 2) + 1 / EPOCHS)
+    assert best.value < 1  # the learning rate is within a factor of 6 of the right one
+    config = load_config(tmp_path / "out" / "config.yaml")
+    assert config == train.configs[best.number].model_copy(update={"data": None})
+    assert config.train.epochs == 9
+    assert list(config.shared_bottom.bottom) == values_of(best)["shared_bottom.bottom"]
+    with (tmp_path / "out" / "trials.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 12
+    assert float(table[best.number]["val_nll"]) == best.value
+    assert {row["state"] for row in table} == {"complete", "pruned"}
+    assert not list((tmp_path / "out" / "trials").iterdir())
+    assert "Search for the best val_nll" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_study_that_goes_on_is_the_unbroken_one(train, search):
+    whole = search(4)
+    search(2, out="cut")
+    cut = search(4, out="cut")
+    assert [trial.params for trial in cut.trials] == [trial.params for trial in whole.trials]
+    assert len(train.configs) == 8
+
+
+def test_another_seed_is_another_search(train, search):
+    assert search(2).trials[1].params != search(2, out="other", seed=1).trials[1].params
+
+
+def test_a_trial_whose_process_was_killed_has_failed_and_does_not_count(train, search):
+    study = search(2)
+    study.ask()  # and nobody holds its lock
+    again = search(3)
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_another_process_runs_is_left_alone_and_counts(train, search, tmp_path):
+    study = search(2)
+    trial = study.ask()
+    with experiments.tune._held(tmp_path / "out", trial.number):
+        again = search(3)
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+
+
+def test_a_diverging_configuration_counts_and_any_other_trouble_ends_the_search(train, search):
+    train.fails = InputError("run", "loss NaN", "finite losses")
+    train.fails.__cause__ = NotFiniteError(0, 3, ["loss"])
+    assert [trial.state.name for trial in search(2).trials] == ["PRUNED", "PRUNED"]
+    train.fails = InputError("part-0", "a break", "whole records")
+    with pytest.raises(InputError, match="part-0"):
+        search(2, out="broken")
+
+
+@pytest.mark.parametrize("objective", ["val_search/ctr_auc", "overall/ctr/gauc"])
+def test_a_figure_that_is_better_the_higher_is_maximised(train, search, objective):
+    best = best_trials(search(3, objective=objective))
+    assert best[0].value == max(trial.value for trial in best)
+    assert abs(math.log10(best[0].params["train.learning_rate"]) + 2) == pytest.approx(10 * (1 - best[0].value))
+    monitor = objective if objective.startswith("val_") else "val_nll"
+    assert {config.train.monitor for config in train.configs} == {monitor}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": "overall/ctr/calibration"}, "--objective: found 'overall/ctr/calibration', expected a figure"),
+        ({"objective": "overall/ctr/ne"}, "--objective: found 'overall/ctr/ne', expected SCENARIO/TASK/FIGURE"),
+        ({"trials": 0}, "--trials: found 0"),
+    ],
+)
+def test_a_bad_question_is_refused(train, search, arguments, message):
+    with pytest.raises(InputError) as error:
+        search(**({"trials": 1} | arguments))
+    assert message in str(error.value)
+
+
+def test_another_question_to_the_same_study_is_refused(train, search):
+    search(1)
+    with pytest.raises(InputError, match="found a study of another config, expected"):
+        search(2, overrides=["embedding_size=3"])
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"train.rate": {"low": 1, "high": 2}}, "space.yaml: train.rate: found 1 (default.yaml with --set: train.rate"),
+        ({"embedding_size": {"low": 0, "high": 4}}, "space.yaml: embedding_size: found 0 ("),
+        (
+            {"embedding_size": {"low": 4, "high": 4}},
+            "space.yaml: embedding_size: high: found 4, expected more than low",
+        ),
+        ({"embedding_size": {"low": 0, "high": 4, "log": True}}, "low: found 0, expected a number above 0"),
+        ({"embedding_size": {"choices": []}}, "space.yaml: embedding_size: choices"),
+        ({"embedding_size": {"least": 3}}, "space.yaml: embedding_size: "),
+        ({"usr.ie": {"choices": [True, "perhaps"]}}, "usr.ie: found 'perhaps' ("),
+        ([], "space.yaml: found no keys"),
+    ],
+)
+def test_a_bad_space_is_refused_in_a_line(tmp_path, space, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(space), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load_space(path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("backbone", ["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"])
+def test_the_default_space_is_bounded_and_the_configuration_takes_all_of_it(tmp_path, backbone):
+    space = default_space(load_config(None, [f"backbone={backbone}"]))
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        yaml.safe_dump({key: axis.model_dump(mode="json") for key, axis in space.items()}), encoding="utf-8"
+    )
+    assert load_space(path) == {
+        key: axis
+        if isinstance(axis, Range)
+        else Choices(choices=[list(c) if isinstance(c, list) else c for c in axis.choices])
+        for key, axis in space.items()
+    }
+    assert any(key.startswith(backbone) for key in space)
+
+
+def test_the_default_space_has_no_weight_of_a_part_that_is_switched_off():
+    assert not [
+        key for key in default_space(load_config(None, ["usr.glmt=false", "usr.contrastive=false"])) if "usr." in key
+    ]

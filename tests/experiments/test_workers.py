@@ -1,0 +1,73 @@
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.grid.workers import Failure, locked, pending, run_jobs
+from tests.experiments.fake_jobs import FakeJob
+
+
+def done(work: Path) -> list[str]:
+    return (work / "done.txt").read_text().split()
+
+
+def test_what_a_job_needs_comes_first_and_once(tmp_path):
+    base = FakeJob("base")
+    assert run_jobs([FakeJob("a", (base,)), FakeJob("b", (base,)), base], tmp_path, workers=2) == []
+    assert done(tmp_path)[0] == "base"
+    assert sorted(done(tmp_path)) == ["a", "b", "base"]
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    jobs = [FakeJob("a"), FakeJob("b")]
+    (tmp_path / "a").touch()
+    assert list(pending(jobs, tmp_path)) == ["b"]
+    run_jobs(jobs, tmp_path, workers=1)
+    assert done(tmp_path) == ["b"]
+    assert pending(jobs, tmp_path) == {}
+
+
+def test_a_job_that_fails_leaves_the_others_be_and_takes_along_what_needs_it(tmp_path):
+    bad, odd = FakeJob("bad", error="input"), FakeJob("odd", error="no such luck")
+    told = {}
+    failures = run_jobs(
+        [bad, odd, FakeJob("after", (bad,)), FakeJob("good")],
+        tmp_path,
+        workers=1,
+        ended=lambda job, reason: told.update({job.key: reason}),
+    )
+    assert failures[0] == Failure("job bad", "here: found nothing, expected something")
+    assert failures[1] == Failure("job after", "needs job bad, which failed")
+    assert failures[2].name == "job odd"
+    assert failures[2].reason.startswith("RuntimeError: no such luck (fake_jobs.py, line ")
+    assert done(tmp_path) == ["good"]
+    assert told.keys() == {"bad", "odd", "after", "good"}
+    assert told["good"] is None
+
+
+def test_a_job_whose_worker_dies_is_tried_once_more(tmp_path):
+    unlucky, deadly = FakeJob("unlucky", deaths=1), FakeJob("deadly", deaths=9)
+    assert run_jobs([deadly, unlucky, FakeJob("good")], tmp_path, workers=1) == [
+        Failure("job deadly", "its worker died 2 times (signal 9)")
+    ]
+    assert sorted(done(tmp_path)) == ["good", "unlucky"]
+    assert (tmp_path / "deadly.tries").read_text() == "xx"
+
+
+def test_when_the_main_process_is_killed_its_workers_end_and_the_rest_is_done_later(tmp_path):
+    held = tmp_path / "held"
+    held.touch()
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "tests.experiments.fake_jobs", str(tmp_path), str(held)]
+        main = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        while not (tmp_path / "cut.begun").exists():
+            assert main.poll() is None
+        main.send_signal(signal.SIGKILL)
+        main.wait()
+        with locked(tmp_path / "locks" / "cut"):  # had while its worker lives
+            assert done(tmp_path) == ["done"]
+    assert run_jobs([FakeJob("done"), FakeJob("cut"), FakeJob("later")], tmp_path, workers=1) == []
+    assert done(tmp_path) == ["done", "cut", "later"]
