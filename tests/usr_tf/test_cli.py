@@ -147,6 +147,11 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
         "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
         "explain: run": (["explain", f"--run={empty}", f"--request={good_json}"], "found no _SUCCESS"),
+        "evaluate_scores: scores": (
+            ["evaluate_scores", f"--scores={empty}", f"--out={folder / 'e'}"],
+            "found no *.parquet",
+        ),
+        "compare: run": (["compare", f"--run={empty}", f"--with={empty}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
@@ -168,12 +173,18 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "publish: rollback": (["publish", f"--out={folder / 'h'}", "--rollback"], "h: found no version"),
         "publish: keep": (["publish", "--run=x", "--out=y", "--keep=1"], "flag --keep=1"),
         "canary: requests": (["canary", f"--requests={folder / 'no.jsonl'}"], "no.jsonl: found no readable"),
+        "experiment: spec": (["experiment", "--spec=plain", f"--out={folder / 'i'}"], "--spec: found 'plain'"),
+        "tune: data": (["tune", f"--data={empty}", f"--out={folder / 'j'}"], "found no _SUCCESS"),
+        "abtest: logs": (
+            ["abtest", f"--a={empty}", f"--b={empty}", f"--logs={empty}", f"--out={folder / 'k'}"],
+            "simulation.json: found no readable",
+        ),
     }
 
 
 def test_bad_input_of_each_verb(capsys, tmp_path):
     commands = bad_inputs(tmp_path)
-    assert {command.split(":")[0] for command in commands} >= set(VERBS) - {"experiment"}
+    assert {command.split(":")[0] for command in commands} == set(VERBS)
     for name, (arguments, expected) in commands.items():
         line = refused(capsys, *arguments)
         assert expected in line, name
