@@ -31,7 +31,7 @@ from pipelines.logs import match_in
 from pipelines.ordered import OrderSums
 from pipelines.output import TEMP, read_json, read_schema, write_json
 from pipelines.score import SCORES
-from pipelines.scored import SCHEMA_KEY, optional_columns, required_columns
+from pipelines.scored import SCHEMA_KEY, conform, layout_of
 from pipelines.shown import Shown
 from pipelines.split import EVER
 from usr_tf.errors import InputError
@@ -85,16 +85,16 @@ def evaluate_scores(
         raise InputError("--replicates", str(replicates), "a whole number from 1")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
     files = _find(scores.rstrip("/"))
-    layout = _read_layout(files[0])
-    schema = read_schema(schema_path) if schema_path else _own_schema(layout, files[0])
-    columns = _columns(layout, schema, files[0])
+    found = _read_layout(files[0])
+    schema = read_schema(schema_path) if schema_path else _own_schema(found, files[0])
+    layout = layout_of(found, schema, files[0])
     until = milliseconds(trained_until, "--trained_until") if trained_until else EVER
     start = max(until, milliseconds(since) if since else EVER)
     temp, documents = FileSystems.join(out, TEMP), FileSystems.join(out, TEMP, "documents.json")
     _make_folder(temp)
     try:
         with display(progress, f"evaluate {scores}"), scratch(pipeline, out) as store:
-            sums = add_figures(pipeline, schema, files, columns, store, (until, start), replicates, seed)
+            sums = add_figures(pipeline, schema, files, layout, store, (until, start), replicates, seed)
             bootstrap = {"level": _LEVEL, "replicates": replicates, "seed": seed}
             _ = sums | "Documents" >> beam.Map(_documents, schema, bootstrap) | beam.Map(write_json, documents)
             run(pipeline)
@@ -102,7 +102,7 @@ def evaluate_scores(
     finally:
         FileSystems.delete([temp])
     if not any(tasks[schema.task_names[0]]["n"] for tasks in document["scenarios"].values()):
-        raise InputError(scores, "no row to evaluate", "one from --since on")
+        raise InputError(scores, "no row to evaluate", "rows from --since and --trained_until on")
     _write(out, document, details, schema, f"Scores in {scores}")
     return document, details
 
@@ -111,7 +111,7 @@ def add_figures(
     pipeline: beam.Pipeline,
     schema: Schema,
     files: Sequence[str],
-    columns: Sequence[str],
+    layout: pa.Schema,
     store: BlockStore,
     times: tuple[int, int],
     replicates: int,
@@ -120,16 +120,17 @@ def add_figures(
     """Adds the job to `pipeline`, which ends in one element: the list of all `(cell, sums)`.
 
     Args:
-      columns: those to read.
+      layout: of `scored.layout_of`.
       times: ms; training saw the rows before the first, and those from the second on are evaluated.
     """
     partitions = max(1, math.ceil(sum(map(_size, files)) / _BYTES_PER_PARTITION))
+    place, _ = FileSystems.split(files[0])
     scored = (
         pipeline
         | "Files" >> beam.Create(files)
         | "OneWorkerAFile" >> beam.Reshuffle()
-        | "Read" >> beam.io.ReadAllFromParquetBatched(columns=list(columns))
-        | "Batches" >> beam.FlatMap(lambda table: table.to_batches()).with_output_types(pa.RecordBatch)
+        | "Read" >> beam.io.ReadAllFromParquetBatched(columns=layout.names)
+        | "Batches" >> beam.FlatMap(_batches, layout, place).with_output_types(pa.RecordBatch)
         | "Gather" >> Gather(_BLOCK_ROWS)
     )
     shown = (
@@ -137,7 +138,7 @@ def add_figures(
         | "Shown" >> beam.Map(lambda batch: shown_by(_between(batch, EVER, times[0]), schema))
         | "AllShown" >> beam.CombineGlobally(Shown.sum)
     )
-    rows = scored | "Rows" >> beam.ParDo(_ToRows(schema, times[1], files[0], store), AsSingleton(shown))
+    rows = scored | "Rows" >> beam.ParDo(_ToRows(schema, times[1], place, store), AsSingleton(shown))
     parts = [rows | "Orders" >> OrderSums(schema, store, replicates, seed)]
     for key, tally in (("user", tally_users), ("request", tally_requests)):
         parts.append(
@@ -152,6 +153,11 @@ def add_figures(
         | "AddSums" >> beam.CombinePerKey(lambda sums: functools.reduce(merge, sums, {}))
         | "Cells" >> beam.combiners.ToList()
     )
+
+
+def _batches(table: pa.Table, layout: pa.Schema, place: str) -> Iterator[pa.RecordBatch]:
+    for batch in table.to_batches():
+        yield conform(batch, layout, place)
 
 
 class _ToRows(beam.DoFn):
@@ -229,14 +235,6 @@ def _own_schema(layout: pa.Schema, path: str) -> Schema:
     if text is None:
         raise InputError("--schema", "nothing", f"the schema.yaml of {path}, which does not hold it")
     return parse_schema(text.decode("utf-8"), f"{path}: {SCHEMA_KEY.decode()}")
-
-
-def _columns(layout: pa.Schema, schema: Schema, path: str) -> list[str]:
-    """The columns to read: all that must be there, and of the others those that are."""
-    for name, kind in required_columns(schema).items():
-        if name not in layout.names:
-            raise InputError(path, f"no column {name}", f"it, of type {kind}")
-    return [*required_columns(schema), *(name for name in optional_columns(schema) if name in layout.names)]
 
 
 def _size(path: str) -> int:

@@ -1,5 +1,6 @@
 """Training data as `tf.data`: reads what `usr-tf preprocess` wrote."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -7,7 +8,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -124,26 +125,47 @@ class Data:
         """Rows of a split, as `stats.json` counts them."""
         return sum(scenario["impressions"] for scenario in self.stats["splits"][split].values())
 
-    def shown(self, split: Split = "train") -> Training:
-        """How often a split showed each user, item and query, and the first task's positives of each item."""
+    def shown(self, split: Split = "train", skip_corrupt: bool = False) -> Training:
+        """How often a split showed each user, item and query, and the first task's positives of each item.
+
+        Args:
+          skip_corrupt: whether the rest of a broken file is left out, as in `training`.
+
+        Raises:
+          InputError: a file of the split is broken or gone.
+        """
         task, whole = self.schema.task_names[0], row_spec(self.schema)
         spec: Spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (RAW_USER, RAW_ITEM)}
         spec |= {name: whole[name] for name in (task, IDS, *self.schema.features_of("query")) if name in whole}
         users, items, clicks, queries = Counter(), Counter(), Counter(), Counter()
-        batches = _records(self._files(split)).batch(_SHUFFLE_ROWS)
-        for row in batches.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE).as_numpy_iterator():
-            if IDS in row:
-                row |= zip(self.schema.id_features, row.pop(IDS).T, strict=True)
-            users.update(row[RAW_USER].tolist())
-            items.update(row[RAW_ITEM].tolist())
-            clicks.update(row[RAW_ITEM][row[task] > 0].tolist())
-            keys = query_keys(row, self.schema)
-            queries.update(keys[keys != 0].tolist())
+        files = tf.data.Dataset.from_tensor_slices(self._files(split))
+        records = files.flat_map(lambda file: _records(file).ignore_errors() if skip_corrupt else _records(file))
+        rows = records.batch(_SHUFFLE_ROWS).map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)
+        with self.naming_broken(split):
+            for row in rows.as_numpy_iterator():
+                if IDS in row:
+                    row |= zip(self.schema.id_features, row.pop(IDS).T, strict=True)
+                users.update(row[RAW_USER].tolist())
+                items.update(row[RAW_ITEM].tolist())
+                clicks.update(row[RAW_ITEM][row[task] > 0].tolist())
+                keys = query_keys(row, self.schema)
+                queries.update(keys[keys != 0].tolist())
+        if not skip_corrupt and users.total() != self.rows(split):
+            self.refuse_broken(split)
         return Training(users, {item: (clicks[item], shown) for item, shown in items.items()}, queries)
 
     def read_through(self, split: Split) -> list[Shard]:
         """What every file of a split holds. It reads all of them, so it is for when something is known to be wrong."""
         return [_read_through(file) for file in self._files(split)]
+
+    @contextlib.contextmanager
+    def naming_broken(self, split: Split) -> Iterator[None]:
+        """Where `tf.data` tells that a file of the split is broken, `refuse_broken` tells which."""
+        try:
+            yield
+        except tf.errors.DataLossError:
+            self.refuse_broken(split)
+            raise
 
     def refuse_broken(self, split: Split) -> None:
         """Names the file that cannot be read, after `tf.data` has told that there is one.

@@ -13,7 +13,7 @@ from usr_tf.data import Data, Split
 from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
 from usr_tf.metrics.keys import query_keys
 from usr_tf.model import USRModel
-from usr_tf.report import read_background, write_report
+from usr_tf.report import make_folder, read_background, write_report
 from usr_tf.run import Run, open_run_data
 from usr_tf.schema import (
     ACTION,
@@ -53,17 +53,14 @@ def evaluate(
       What `metrics.json` and `details.json` hold.
 
     Raises:
-      InputError: a file of the split is broken, or the other run is of other data.
+      InputError: a file of the data is broken, the other run is of other data, or `out` cannot be a folder.
     """
+    make_folder(out)  # or be told before the work that it cannot be
     if beside:
         open_run_data(beside, data.directory)
     model = run.load_model()
-    try:
-        predictions = predict(model, data, split, progress=progress)
-    except tf.errors.DataLossError:
-        data.refuse_broken(split)
-        raise
-    training = data.shown()
+    predictions = predict(model, data, split, progress=progress)
+    training = data.shown(skip_corrupt=run.config.train.skip_corrupt)
     predictions = dataclasses.replace(predictions, slices=slices_of(predictions, training))
     document = metrics_document(predictions, data.schema)
     details = details_document(predictions, data.schema, training.items, replicates=replicates)
@@ -99,6 +96,9 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
 
     Args:
       progress: show a progress bar on standard error.
+
+    Raises:
+      InputError: a file of the split is broken or gone.
     """
     schema, tasks = data.schema, data.schema.task_names
 
@@ -116,17 +116,18 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
     if progress:
         description = f"score the {split} split"
         batches = track(batches, description, -(-data.rows(split) // batch_size), console=Console(stderr=True))
-    for features, labels, keys in batches:
-        add(SCENARIO, features[SCENARIO].numpy())
-        for name, values in keys.items():
-            add(name, values.numpy())
-        for task, values in run(features).items():
-            add(f"p_{task}", values.numpy())
-            add(task, labels[task].numpy())
-        if schema.history_columns:
-            add(HISTORY, np.count_nonzero(features[history_column(ACTION)], axis=1))
-        if schema.features_of("query"):
-            add(_QUERY, query_keys({name: features[name].numpy() for name in schema.features_of("query")}, schema))
+    with data.naming_broken(split):
+        for features, labels, keys in batches:
+            add(SCENARIO, features[SCENARIO].numpy())
+            for name, values in keys.items():
+                add(name, values.numpy())
+            for task, values in run(features).items():
+                add(f"p_{task}", values.numpy())
+                add(task, labels[task].numpy())
+            if schema.history_columns:
+                add(HISTORY, np.count_nonzero(features[history_column(ACTION)], axis=1))
+            if schema.features_of("query"):
+                add(_QUERY, query_keys({name: features[name].numpy() for name in schema.features_of("query")}, schema))
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     if len(whole.get(SCENARIO, ())) != data.rows(split):  # a file is gone, or empty
         data.refuse_broken(split)

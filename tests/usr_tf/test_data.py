@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.usr_tf.broken import break_off
 from tests.usr_tf.fixtures import ITEMS
 from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
+from usr_tf.evaluate import predict
 
 
 def keys_of(data: Data, split: str) -> list[tuple]:
@@ -126,6 +128,25 @@ def test_shown_counts_the_training_split(toy_data):
     assert shown.users == users
     assert shown.items == {item: (clicked[item], count) for item, count in items.items()}
     assert sorted(shown.queries.values()) == sorted(queries.values())
+
+
+def test_a_broken_or_lost_file_is_named_by_who_counts_and_who_predicts(toy_data, tmp_path):
+    shutil.copytree(toy_data.directory, tmp_path / "data")
+    data = open_data(tmp_path / "data")
+    for split in ("train", "test"):
+        break_off(sorted((data.directory / split).glob("*.tfrecord.gz"))[0], 0.5)
+
+    def model(features):
+        return dict.fromkeys(data.schema.task_names, tf.zeros_like(features["scenario"], tf.float32))
+
+    with pytest.raises(InputError, match=r"data/train/.*found a break after record"):
+        data.shown()
+    with pytest.raises(InputError, match=r"data/test/.*found a break after record"):
+        predict(model, data, "test")
+    assert 0 < data.shown(skip_corrupt=True).users.total() < data.rows("train")
+    sorted((data.directory / "train").glob("*.tfrecord.gz"))[0].unlink()
+    with pytest.raises(InputError, match=r"data/train: found (\d+ rows|no \*)"):
+        data.shown()
 
 
 def test_unfinished_data_is_refused(tmp_path):

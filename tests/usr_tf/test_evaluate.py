@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from usr_tf.errors import InputError
 from usr_tf.evaluate import evaluate, predict
 from usr_tf.metrics import metrics_document
+from usr_tf.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,13 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
     assert ctr["oracle"] is None  # the toy shop's logs have no true probabilities
     # Even items are clicked ten times as often, and the training split says so.
     assert ctr["baselines"]["popularity"]["auc"] > 0.65
+
+
+def test_a_file_for_a_folder_is_refused_before_the_work(toy_run, toy_data, tmp_path, monkeypatch):
+    (tmp_path / "report").touch()
+    monkeypatch.delattr(Run, "load_model")
+    with pytest.raises(InputError, match="expected a folder to write the report to"):
+        evaluate(toy_run, toy_data, tmp_path / "report")
 
 
 def test_the_validation_split_gives_what_training_wrote(toy_run, toy_data):

@@ -14,7 +14,7 @@ import pytest
 from pipelines import evaluate as job
 from pipelines import ordered
 from pipelines.evaluate import evaluate_scores, main
-from pipelines.scored import label_column, scored_schema
+from pipelines.scored import conform, label_column, layout_of, scored_schema
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions
 from usr_tf import metrics
 from usr_tf.errors import InputError
@@ -29,7 +29,7 @@ START = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 @pytest.fixture(scope="module")
 def rows() -> Predictions:
     """Three days of rows: some scores certain, some tied, some true probabilities and places unknown."""
-    rows = drawn_predictions(n=2_500, users=120)
+    rows = drawn_predictions(n=1_500, users=120)
     generator = np.random.default_rng(7)
     click = rows.probabilities["ctr"].astype(np.float32)
     buy = (click * generator.uniform(0.1, 0.3, len(rows))).astype(np.float32)
@@ -87,9 +87,9 @@ def assert_same(left, right, place="document"):
 
 
 def test_shards_give_the_figures_of_the_whole(rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(ordered, "BUCKET_ROWS", 400)  # several buckets and partitions of few rows
+    monkeypatch.setattr(ordered, "BUCKET_ROWS", 300)  # several buckets and partitions of few rows
     monkeypatch.setattr(job, "_BYTES_PER_PARTITION", 20_000)
-    monkeypatch.setattr(job, "_BLOCK_ROWS", 400)
+    monkeypatch.setattr(job, "_BLOCK_ROWS", 300)
     until = START + DAY_MS
     early = rows.timestamp < until
     scores = write(rows, tmp_path / "scores", SCHEMA)
@@ -119,6 +119,64 @@ def test_shards_give_the_figures_of_the_whole(rows, tmp_path, monkeypatch):
     ]
 
 
+class TestColumns:
+    """Of other scorers, which may have other types."""
+
+    def table(self, **changed) -> pa.RecordBatch:
+        columns = {
+            "request_id": pa.array(["r", "r"]),
+            "user_id": pa.array([7, 8]),
+            "item_id": pa.array(["a", "a"]).dictionary_encode(),
+            "scenario": pa.array(["search", "search"], pa.large_string()),
+            "timestamp": pa.array([START, START], pa.uint64()),
+            "ctr": pa.array([0.1, 0.2], pa.float64()),
+            "ctcvr": pa.array([0.1, 0.2], pa.float32()),
+            "label_ctr": pa.array([True, False]),
+            "label_ctcvr": pa.array([1.0, 0.0]),
+            "position": pa.array([3, None]),
+            "query_key": pa.array([2**64 - 1, None], pa.uint64()),
+            "oracle_ctr": pa.array([0.5, None]),
+        }
+        return pa.RecordBatch.from_pydict(columns | changed)
+
+    def conformed(self, **changed) -> pa.RecordBatch:
+        layout = layout_of(self.table().schema, SCHEMA, "scores")
+        return conform(self.table(**changed), layout, "scores")
+
+    def test_types_are_made_ours(self):
+        rows = self.conformed()
+        assert rows.to_pydict() == {
+            "request_id": ["r", "r"],
+            "user_id": ["7", "8"],
+            "item_id": ["a", "a"],
+            "scenario": ["search", "search"],
+            "timestamp": [START, START],
+            "ctr": [0.1, 0.2],
+            "ctcvr": [pytest.approx(0.1), pytest.approx(0.2)],
+            "label_ctr": [1, 0],
+            "label_ctcvr": [1, 0],
+            "position": [3, 0],
+            "query_key": [2**64 - 1, 0],
+            "oracle_ctr": [0.5, None],
+        }
+        other = self.conformed(ctr=pa.array([0.1, 0.2], pa.float32()))
+        assert other.schema == rows.schema  # whatever another file has
+
+    @pytest.mark.parametrize(
+        ("name", "column", "message"),
+        [
+            ("timestamp", pa.array([START, START], pa.timestamp("us")), "us. that is no int64 .a date or time"),
+            ("user_id", pa.array(["a", None]), "user_id: found 1 null, expected a value in every row"),
+            ("label_ctr", pa.array([0.5, 1.0]), "label_ctr: found double that is no int64"),
+            ("ctr", pa.array(["high", "low"]), "ctr: found string that is no double"),
+            ("query_key", pa.array([-1, 2]), "query_key: found int64 that is no uint64"),
+        ],
+    )
+    def test_of_another_kind(self, name, column, message):
+        with pytest.raises(InputError, match=message):
+            self.conformed(**{name: column})
+
+
 class TestBadInput:
     def test_of_the_directory(self, rows, tmp_path, capsys):
         assert main([f"--scores={tmp_path}/none", f"--out={tmp_path}/report"]) == 2
@@ -143,6 +201,12 @@ class TestBadInput:
         with pytest.raises(InputError, match=message):
             evaluate_scores(str(scores), str(tmp_path / "report"))
         assert not (tmp_path / "report" / "metrics.json").exists()
+
+    def test_of_one_file_among_others(self, rows, tmp_path):
+        scores = write(rows.only(np.arange(50)), tmp_path / "scores", SCHEMA, files=2)
+        pq.write_table(pq.read_table(scores / "1.parquet").drop_columns("ctcvr"), scores / "1.parquet")
+        with pytest.raises(InputError, match="found a file without column ctcvr"):
+            evaluate_scores(str(scores), str(tmp_path / "report"))
 
     def test_no_row_is_late_enough(self, rows, tmp_path):
         scores = write(rows.only(np.arange(50)), tmp_path / "scores", SCHEMA, files=1)

@@ -71,7 +71,7 @@ class TestTaskMetrics:
         expected = 0.5 / np.log2(11)
         assert metrics.rank_metrics(labels, scores, one, one)["ndcg@10"] == pytest.approx(expected)
 
-    @settings(max_examples=150)
+    @settings(max_examples=60)
     @given(rows)
     def test_equals_scikit_learn_group_by_group(self, rows):
         labels, probabilities, users, requests = (np.array(column) for column in zip(*rows, strict=True))

@@ -20,8 +20,15 @@ class TestResample:
         shares = np.bincount(draws, minlength=6)[:6] / len(draws)
         expected = [np.exp(-1) / math.factorial(times) for times in range(6)]
         np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(len(draws)))  # four standard errors
-        by_replicate = Resample.of(np.arange(20_000), replicates=2).weights.astype(float)
-        assert abs(np.corrcoef(by_replicate[1], by_replicate[2])[0, 1]) < 4 / np.sqrt(20_000)
+        assert draws.var() == pytest.approx(1, abs=4 * np.sqrt(3 / len(draws)))  # the fourth moment about 1 is 4
+
+    @pytest.mark.parametrize("users", [np.arange(2_000), np.char.add("u", np.arange(2_000).astype(str)).astype(object)])
+    def test_draws_of_users_resamples_and_seeds_are_unlike(self, users):
+        draws = np.concatenate([Resample.of(users, 40, seed).weights[1:] for seed in (0, 1)]) - 1.0
+        for rows in (draws, draws[:, :80].T):  # resamples over users, users over resamples
+            pairs = (rows @ rows.T)[np.triu_indices(len(rows), 1)] / np.sqrt(rows.shape[1])
+            assert pairs.std() == pytest.approx(1, abs=4 * np.sqrt(2 / len(pairs)))
+            assert abs(pairs).max() < 6
 
     @given(st.lists(st.text(max_size=3), min_size=1, max_size=20), st.integers(0, 3))
     def test_a_users_draws_depend_on_the_user_and_the_seed_alone(self, users, seed):

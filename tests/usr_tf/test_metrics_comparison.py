@@ -54,6 +54,16 @@ class TestDeLong:
         assert delong_test(np.array([0, 0, 0, 1]), scores, -scores) is None
         assert delong_test(np.array([0, 1, 0, 1]), scores, 2 * scores + 1) is None
 
+    def test_one_pair_of_very_many_makes_a_difference(self):
+        labels = np.repeat([0, 1], 40_000)
+        scores = np.arange(80_000)
+        other = scores.copy()
+        other[[39_999, 40_000]] = 40_000, 39_999  # the best negative above the worst positive
+        found = delong_test(labels, scores, other)
+        # One positive and one negative lose 1 / 40,000 of their pairs each, and the difference is the square of that.
+        assert found.difference == pytest.approx(1 / 40_000**2, rel=1e-6)
+        assert found.standard_error == pytest.approx(np.sqrt(2) / 40_000**2, rel=1e-4)
+
     def test_finds_no_more_differences_than_there_are(self):
         generator = np.random.default_rng(0)
         rejected = 0

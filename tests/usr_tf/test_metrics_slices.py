@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions, predictions_of
 from usr_tf import metrics
+from usr_tf.metrics.keys import query_keys
 from usr_tf.metrics.slices import (
     Training,
     by_value,
@@ -18,6 +19,7 @@ from usr_tf.metrics.slices import (
     query_slice,
     slices_of,
 )
+from usr_tf.schema import Schema
 
 
 def test_users_and_items_are_new_unless_training_showed_them():
@@ -56,6 +58,27 @@ def test_head_and_torso_hold_a_third_of_the_impressions_each():
     parts = query_slice(keys, np.array([0, 0, 1, 4, 5, 12]), limits)
     assert list(parts) == ["none", "unseen", "tail", "tail", "torso", "head"]
     assert list(query_slice(keys[:2], np.zeros(2), query_limits(np.zeros(0)))) == ["none", "unseen"]
+
+
+def test_queries_are_told_by_which_feature_has_which_ids():
+    schema = Schema.model_validate(
+        {
+            "scenarios": ["search"],
+            "tasks": [{"name": "ctr", "action": "click"}],
+            "features": {
+                "item_id": {"group": "item", "type": "categorical"},
+                "words": {"group": "query", "type": "categorical_list"},
+                "shelf": {"group": "query", "type": "categorical"},
+                "length": {"group": "query", "type": "numeric"},
+            },
+        }
+    )
+    words = np.array([[0, 0], [5, 0], [0, 5], [5, 4], [4, 5], [4, 0], [0, 0], [0, 0], [0, 0]])
+    shelf = np.array([0, 0, 0, 0, 0, 5, 4, 5, 6])
+    keys = query_keys({"words": words, "shelf": shelf, "length": np.arange(9.0)}, schema)
+    assert keys[0] == 0
+    assert keys[1] == keys[2] != 0  # padding is nothing
+    assert len(set(keys.tolist())) == 8
 
 
 def test_values_stand_in_the_order_of_their_definition():

@@ -12,7 +12,7 @@ from usr_tf import metrics, report
 from usr_tf.config import Config
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions, Training, slices_of
-from usr_tf.report import Background
+from usr_tf.report import Background, errors, headline
 from usr_tf.report.evaluation import evaluation_page
 from usr_tf.report.learning import best_epoch
 from usr_tf.schema import Schema
@@ -148,7 +148,7 @@ def evaluation():
             config=Config(backbone="mmoe", data="somewhere"),
             trained="2026-01-02 03:04 UTC",
             split="test",
-            command=["usr-tf", "evaluate", "--run", "my run"],
+            command=["usr-tf", "evaluate", "--run", "my run --1"],
             history=HISTORY,
             stats={
                 "rows": {"impressions": {"read": 1234, "written": 1230, "rejected": {"no item": 4}}},
@@ -202,7 +202,8 @@ def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
 
 def test_the_same_documents_give_the_same_page(evaluation):
     document, details = evaluation["document"], evaluation["details"]
-    one = document | {"scenarios": {"search": document["scenarios"]["search"]}}
+    ctr = {"scenarios": {"search": {"ctr": document["scenarios"]["search"]["ctr"]}}}
+    one = ctr | {"overall": {"ctr": document["overall"]["ctr"]}}
     first, second = (evaluation_page(one, details, SCHEMA, "once") for _ in range(2))
     assert first == second
     assert "Worst errors" not in first  # which needs the rows
@@ -283,7 +284,7 @@ def test_the_verdict_says_what_the_intervals_say(evaluation):
         gains[task]["baselines"]["popularity"] = {"auc": 0.5, "auc_gain": popularity}
         figures[task] |= {"auc": 0.6, "oracle_auc": 0.75, "calibration": 1.0}
     figures["ctcvr"] |= {"auc": 0.7, "calibration": 0.75}
-    shown = Page(evaluation_page(one, details, SCHEMA, "verdict")).text
+    shown = Page(headline.verdict(one, details)).text
     assert (
         "Ranks better than popularity in 1 of 2 scenarios and tasks (worse in search · ctcvr), and better than "
         "position in 1 of 2 scenarios and tasks (about as well in search · ctcvr)." in shown
@@ -374,8 +375,7 @@ def test_a_request_is_placed_by_its_best_positive_and_ties_share_a_place():
         labels={"ctr": np.array([0.0, 0, 1, 1, 0, 0, 1])},
         probabilities={"ctr": np.array([0.9, 0.8, 0.7, 0.1, 0.5, 0.2, 0.2])},
     )
-    document, details = metrics.metrics_document(predictions, schema), metrics.details_document(predictions, schema)
-    page = Page(evaluation_page(document, details, schema, "places", predictions))
+    page = Page(errors.section(predictions, schema).content)
     # In r the better of two positives is third of four; in q two share places 2 and 3.
     rows = page.table("request", "first positive at", "of")
     assert rows == [["ra", "3", "4"], ["qb", "2.5", "3"]]
@@ -388,7 +388,7 @@ def test_data_and_making(page):
     assert page.table("table", "rows read") == [["impressions", "1,234", "1,230", "4", "no item 4"]]
     assert page.table("feature", "group", "type") == [["item_id", "item", "categorical", "77", "50.00%", "2.00%"]]
     assert page.table("setting", "this run") == [["backbone", "mmoe", "shared_bottom"]]
-    assert "usr-tf evaluate \\ --run 'my run'" in page.text
+    assert "usr-tf evaluate \\ --run 'my run --1'" in page.text
     assert "2026-01-02 03:04 UTC" in page.text
 
 

@@ -67,6 +67,13 @@ def test_a_dot_plot_has_a_row_for_each_figure_and_skips_what_is_undefined():
     assert "position" not in texts
 
 
+def test_a_mark_at_zero_is_drawn():
+    label = dot_plot([Dot("only", 0.5, None, {"baseline": 0.0})], "lift", span=(-1, 1))
+    without = dot_plot([Dot("only", 0.5, None, {"baseline": 5.0})], "lift", span=(-1, 1))
+    uses = [text.count("<use ") for text in (label, without)]
+    assert uses[0] == uses[1] > 0
+
+
 def test_a_long_name_keeps_both_ends():
     assert shorten("a name that fits") == "a name that fits"
     short = shorten("a_name_that_is_much_too_long_for_a_plot · ctr")

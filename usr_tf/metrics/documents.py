@@ -79,10 +79,15 @@ def metrics_of(cells: Cells, schema: Schema) -> dict[str, Any]:
 
 
 def details_of(
-    cells: Cells, schema: Schema, *, figures: Sequence[str] = (*FIGURES, GIVEN_PREVIOUS), **bootstrap: Any
+    cells: Cells,
+    schema: Schema,
+    *,
+    replicates: int,
+    seed: int,
+    level: float,
+    figures: Sequence[str] = (*FIGURES, GIVEN_PREVIOUS),
 ) -> dict[str, Any]:
-    """`details_document` of the sums of every cell, and of the `level`, `replicates` and `seed` behind them."""
-    level = bootstrap["level"]
+    """`details_document` of the sums of every cell, which `replicates` and `seed` are behind."""
 
     def details(scenario: str, task: str) -> dict[str, Any]:
         sums = cells.get(Cell(scenario, task))
@@ -101,7 +106,7 @@ def details_of(
         }
         return document | ({"oracle_roc": roc_of(oracle["roc"])} if _is_known(sums, oracle) else {})
 
-    return bootstrap | _by_scenario(schema, details)
+    return {"level": level, "replicates": replicates, "seed": seed} | _by_scenario(schema, details)
 
 
 def figure_names(schema: Schema, task: str) -> tuple[str, ...]:

@@ -31,9 +31,10 @@ def query_keys(row: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
     """
     names = [name for name, feature in schema.features_of("query").items() if feature.type != "numeric"]
     keys = np.zeros(len(next(iter(row.values()))), np.uint64)
-    for place, name in enumerate(names):
+    places = mix(np.arange(len(names), dtype=np.uint64))
+    for place, name in zip(places, names, strict=True):
         for ids in row[name].reshape(len(keys), -1).T.astype(np.uint64):
-            keys = np.where(ids == 0, keys, mix(keys ^ mix(ids + np.uint64(place))) | np.uint64(1))
+            keys = np.where(ids == 0, keys, mix(keys ^ mix(ids ^ place)) | np.uint64(1))
     return keys
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from usr_tf.metrics.cells import OVERALL
 from usr_tf.report.html import UNDEFINED
-
-OVERALL = "overall"
 
 NAMES = {
     "auc": "AUC",

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usr_tf.metrics.documents import BASELINES
 from usr_tf.report import html
 from usr_tf.report.cells import HEADLINE, LOSSES, NAMES, Cell, cells, count, figure, headline, interval, losses, share
 from usr_tf.report.html import Section
 from usr_tf.report.plots import Dot, dot_plot
 
-_BASELINES = ("position", "popularity")
 _MOODS = {"above": "good", "level with": "level", "below": "bad"}
 _RANKS = {"above": "better", "level with": "about as well", "below": "worse"}
 _THAN = {"above": "than", "level with": "as", "below": "than"}
@@ -21,7 +21,7 @@ _CALIBRATED = 0.1
 def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     """Sentences and tiles, to stand below the page's heading."""
     shown = list(cells(document, details, overall=False))
-    ranking = ", and ".join(filter(None, (_against(name, shown) for name in reversed(_BASELINES))))
+    ranking = ", and ".join(filter(None, (_against(name, shown) for name in reversed(BASELINES))))
     if not any(cell.figures["auc"] is not None for cell in shown):
         ranking = "No ranking to judge: no scenario and task has rows with the action and rows without it."
     else:
@@ -39,7 +39,7 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
             cell.name,
             cell.figures["auc"],
             cell.detail["intervals"].get("auc"),
-            {**{name: cell.baseline(name) for name in _BASELINES}, "oracle": cell.figures.get("oracle_auc")},
+            {**{name: cell.baseline(name) for name in BASELINES}, "oracle": cell.figures.get("oracle_auc")},
             cell.scenario,
         )
         for cell in shown
@@ -120,7 +120,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _tile(cell: Cell) -> str:
     figures, chips = cell.figures, []
-    for name in _BASELINES:
+    for name in BASELINES:
         standing = cell.standing(name)
         if standing:
             chips.append(html.chip(f"{standing} {name} {figure(cell.baseline(name), 3)}", _MOODS[standing]))

@@ -68,7 +68,7 @@ def section(config: Config, command: Sequence[str], trained: str) -> Section:
 
 def _lines(command: Sequence[str]) -> str:
     """For a shell, each flag on a line of its own."""
-    return shlex.join(command).replace(" --", " \\\n  --")
+    return "".join((" \\\n  " if part.startswith("--") else " ") + shlex.quote(part) for part in command).strip()
 
 
 def changed_settings(config: Config) -> Iterator[tuple[str, str, str]]:

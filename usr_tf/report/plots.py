@@ -152,7 +152,8 @@ def dot_plot(
             if dot.interval is not None:
                 axes.plot(dot.interval, [y, y], color=BLUE, linewidth=5, alpha=0.28, solid_capstyle="round")
         for mark, style in zip(names, _MARK_STYLES, strict=False):
-            shown = [(dot.marks[mark], y) for dot, y in zip(dots, places, strict=True) if dot.marks.get(mark)]
+            of_dots = zip((dot.marks.get(mark) for dot in dots), places, strict=True)
+            shown = [(value, y) for value, y in of_dots if value is not None]
             axes.plot(*zip(*shown, strict=True), linestyle="none", label=mark, **style)
         if known:
             axes.plot([dot.value for dot, _ in known], [y for _, y in known], "o", color=BLUE, markersize=7, label=name)

@@ -36,15 +36,25 @@ def write_report(
     Raises:
       InputError: `out_dir` cannot be a folder.
     """
+    out_dir = make_folder(out_dir)
+    texts = {"details.json": _json(details), "metrics.json": _json(document)}
+    page = evaluation_page(document, details, schema, title, predictions, background)
+    for name, text in {"report.html": page, **texts}.items():
+        replace_text(out_dir / name, text)
+
+
+def make_folder(out_dir: str | Path) -> Path:
+    """Makes the folder of a report, which may be there.
+
+    Raises:
+      InputError: `out_dir` cannot be a folder.
+    """
     out_dir = Path(out_dir)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(out_dir, f"no folder ({error.strerror})", "a folder to write the report to") from error
-    texts = {"details.json": _json(details), "metrics.json": _json(document)}
-    page = evaluation_page(document, details, schema, title, predictions, background)
-    for name, text in {"report.html": page, **texts}.items():
-        replace_text(out_dir / name, text)
+    return out_dir
 
 
 def _json(document: Mapping[str, Any]) -> str:
