@@ -35,7 +35,7 @@ class Model:
         """Task → probabilities `[N]` of a request's items.
 
         Args:
-          inputs: raw features by name, as `usr_tf.export.request_spec` says: `[1, …]` or, of items, `[N, …]`.
+          inputs: raw features by name, as `usr_tf.request.request_spec` says: `[1, …]` or, of items, `[N, …]`.
         """
         outputs = self._model.signatures[scenario](**{name: tf.constant(value) for name, value in inputs.items()})
         return {task: values.numpy() for task, values in outputs.items()}

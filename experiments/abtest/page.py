@@ -15,6 +15,7 @@ from experiments.abtest.cells import (
     change,
     changes,
     estimate,
+    figure,
     holds,
     lifts,
     share,
@@ -80,7 +81,7 @@ def _mood(found: Mapping[str, Any]) -> str:
 def _twins(document: Mapping[str, Any]) -> Section:
     dots = [
         Dot(
-            NAMES[metric],
+            f"{scope}, {NAMES[metric]}",
             100 * found["lift"],
             [100 * end for end in found["interval"]] if found["interval"] else None,
             {"test": _percent(document["test"][scope][metric]["lift"])},
@@ -91,10 +92,16 @@ def _twins(document: Mapping[str, Any]) -> Section:
     ]
     picture = dot_plot(dots, "lift of B over A, %", name="twins", reference=0, width=560, label="Lifts by figure")
     rows = [
-        (scope, NAMES[metric], *twins_row(metric, found), _correlation(found["correlation"]))
+        (
+            scope,
+            NAMES[metric],
+            *twins_row(metric, found),
+            _correlation(found["correlation"]),
+            figure(metric, document["figures"][scope][metric]["shop"]),
+        )
         for scope, metric, found in lifts(document, "twins")
     ]
-    table = html.table(["scenario", "figure", *TWINS, "correlation"], rows, names=2, main=4)
+    table = html.table(["scenario", "figure", *TWINS, "correlation", "the shop's own"], rows, names=2, main=4)
     return Section(
         "What B does: twins",
         html.card(
@@ -103,7 +110,7 @@ def _twins(document: Mapping[str, Any]) -> Section:
         + html.definitions(_MEANING),
         "Everybody lives through the same days twice, once in each arm, from the same state, with the same luck. No "
         "shop can do that; it is the truth that the test below is to find. The more the arms correlate, the more it "
-        "saves.",
+        "saves. The last column is a third arm, the shop's own ranker.",
     )
 
 
@@ -159,8 +166,8 @@ def _peeking(document: Mapping[str, Any]) -> Section:
 
 
 def _by_day(found: Mapping[str, Any]) -> str:
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(canvas: Figure) -> None:
+        axes = canvas.add_subplot()
         for name, alpha in (("valid", 0.18), ("fixed", 0.35)):
             known = [(day, *interval) for day, interval in enumerate(found[name], 1) if interval]
             if known:

@@ -45,7 +45,7 @@ class Requests:
     def inputs(
         self, user: int, now: int, query: str, device: int, events: Sequence[Event], item: NDArray
     ) -> dict[str, np.ndarray]:
-        """Raw features by name, as `usr_tf.export.request_spec` says.
+        """Raw features by name, as `usr_tf.request.request_spec` says.
 
         Args:
           user: counted within the chunk.

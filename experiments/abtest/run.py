@@ -55,7 +55,7 @@ class Settings:
         _check("--days", self.days, self.days >= 1, "at least 1")
         _check("--users", self.users, self.users is None or self.users >= 2, "at least 2")
         _check("--explore", self.explore, 0 < self.explore <= 1, "above 0, at most 1: chances must not be 0")
-        _check("--temperature", self.temperature, 0.05 <= self.temperature <= 1000, "0.05 to 1000 places")
+        _check("--temperature", self.temperature, 0.2 <= self.temperature <= 1000, "0.2 to 1000 places")
         _check("--seed", self.seed, self.seed >= 0, "at least 0")
         _check("--share", self.share, 0 < self.share < 1, "between 0 and 1")
         Formula(self.by, "--by").check_names(TASKS)

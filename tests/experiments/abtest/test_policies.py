@@ -50,9 +50,12 @@ def test_candidates_stand_in_a_place_as_often_as_is_said(policy):
     assert (np.abs(of_shown - expected) < 5 * np.sqrt(expected / DRAWS) + 0.03 * expected).all()
 
 
-def test_no_entry_that_was_shown_has_a_chance_of_0_however_sharp_the_policy():
+@pytest.mark.parametrize("temperature", [0.5, 0.2])  # the second is the least that settings allow
+def test_no_entry_that_was_shown_has_a_chance_of_0_however_sharp_the_policy(temperature):
     """The best item in the last place: ten draws in a row passed it over."""
-    logits = ranking_logits(-np.arange(64.0)[None], np.ones((1, 64), bool), 0.5)
+    logits = ranking_logits(-np.arange(64.0)[None], np.ones((1, 64), bool), temperature)
     place = np.arange(SLATE)[None, ::-1].copy()
     chances = place_chances(np.random.default_rng(0), logits, np.ones((1, 64), bool), 0.01, place)
     assert (chances > 0).all()
+    every = candidate_chances(np.random.default_rng(0), logits, np.ones((1, 64), bool), 0.01)
+    np.testing.assert_allclose(every.sum(axis=2), 1, atol=1e-5)

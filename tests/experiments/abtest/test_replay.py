@@ -22,7 +22,7 @@ from pipelines.simulator.world import DAY_MS, DAYS, START_MS
 from tests.experiments.abtest.shop import DAYS as TEST_DAYS
 from tests.experiments.abtest.shop import FakeModel, plan_of, schema_of, write_logs
 from usr_tf.errors import InputError
-from usr_tf.export import request_spec
+from usr_tf.request import request_spec
 from usr_tf.schema import history_column
 
 

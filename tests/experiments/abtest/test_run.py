@@ -10,7 +10,7 @@ from pipelines.simulate import SIMULATION
 from tests.experiments.abtest.shop import schema_of, write_logs
 from usr_tf.cli import main
 from usr_tf.errors import InputError
-from usr_tf.export import request_spec
+from usr_tf.request import request_spec
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def test_figures_are_the_sums_by_hand(tested):
     [
         ({"days": 0}, "--days: found 0, expected at least 1"),
         ({"explore": 0.0}, "--explore: found 0.0, expected above 0"),
+        ({"temperature": 0.1}, "--temperature: found 0.1, expected 0.2 to 1000 places"),
         ({"share": 1.0}, "--share: found 1.0, expected between 0 and 1"),
         ({"by": "ctr +"}, "--by 'ctr \\+', column"),
         ({"by": "price"}, "--by 'price', column 1: found the name 'price', expected one of ctr, ctcvr"),
