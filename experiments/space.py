@@ -103,7 +103,7 @@ def load_space(path: str | Path, config_path: str | None = None, overrides: Iter
 
 def setting(key: str, value: Any) -> str:
     """`key=value` as `--set` takes it."""
-    return f"{key}={json.dumps(value)}"
+    return f"{key}={json.dumps(value, default=str)}"
 
 
 def _axis(place: str, value: Any) -> Range | Choices:

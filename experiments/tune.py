@@ -11,9 +11,11 @@ import fcntl
 import gc
 import io
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,23 +76,25 @@ def tune(
     base = load_config(config_path, overrides)
     space = load_space(space_path, config_path, overrides) if space_path else default_space(base)
     study = _open(out, data, base, space, objective, seed)
+    search = _Search(study, data, out, space, config_path, overrides, objective)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("tune", total=trials)
         while True:
-            _fail_lost(study, out)
-            bar.update(task, completed=_count(study, _COUNTED))
-            with locked(out / "ask.lock"):
-                if _count(study, (*_COUNTED, TrialState.RUNNING)) >= trials:
+            with search.asking(), contextlib.ExitStack() as stack:
+                search.fail_lost()
+                bar.update(task, completed=search.count(_COUNTED))
+                if search.count((*_COUNTED, TrialState.RUNNING)) >= trials:
                     break
                 # A new stream for each trial: one that goes on must not draw the first trials' values again
                 study.sampler = TPESampler(seed=seed * 1_000_003 + len(study.trials))
                 trial = study.ask()
-                lock = contextlib.ExitStack()
-                lock.enter_context(_held(out, trial.number))
+                stack.enter_context(_held(out, trial.number))
+                lock = stack.pop_all()
             with lock:
-                _run(study, trial, data, out, space, config_path, overrides, objective)
-            _write(study, out, space, config_path, overrides, objective)
+                search.run(trial)
+            search.write()
+    search.write()  # what a killed process had told the study but not written
     best = best_trials(study)
     if best:
         values = {trial.number: values_of(trial) for trial in best}
@@ -104,17 +108,31 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(ended, key=lambda trial: trial.value, reverse=_maximises(study))
 
 
+def values_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial set, by key."""
+    return {
+        key: json.loads(value.partition("=")[2]) if isinstance(value, str) else value
+        for key, value in trial.params.items()
+    }
+
+
 def _maximises(study: optuna.Study) -> bool:
     return study.direction == optuna.study.StudyDirection.MAXIMIZE
 
 
+def _is_higher_better(objective: str) -> bool:
+    figure = objective.rpartition("/")[2].removeprefix("val_")
+    if figure in _HIGHER_IS_BETTER or figure.endswith("_auc"):
+        return True
+    if figure in _LOWER_IS_BETTER or figure.endswith("_loss"):
+        return False
+    known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
+    raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
+
+
 def _open(out: Path, data: Data, base: Config, space: Space, objective: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    figure = objective.rpartition("/")[2].removeprefix("val_")
-    higher = figure in _HIGHER_IS_BETTER or figure.endswith("_auc")
-    if not higher and figure not in _LOWER_IS_BETTER and not figure.endswith("_loss"):
-        known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
-        raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
+    direction = "maximize" if _is_higher_better(objective) else "minimize"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,7 +140,7 @@ def _open(out: Path, data: Data, base: Config, space: Space, objective: str, see
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))),
         study_name="tune",
-        direction="maximize" if higher else "minimize",
+        direction=direction,
         pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, n_warmup_steps=1),
         load_if_exists=True,
     )
@@ -141,10 +159,6 @@ def _open(out: Path, data: Data, base: Config, space: Space, objective: str, see
     return study
 
 
-def _count(study: optuna.Study, states: Iterable[TrialState]) -> int:
-    return len(study.get_trials(deepcopy=False, states=tuple(states)))
-
-
 @contextlib.contextmanager
 def _held(out: Path, number: int) -> Iterator[None]:
     """The lock of a trial, which the system lets go of when its process dies."""
@@ -152,55 +166,103 @@ def _held(out: Path, number: int) -> Iterator[None]:
         yield
 
 
-def _fail_lost(study: optuna.Study, out: Path) -> None:
-    """Gives up the trials that nobody runs any more."""
-    with locked(out / "ask.lock"):
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            path = _folder(out, trial.number) / "lock"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file, contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                study.tell(trial.number, state=TrialState.FAIL)
-                shutil.rmtree(path.parent / "run", ignore_errors=True)
-
-
 def _folder(out: Path, number: int) -> Path:
     return out / "trials" / str(number)
 
 
-def _run(
-    study: optuna.Study,
-    trial: Trial,
-    data: Data,
-    out: Path,
-    space: Space,
-    config_path: str | None,
-    overrides: Sequence[str],
-    objective: str,
-) -> None:
-    """One trial, from its configuration to its figure."""
-    config = load_config(config_path, [*overrides, *_suggest(trial, space)])
-    run, began = _folder(out, trial.number) / "run", time.time()
-    figure = objective if objective.startswith("val_") else config.train.monitor
-    report = _Report(trial, figure, opposed=_higher(figure) != _maximises(study))
-    try:
-        metrics = train(data, run, config, verbose=False, callbacks=[report])
-        value = _value(objective, metrics, report.values, _maximises(study))
+@dataclass(frozen=True)
+class _Search:
+    """A study, and what its trials have in common."""
+
+    study: optuna.Study
+    data: Data
+    out: Path
+    space: Space
+    config_path: str | None
+    overrides: Sequence[str]
+    objective: str
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """One process at a time begins a trial or ends one, so one that the study has as running either has its lock
+        held or was lost.
+        """
+        with locked(self.out / "ask.lock"):
+            yield
+
+    def count(self, states: Iterable[TrialState]) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=tuple(states)))
+
+    def fail_lost(self) -> None:
+        """Gives up the trials that nobody runs any more."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            folder = _folder(self.out, trial.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "lock").open("a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                shutil.rmtree(folder)
+
+    def run(self, trial: Trial) -> None:
+        """One trial, from its configuration to its figure."""
+        folder, began = _folder(self.out, trial.number), time.time()
+        config = load_config(self.config_path, [*self.overrides, *_suggest(trial, self.space)])
+        higher = config.train.monitor.endswith("auc")  # which is the objective where that is of validation
+        report = _Report(trial, config.train.monitor, opposed=higher != _maximises(self.study))
+        try:
+            metrics = train(self.data, folder / "run", config, verbose=False, callbacks=[report])
+            value = self._value(metrics, report.values)
+            trial.set_user_attr("seconds", round(time.time() - began, 1))
+            self._tell(trial, report, value)
+        except optuna.TrialPruned:
+            self._tell(trial, report, state=TrialState.PRUNED)
+        except InputError as error:
+            diverged = isinstance(error.__cause__, NotFiniteError)
+            self._tell(trial, report, state=TrialState.PRUNED if diverged else TrialState.FAIL)
+            if not diverged:  # the next trial would meet it too
+                raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            keras.backend.clear_session()
+            gc.collect()
+
+    def _tell(
+        self, trial: Trial, report: "_Report", value: float | None = None, state: TrialState | None = None
+    ) -> None:
         trial.set_user_attr("epochs", len(report.values))
-        trial.set_user_attr("seconds", round(time.time() - began, 1))
-        study.tell(trial, value)
-    except optuna.TrialPruned:
-        trial.set_user_attr("epochs", len(report.values))
-        study.tell(trial, state=TrialState.PRUNED)
-    except InputError as error:
-        diverged = isinstance(error.__cause__, NotFiniteError)
-        study.tell(trial, state=TrialState.PRUNED if diverged else TrialState.FAIL)
-        if not diverged:  # the next trial would meet it too
-            raise
-    finally:
-        shutil.rmtree(_folder(out, trial.number), ignore_errors=True)
-        keras.backend.clear_session()
-        gc.collect()
+        with self.asking():
+            self.study.tell(trial, value, state)
+
+    def _value(self, metrics: Mapping[str, Any], epochs: Sequence[float]) -> float:
+        """The objective of a finished run."""
+        if self.objective.startswith("val_"):
+            value = max(epochs) if _maximises(self.study) else min(epochs)
+            if math.isnan(value):
+                raise InputError("--objective", f"{self.objective!r}, undefined in validation", "one that is defined")
+            return value
+        scenario, task, figure = [*self.objective.split("/"), "", ""][:3]
+        found = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
+        value = found.get(task, {}).get(figure)
+        if value is None:
+            expected = "SCENARIO/TASK/FIGURE of a figure that metrics.json defines"
+            raise InputError("--objective", repr(self.objective), expected)
+        return value
+
+    def write(self) -> None:
+        """The trials so far, and the best of them."""
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["trial", "state", self.objective, "epochs", "seconds", *self.space])
+        for trial in self.study.get_trials(deepcopy=False):
+            told = [trial.user_attrs.get(name) for name in ("epochs", "seconds")]
+            values = values_of(trial)
+            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *told, *map(values.get, self.space)])
+        replace_text(self.out / "trials.csv", table.getvalue())
+        best = best_trials(self.study)
+        if best:
+            settings = [setting(key, value) for key, value in values_of(best[0]).items()]
+            config = load_config(self.config_path, [*self.overrides, *settings])
+            replace_text(self.out / "config.yaml", config.to_yaml())
 
 
 class _Report(keras.callbacks.Callback):
@@ -212,26 +274,12 @@ class _Report(keras.callbacks.Callback):
         self.values: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._figure not in logs:
+            raise InputError("--data", "no rows to validate with", "some, which the trials are compared by")
         self.values.append(float(logs[self._figure]))
         self._trial.report(self._sign * self.values[-1], epoch)
         if self._trial.should_prune():
             raise optuna.TrialPruned
-
-
-def _higher(figure: str) -> bool:
-    return figure.endswith("auc")
-
-
-def _value(objective: str, metrics: dict, epochs: Sequence[float], maximise: bool) -> float:
-    """The objective of a finished run."""
-    if objective.startswith("val_"):
-        return max(epochs) if maximise else min(epochs)
-    scenario, task, figure = [*objective.split("/"), "", ""][:3]
-    found = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
-    value = found.get(task, {}).get(figure)
-    if value is None:
-        raise InputError("--objective", repr(objective), "SCENARIO/TASK/FIGURE of a figure that metrics.json defines")
-    return value
 
 
 def _suggest(trial: Trial, space: Space) -> list[str]:
@@ -246,34 +294,3 @@ def _suggest(trial: Trial, space: Space) -> list[str]:
         else:
             settings.append(setting(key, trial.suggest_float(key, axis.low, axis.high, log=axis.log)))
     return settings
-
-
-def values_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What a trial set, by key."""
-    return {
-        key: json.loads(value.partition("=")[2]) if isinstance(value, str) else value
-        for key, value in trial.params.items()
-    }
-
-
-def _write(
-    study: optuna.Study,
-    out: Path,
-    space: Space,
-    config_path: str | None,
-    overrides: Sequence[str],
-    objective: str,
-) -> None:
-    """The trials so far, and the best of them."""
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(["trial", "state", objective, "epochs", "seconds", *space])
-    for trial in study.get_trials(deepcopy=False):
-        told = [trial.user_attrs.get(name) for name in ("epochs", "seconds")]
-        values = values_of(trial)
-        writer.writerow([trial.number, trial.state.name.lower(), trial.value, *told, *map(values.get, space)])
-    replace_text(out / "trials.csv", table.getvalue())
-    best = best_trials(study)
-    if best:
-        settings = [setting(key, value) for key, value in values_of(best[0]).items()]
-        replace_text(out / "config.yaml", load_config(config_path, [*overrides, *settings]).to_yaml())

@@ -7,6 +7,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
+from rich.text import Text
 
 from usr_tf.report.html import Section, card, code, grid, page, table
 from usr_tf.report.plots import BLUE, FAINT, svg
@@ -41,12 +42,12 @@ def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) ->
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
 def _rows(best: Sequence[FrozenTrial], values: Values, objective: str) -> tuple[list[str], list[list[str]]]:
-    """A column for each trial would be too many: keys go down, but for the figure and the epochs."""
+    """Columns, and a row for each of the best trials: its number, its figure and what it set."""
     shown = best[:_SHOWN]
     keys = list(values[shown[0].number]) if shown else []
     rows = [

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.grid.jobs import REPLICATES, VIEWED, DataJob, OneScenario, TrainJob, auc_sample, scenarios_of
+from experiments.grid.data import DataJob, OneScenario, scenarios_of
+from experiments.grid.models import VIEWED, TrainJob, auc_sample
 from experiments.grid.plan import Cell
 from experiments.grid.spec import Spec
 from usr_tf.metrics.resample import interval
@@ -39,8 +40,6 @@ class Comparison:
     seeds: int
     sample: np.ndarray = field(repr=False)
     """The difference, and of each resample, `[1 + REPLICATES]`; NaN where undefined."""
-    of: int = 1
-    """Comparisons that this is the mean of."""
 
     @property
     def gain(self) -> float:
@@ -136,8 +135,11 @@ def views_apart(cells: Sequence[Cell], work: Path) -> list[Apart]:
 
 
 def pool(comparisons: Sequence[Comparison], place: Mapping[str, str] | None = None) -> Comparison:
-    """The mean of comparisons of one variant and task, whose resamples go together."""
+    """The mean of comparisons of one variant and task, whose resamples go together. A resample that leaves some of them
+    undefined counts with the others: the more there are, the fewer would define them all.
+    """
     first = comparisons[0]
+    samples = np.ma.masked_invalid([each.sample for each in comparisons])
     scenarios = {each.scenario for each in comparisons}
     return Comparison(
         place=place or {},
@@ -149,8 +151,7 @@ def pool(comparisons: Sequence[Comparison], place: Mapping[str, str] | None = No
         oracle_auc=_mean(each.oracle_auc for each in comparisons),
         positives=sum(each.positives for each in comparisons),
         seeds=first.seeds,
-        sample=np.mean([each.sample for each in comparisons], axis=0),
-        of=len(comparisons),
+        sample=samples.mean(axis=0).filled(np.nan),
     )
 
 
@@ -187,6 +188,8 @@ def _grouped(comparisons: Sequence[Comparison], axes: tuple[str, ...]) -> list[l
 
 _Masks = list[np.ndarray] | None
 """The rows that count, for each seed; None for all."""
+_Rows = list[dict[str, np.ndarray]]
+"""For each seed what `DataJob.rows` gives."""
 
 
 def _parts(spec: Spec, cell: Cell, work: Path) -> Iterable[tuple[dict[str, str], _Masks]]:
@@ -207,24 +210,16 @@ def _compare(
 ) -> Iterable[Comparison]:
     scenarios, tasks = scenarios_of(_data_of(cell.jobs[0]), work)
     rows = [_data_of(jobs).rows(work) for jobs in cell.jobs]
-    chosen = np.random.default_rng(8).integers(len(rows), size=(len(rows), REPLICATES))
+    same_rows = len({_data_of(jobs).key for jobs in cell.jobs}) == 1
     for number, scenario in enumerate(scenarios):
         own = [each["scenario"] == number for each in rows]
         if masks is not None:
             own = [mask & each for mask, each in zip(masks, own, strict=True)]
         for task in tasks:
-
-            def sample(of: Cell, number: int = number, own: Any = own, task: str = task) -> np.ndarray:
-                """`[seeds, 1 + REPLICATES]`."""
-                jobs = [each[number] if len(each) > 1 else each[0] for each in of.jobs]
-                if masks is None:
-                    return np.stack([job.sample(work, scenarios[number], task) for job in jobs])
-                scores = [job.probabilities(work)[task] for job in jobs]
-                return np.stack([auc_sample(*each[:2], task, each[2]) for each in zip(rows, scores, own, strict=True)])
-
-            mine, theirs = sample(cell), sample(baseline)
-            drawn = np.take_along_axis((mine - theirs)[:, 1:], chosen, axis=0).mean(axis=0)
-            positives = sum(int(each[task][mask].sum()) for each, mask in zip(rows, own, strict=True))
+            if masks is None:
+                mine, theirs = (_known_samples(each, number, scenario, task, work) for each in (cell, baseline))
+            else:
+                mine, theirs = (_samples(each, number, task, rows, own, work) for each in (cell, baseline))
             yield Comparison(
                 place=place,
                 variant=cell.variant,
@@ -232,25 +227,59 @@ def _compare(
                 task=task,
                 baseline_auc=float(theirs[:, 0].mean()),
                 auc=float(mine[:, 0].mean()),
-                oracle_auc=_oracle(cell, rows, own, task, oracles, (tuple(place.items()), scenario, task)),
-                positives=positives,
+                oracle_auc=_oracle(rows, own, task, oracles, (tuple(place.items()), scenario, task)),
+                positives=sum(int(each[task][mask].sum()) for each, mask in zip(rows, own, strict=True)),
                 seeds=len(rows),
-                sample=np.concatenate([[(mine - theirs)[:, 0].mean()], drawn]),
+                sample=mean_over_seeds(mine - theirs, same_rows),
             )
 
 
-def _oracle(cell: Cell, rows: Any, own: Any, task: str, known: dict[Any, float], key: Any) -> float:
+def _known_samples(cell: Cell, number: int, scenario: str, task: str, work: Path) -> np.ndarray:
+    """AUC and its resamples `[seeds, 1 + REPLICATES]` of all rows of a scenario, as the jobs left them."""
+    return np.stack([job.sample(work, scenario, task) for job in _jobs_of(cell, number)])
+
+
+def _samples(cell: Cell, number: int, task: str, rows: _Rows, own: list[np.ndarray], work: Path) -> np.ndarray:
+    """The same of some of a scenario's rows."""
+    scores = [job.probabilities(work)[task] for job in _jobs_of(cell, number)]
+    return np.stack([auc_sample(*each[:2], task, each[2]) for each in zip(rows, scores, own, strict=True)])
+
+
+def _jobs_of(cell: Cell, number: int) -> list[TrainJob]:
+    """For each seed the model of a scenario, which may be that of all."""
+    return [jobs[number] if len(jobs) > 1 else jobs[0] for jobs in cell.jobs]
+
+
+def mean_over_seeds(samples: np.ndarray, same_rows: bool) -> np.ndarray:
+    """The mean `[1 + R]` of a figure of each seed and of its resamples, `[S, 1 + R]`: as it is, and of resamples of
+    seeds and, within each that is drawn, of its users. The draws are those of every call with as many seeds, so
+    variants, places and scenarios are paired.
+
+    Args:
+      same_rows: whether the seeds are of models alone and have the same test rows: users are then drawn for all seeds
+        at once. Else each drawn seed has a resample of its own, even one that is drawn twice.
+    """
+    seeds, replicates = samples.shape[0], samples.shape[1] - 1
+    rng = np.random.default_rng(8)
+    seed = rng.integers(seeds, size=(seeds, replicates))
+    resample = np.tile(np.arange(1, 1 + replicates), (seeds, 1))
+    if not same_rows:
+        resample = rng.permuted(resample, axis=1)
+    return np.concatenate([samples[:, :1].mean(axis=0), samples[seed, resample].mean(axis=0)])
+
+
+def _oracle(rows: _Rows, own: list[np.ndarray], task: str, known: dict[Any, float], key: Any) -> float:
     """Mean AUC of the true probabilities."""
     if key not in known:
         column = oracle_column(task)
         known[key] = _mean(
-            roc_auc(each[task][mask], each[column][mask]) if column in each else np.nan
+            _roc_auc(each[task][mask], each[column][mask]) if column in each else np.nan
             for each, mask in zip(rows, own, strict=True)
         )
     return known[key]
 
 
-def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """NaN where one class is missing."""
     from sklearn.metrics import roc_auc_score
 

@@ -3,13 +3,24 @@
 from collections.abc import Iterable, Sequence
 
 from experiments.grid.compare import Comparison
-from experiments.grid.results import Results, answered, answers, apart_rows, gain, rows
+from experiments.grid.results import (
+    READING,
+    Results,
+    answered,
+    answers,
+    apart_rows,
+    by_chance,
+    caution,
+    gain,
+    rows,
+    verdicts,
+)
 
 
 def results_document(command: str, results: Sequence[Results]) -> str:
     """A whole file."""
-    lines = ["# Results", "", *_head(command, results), ""]
-    lines += _contents(results)
+    lines = ["# Results", "", *_LEAD.format(command=command).splitlines(), "", *READING.splitlines(), ""]
+    lines += [*caution(results).splitlines(), "", *_contents(results)]
     for each in results:
         lines += ["", *_section(each)]
     return "\n".join(lines) + "\n"
@@ -22,41 +33,21 @@ Do not edit: this file is written by
 {command}
 ```
 
-Every figure is ours, of our reading of the paper on our simulated shop; none is the paper's.
-
-How to read it: a difference is AUC on the test split less the baseline's, on the same rows. The interval holds 95 % of
-a paired bootstrap, which draws seeds (each another shop and other first weights) and then users. *Helps* and *hurts*
-mean that it lies above or below 0, *not shown* that it holds 0: there is nothing, or the experiment is too small to
-tell. Where there is nothing, one comparison in twenty will be called something by chance. Means over scenarios and
-places are of the same draws. *Gap closed* is the share of oracle − baseline."""
-_SMALL = """
-This is a small run, with {seeds} in places: its intervals hardly know how shops differ from each other. Read them as:
-on these shops, for other users."""
+Every figure is ours, of our reading of the paper on our simulated shop; none is the paper's."""
 _APART = """\
 How far the views stand apart, mean over seeds: *silhouette* 0 is within each other, 1 far apart; cosines of a row's
 views with each other, and of different rows in one view (near 1 they have collapsed to a point)."""
-_FEW_SEEDS = 5
-
-
-def _head(command: str, results: Sequence[Results]) -> list[str]:
-    lines = _LEAD.format(command=command).splitlines()
-    seeds = min((len(each.spec.seeds) for each in results), default=_FEW_SEEDS)
-    if seeds < _FEW_SEEDS:
-        lines += _SMALL.format(seeds=f"{seeds} seed{'s' if seeds > 1 else ''}").splitlines()
-    return lines
 
 
 def _contents(results: Sequence[Results]) -> list[str]:
     """The questions, and in a word what each variant does."""
     lines = ["| question | against | what is shown |", "| --- | --- | --- |"]
     for each in results:
-        told = "<br>".join(f"{name}: {_verdicts(means)}" for name, means in answers(each).items()) or "–"
-        lines.append(f"| [{each.spec.question}](#{_anchor(each.spec.title)}) | {each.spec.baseline} | {told} |")
-    return lines
-
-
-def _verdicts(means: Sequence[Comparison]) -> str:
-    return ", ".join(f"{each.task} {each.verdict}" for each in means) or "undefined"
+        told = "<br>".join(f"{_plain(name)}: {verdicts(each, means)}" for name, means in answers(each).items()) or "–"
+        question = f"[{_plain(each.spec.question)}](#{_anchor(each.spec.title)})"
+        lines.append(f"| {question} | {_plain(each.spec.baseline)} | {told} |")
+    means = [mean for each in results for means in answers(each).values() for mean in means]
+    return [*lines, "", by_chance(means)]
 
 
 def _anchor(title: str) -> str:
@@ -67,15 +58,14 @@ def _anchor(title: str) -> str:
 def _section(results: Results) -> list[str]:
     spec = results.spec
     lines = [f"## {spec.title}", "", f"**{spec.question}**", ""]
-    lines += [f"- *{name}* against *{spec.baseline}*: {told}" for name, told in answered(results).items()]
+    for name, told in answered(results).items():
+        lines.append(f"- *{_plain(name)}* against *{_plain(spec.baseline)}*: {_plain(told)}")
     if spec.note:
         lines += ["", *spec.note.strip().splitlines()]
-    lines += ["", f"Size: {results.size}."]
-    if results.chosen:
-        chosen = ", ".join(f"{name} {value:g}" for name, value in results.chosen.items())
-        lines += ["", f"{spec.tune.key} by validation AUC in a shop of its own: {chosen}."]
-    for failure in results.failures:
-        lines += ["", f"Not done: {failure.name} ({failure.reason})."]
+    for fact in results.facts:
+        lines += ["", _plain(fact)]
+    if not results.comparisons:
+        return lines
     several = [axis for axis, values in results.axes.items() if len(values) > 1]
     if len(several) > 1:
         for axis in several:
@@ -86,7 +76,8 @@ def _section(results: Results) -> list[str]:
     if results.apart:
         lines += ["", *_APART.splitlines(), "", *_table(*apart_rows(results))]
     columns, body = rows(results)
-    lines += ["", "<details><summary>Every scenario and task</summary>", "", *_table(columns, body), "", "</details>"]
+    lines += ["", "<details><summary>Every scenario and task</summary>", "", *_table(columns, body), ""]
+    lines += [by_chance(results.comparisons), "", "</details>"]
     return lines
 
 
@@ -111,5 +102,10 @@ def _told(axis: str) -> str:
 
 
 def _table(columns: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    return lines + [f"| {' | '.join(row)} |" for row in body]
+    lines = [f"| {' | '.join(map(_plain, columns))} |", f"|{' --- |' * len(columns)}"]
+    return lines + [f"| {' | '.join(map(_plain, row))} |" for row in body]
+
+
+def _plain(text: str) -> str:
+    """Text that neither ends a cell nor begins a tag."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

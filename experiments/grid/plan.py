@@ -1,12 +1,13 @@
 """From a spec to the models that it asks for."""
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from experiments.grid.jobs import DataJob, Given, OneScenario, Shop, TrainJob
+from experiments.grid.data import DataJob, Given, OneScenario, Shop
+from experiments.grid.models import TrainJob
 from experiments.grid.spec import TUNING_SEED, Scalar, Settings, Spec
 from experiments.space import setting
 from pipelines.simulator.scenarios import SCENARIOS
@@ -31,7 +32,8 @@ class _Place:
     """Data and configuration that variants share."""
 
     names: dict[str, str]
-    axes: dict[str, str]
+    tuned_as: dict[str, str]
+    """Those of the names that a choice depends on: shops that differ have it in common."""
     settings: Settings
     sources: dict[int, Shop | Given]
     """By seed."""
@@ -75,7 +77,7 @@ def chosen_values(spec: Spec, work: Path) -> dict[str, float]:
     for place in _places(spec):
         for variant in spec.tune.variants if spec.tune else ():
             value = _choose(spec, place, work)[variant][spec.tune.key]
-            found[", ".join([*place.axes.values(), variant])] = value
+            found[", ".join([*place.tuned_as.values(), variant])] = value
     return found
 
 
@@ -97,7 +99,7 @@ def _tries(spec: Spec, place: _Place, variant: str) -> list[TrainJob]:
         TrainJob(
             DataJob(place.tuning),
             _config(spec, place, variant, seed, {spec.tune.key: value}),
-            ", ".join([*place.axes.values(), variant, f"{spec.tune.key}={value:g}"]),
+            ", ".join([*place.tuned_as.values(), variant, f"{spec.tune.key}={value:g}"]),
         )
         for value in spec.tune.values
     ]
@@ -106,7 +108,9 @@ def _tries(spec: Spec, place: _Place, variant: str) -> list[TrainJob]:
 def _places(spec: Spec) -> Iterator[_Place]:
     for data_names, sources, tuning in _data(spec):
         for axis_names, settings in spec.axis_cells():
-            yield _Place({**data_names, **axis_names}, axis_names, settings, sources, tuning)
+            names = data_names | axis_names
+            tuned_as = axis_names if spec.data is None else names
+            yield _Place(names, tuned_as, settings, sources, tuning)
 
 
 def _data(spec: Spec) -> Iterator[tuple[dict[str, str], dict[int, Shop | Given], Shop | Given]]:
@@ -120,14 +124,19 @@ def _data(spec: Spec) -> Iterator[tuple[dict[str, str], dict[int, Shop | Given],
     for arguments in spec.shop.cells():
         shop = _shop(arguments)
         tuning = tuning or shop(TUNING_SEED)  # for all, in a shop of the first kind
-        names = {axis: f"{arguments[axis]:g}" for axis in spec.shop.axes}
+        names = {axis: _told(arguments[axis]) for axis in spec.shop.axes}
         yield names, {seed: shop(seed) for seed in spec.seeds}, tuning
 
 
-def _shop(arguments: Mapping[str, Scalar]) -> Any:
+def _told(value: float | None) -> str:
+    return "as label_noise" if value is None else f"{value:g}"
+
+
+def _shop(arguments: Mapping[str, Scalar]) -> Callable[[int], Shop]:
+    """Of a seed the shop."""
     noise = arguments["global_label_noise"]
     noise = arguments["label_noise"] if noise is None else noise
-    return lambda seed: Shop(seed=seed, **{**arguments, "global_label_noise": noise})
+    return functools.partial(Shop, **{**arguments, "global_label_noise": noise})
 
 
 def _config(spec: Spec, place: _Place, variant: str, seed: int, chosen: Settings) -> Config:

@@ -1,7 +1,7 @@
 """What an experiment gave, put in order for whoever writes it down."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,13 +52,24 @@ class Results:
         if spec.data is not None:
             data = f"data {', '.join(spec.data)}"
         else:
-            made = {name: value for name, value in spec.shop if name not in spec.shop.axes}
-            impressions = made.get("impressions")
-            data = f"simulated shops of {impressions:,} impressions" if impressions else "simulated shops"
+            made = {name: values[0] for name, values in spec.shop if len(values) == 1}
+            data = "simulated shops"
+            if "impressions" in made:
+                data += f" of {made['impressions']:,} impressions"
             if "similarity" in made:
                 data += f" at similarity {made['similarity']:g}"
-        seeds = f"{len(spec.seeds)} seed{'s' if len(spec.seeds) > 1 else ''}"
+        seeds = f"{len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "1 seed (so intervals are over users alone)"
         return f"{data}, {seeds}, {spec.budget.epochs} epochs in batches of {spec.budget.batch_size:,}"
+
+    @property
+    def facts(self) -> list[str]:
+        """Sentences on how it came about."""
+        told = [f"Size: {self.size}."]
+        if self.chosen:
+            where = "in a shop of its own" if self.spec.data is None else "with the first seed"
+            chosen = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
+            told.append(f"{self.spec.tune.key} by validation AUC {where}: {chosen}.")
+        return told + [f"Not done: {failure.name} ({failure.reason})." for failure in self.failures]
 
     def document(self) -> dict[str, Any]:
         """What `results.json` holds."""
@@ -73,14 +84,44 @@ class Results:
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.document(), indent=1) + "\n"
+        return json.dumps(self.document(), indent=1, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         return pd.DataFrame([each.document() for each in self.comparisons]).to_csv(index=False)
 
 
+READING = """\
+A difference is AUC on the test split less the baseline's, on the same rows. The interval holds 95 % of a paired
+bootstrap, which draws seeds (each another shop, if simulated, and other first weights) and then users. "helps" and
+"hurts" say that it lies above or below 0, "not shown" that it holds 0: there is nothing, or the experiment is too small
+to tell. Where there is nothing, one interval in twenty leaves 0 out by chance, so of many comparisons a few verdicts
+are wrong; none is corrected for their number. Means over scenarios and places are of the same draws. Gap closed is the
+share of oracle − baseline."""
+"""For whoever reads results."""
+_SMALL = """\
+This is a small run, with {seeds} in places: its intervals hardly know how shops differ from each other, and leave 0 out
+by chance more often than that. Read them as: on these shops, for other users."""
+_FEW_SEEDS = 5
+
+
+def caution(results: Sequence[Results]) -> str:
+    """What few seeds allow to be read; "" with enough."""
+    seeds = min((len(each.spec.seeds) for each in results), default=_FEW_SEEDS)
+    return _SMALL.format(seeds=f"{seeds} seed{'s' if seeds > 1 else ''}") if seeds < _FEW_SEEDS else ""
+
+
+def by_chance(comparisons: Iterable[Comparison]) -> str:
+    """How many verdicts there are, and how many there would be of nothing."""
+    verdicts = [each.verdict for each in comparisons if each.interval]
+    shown = len(verdicts) - verdicts.count("not shown")
+    return (
+        f"{shown} of {len(verdicts)} intervals leave 0 out; if no variant differed from its baseline, "
+        f"{0.05 * len(verdicts):.2g} would be expected to by chance."
+    )
+
+
 _VERBS = {"helps": "helps", "hurts": "hurts", "not shown": "no difference is shown"}
-_LISTED = 6
+_LISTED = 3
 """Places that a sentence names; of more it gives the number."""
 
 
@@ -90,13 +131,15 @@ def answers(results: Results) -> dict[str, list[Comparison]]:
     Slices overlap and differ in kind, so there is no mean over them: each has its own answer.
     """
     found: dict[str, list[Comparison]] = {}
-    if results.spec.slices:
-        for each in results.by_axis(SLICE):
-            found.setdefault(f"{each.variant}, {each.place[SLICE]}", []).append(each)
-        return found
     for variant in results.spec.variants:
-        if variant != results.spec.baseline:
+        if variant == results.spec.baseline:
+            continue
+        if not results.spec.slices:
             found[variant] = [each for each in results.overall if each.variant == variant]
+        for name in results.axes.get(SLICE, []):
+            means = results.by_axis(SLICE)
+            own = [each for each in means if (each.variant, each.place[SLICE]) == (variant, name)]
+            found[f"{variant}, {name}"] = own
     return found
 
 
@@ -116,6 +159,12 @@ def sentence(means: Sequence[Comparison]) -> str:
     return "; ".join(f"{each.task} {gain(each)}: {_VERBS[each.verdict]}" for each in means)
 
 
+def verdicts(results: Results, means: Sequence[Comparison]) -> str:
+    """A word for each task: `ctr helps, ctcvr undefined`."""
+    found = {each.task: each.verdict for each in means}
+    return ", ".join(f"{task} {found.get(task, 'undefined')}" for task in results.tasks)
+
+
 def where(results: Results, variant: str) -> str:
     """In which places a variant helps and in which it does not, by the mean over scenarios; "" of a single place."""
     told = []
@@ -123,7 +172,8 @@ def where(results: Results, variant: str) -> str:
         own = [each for each in results.by_place() if (each.variant, each.task) == (variant, task)]
         if len(own) < 2:
             continue
-        parts = [f"helps in {sum(each.verdict == 'helps' for each in own)} of {len(own)}"]
+        helped = sum(each.verdict == "helps" for each in own)
+        parts = [f"helps in {helped} of {len(own)}"] if helped else []
         for verdict in ("not shown", "hurts"):
             names = [place_name(each) for each in own if each.verdict == verdict]
             if names:
@@ -142,12 +192,12 @@ def place_name(comparison: Comparison) -> str:
 
 
 def gain(comparison: Comparison) -> str:
-    """`+0.0210 (+0.0100 to +0.0320)`."""
+    """`+0.021 (+0.010 to +0.032)`."""
     ends = comparison.interval
     return f"{comparison.gain:+.3f}" + (f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else " (no interval)")
 
 
-COLUMNS = ("variant", "scenario, task", "baseline", "variant's", "Δ AUC", "95 %", "oracle", "gap closed", "verdict")
+COLUMNS = ("variant", "scenario, task", "baseline AUC", "AUC", "Δ AUC", "95 %", "oracle AUC", "gap closed", "verdict")
 
 
 def rows(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -166,7 +216,7 @@ def _row(each: Comparison) -> list[str]:
         number(each.gain, "+.3f"),
         f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else "–",
         number(each.oracle_auc),
-        number(each.gap, ".0%"),
+        number(each.gap, "z.0%"),
         each.verdict,
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from experiments.grid.compare import compare, views_apart
 from experiments.grid.document import results_document
@@ -48,16 +49,16 @@ def run_experiments(
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
-    failures = _do([job for spec in specs.values() for job in tuning_jobs(spec)], work, workers, "tune")
-    lost = {failure.name for failure in failures}
-    ready = {name: spec for name, spec in specs.items() if not lost & {job.name for job in tuning_jobs(spec)}}
-    plans = {name: plan(spec, work) for name, spec in ready.items()}
+    tuning = {name: tuning_jobs(spec) for name, spec in specs.items()}
+    failures = _do([job for jobs in tuning.values() for job in jobs], work, workers, "tune")
+    lost = {failure.key for failure in failures}
+    plans = {name: plan(spec, work) for name, spec in specs.items() if not lost & {job.key for job in tuning[name]}}
     failures += _do([job for cells in plans.values() for job in all_jobs(cells)], work, workers, "train")
     results = []
     for name, spec in specs.items():
         cells = plans.get(name, [])
-        jobs = {each.name for job in (*tuning_jobs(spec), *all_jobs(cells)) for each in (job, *job.needs)}
-        own = [failure for failure in failures if failure.name in jobs]
+        keys = _keys((*tuning[name], *all_jobs(cells)))
+        own = [failure for failure in failures if failure.key in keys]
         chosen = chosen_values(spec, work) if name in plans else {}
         apart = views_apart(cells, work) if spec.views else []
         results.append(Results(name, spec, compare(spec, cells, work), own, chosen, apart))
@@ -71,10 +72,18 @@ def run_experiments(
     return results
 
 
+def _keys(jobs: Sequence[Job]) -> set[str]:
+    """Of the jobs and of all that they need."""
+    return {key for job in jobs for key in (job.key, *_keys(job.needs))}
+
+
 def _do(jobs: Sequence[Job], work: Path, workers: int, what: str) -> list[Failure]:
+    count = len(pending(jobs, work))
+    if not count:
+        return []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=len(pending(jobs, work)))
+        task = bar.add_task(what, total=count)
 
         def ended(job: Job, reason: str | None) -> None:
             bar.advance(task)
@@ -87,10 +96,10 @@ def _do(jobs: Sequence[Job], work: Path, workers: int, what: str) -> list[Failur
 def format_table(results: Results) -> Table:
     """For a terminal."""
     columns, body = rows(results)
-    table = Table(title=f"{results.spec.title}: against {results.spec.baseline}, {results.size}")
+    table = Table(title=Text(f"{results.spec.title}: against {results.spec.baseline}, {results.size}"))
     names = len(results.axes) + 2
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < names or column == "verdict" else "right")
+        table.add_column(Text(column), justify="left" if number < names or column == "verdict" else "right")
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table

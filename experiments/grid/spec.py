@@ -8,8 +8,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from experiments.space import setting
+from pipelines.simulator.scenarios import SCENARIOS
+from usr_tf.config import load_config
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
@@ -23,31 +26,50 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=1)]
 
 
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError(f"found {list(values)}, expected different ones")
+    return values
+
+
+def _rising(values: tuple) -> tuple:
+    if any(low >= high for low, high in itertools.pairwise(values)):
+        raise ValueError(f"found {list(values)}, expected rising ones")
+    return values
+
+
+_List = (BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct))
+"""In the file a value or a list."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ShopAxes(_Strict):
-    """Arguments of `simulate`, each one value or a list of them; lists are crossed."""
+    """Arguments of `simulate`, each with the values that it takes; they are crossed."""
 
-    impressions: Whole | tuple[Whole, ...] = 200_000
-    similarity: Share | tuple[Share, ...] = 0.3
-    label_noise: Share | tuple[Share, ...] = 0.0
-    global_label_noise: Share | tuple[Share, ...] | None = None
+    impressions: Annotated[tuple[Whole, ...], *_List] = (200_000,)
+    similarity: Annotated[tuple[Share, ...], *_List] = (0.3,)
+    label_noise: Annotated[tuple[Share, ...], *_List] = (0.0,)
+    global_label_noise: Annotated[tuple[Share | None, ...], *_List] = (None,)
     """None: that of `label_noise`."""
-    scenarios: Whole | tuple[Whole, ...] = 2
-    needs: Share | tuple[Share, ...] = 0.8
+    scenarios: Annotated[tuple[Annotated[int, Field(ge=1, le=len(SCENARIOS))], ...], *_List] = (2,)
+    needs: Annotated[tuple[Share, ...], *_List] = (0.8,)
 
     @property
     def axes(self) -> list[str]:
         """Those with several values."""
-        return [name for name, value in self if isinstance(value, tuple) and len(value) > 1]
+        return [name for name, values in self if len(values) > 1]
 
     def cells(self) -> Iterator[dict[str, Scalar]]:
         """Every combination."""
-        choices = [value if isinstance(value, tuple) else (value,) for _, value in self]
-        for values in itertools.product(*choices):
-            yield dict(zip(type(self).model_fields, values, strict=True))
+        for cell in itertools.product(*(values for _, values in self)):
+            yield dict(zip(type(self).model_fields, cell, strict=True))
 
 
 class Budget(_Strict):
@@ -61,7 +83,7 @@ class Tune(_Strict):
     """One key that each configuration may choose for itself, by validation AUC: in shops, in one of its own seed."""
 
     key: str = "train.learning_rate"
-    values: tuple[float, ...] = Field(min_length=2)
+    values: Annotated[tuple[float, ...], Field(min_length=2), AfterValidator(_distinct)]
     variants: tuple[str, ...] = Field(min_length=1)
     """Those that choose. All others take what the last of these took."""
 
@@ -74,21 +96,23 @@ class Spec(_Strict):
     note: str = ""
     """What a reader has to know beside the answer, which the results give."""
     shop: ShopAxes = ShopAxes()
-    data: dict[str, str] | None = None
+    data: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """Name → directory of preprocessed data, in the shop's place."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(tuple(range(FIRST_SEED, FIRST_SEED + 5)), min_length=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_List] = tuple(range(FIRST_SEED, FIRST_SEED + 5))
     """In the file a list, or how many, from `FIRST_SEED` on. Each is that of a shop and of a model's first weights."""
     budget: Budget = Budget()
     settings: Settings = {}
     """For every model."""
-    axes: dict[str, list[Any] | dict[str, Settings]] = {}
+    axes: dict[str, Annotated[list[Any] | dict[str, Settings], Field(min_length=1)]] = {}
     """Crossed with the variants: a key of the configuration and its values, or names and what each sets."""
     variants: dict[str, Settings] = Field(min_length=2)
     baseline: str
     per_scenario: tuple[str, ...] = ()
     """Variants that are one model for each scenario, trained on its rows alone."""
     tune: Tune | None = None
-    slices: dict[Literal["user", "item"], tuple[Whole, ...]] = {}
+    slices: dict[
+        Literal["user", "item"], Annotated[tuple[Whole, ...], Field(min_length=1), AfterValidator(_rising)]
+    ] = {}
     """Test rows apart by how often training has shown their user or item: from 0, and from each of these on."""
 
     views: bool = False
@@ -110,19 +134,43 @@ class Spec(_Strict):
             for variant in variants:
                 if variant not in self.variants:
                     raise ValueError(f"{key}: found {variant!r}, expected one of {', '.join(self.variants)}")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: found {list(self.seeds)}, expected different ones")
+        if self.tune and self.data is None and TUNING_SEED in self.seeds:
+            raise ValueError(
+                f"seeds: found {TUNING_SEED}, expected others: {self.tune.key} is chosen in that seed's shop"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _nothing_is_said_twice(self) -> "Spec":
+        """What would be without effect, or make the budget that results tell an untrue one."""
+        for place, settings in self.all_settings().items():
+            for key, value in settings.items():
+                if isinstance(value, Mapping):
+                    raise ValueError(f"{place}.{key}: found keys within, expected a dotted key and its value")
+                if key in ("seed", "data"):
+                    raise ValueError(f"{place}.{key}: found {value!r}, expected it as the experiment's own")
+        for key in Budget.model_fields:
+            if f"train.{key}" in self.settings:
+                found = self.settings[f"train.{key}"]
+                raise ValueError(f"settings.train.{key}: found {found!r}, expected it as budget.{key}")
+        return self
+
+    def all_settings(self) -> dict[str, Settings]:
+        """By the place in the file, such as `variants.USR`."""
+        named = {"settings": self.settings}
+        for axis in self.axes:
+            named |= {f"axes.{axis}.{name}": settings for name, settings in self._values(axis)}
+        return named | {f"variants.{name}": settings for name, settings in self.variants.items()}
 
     def axis_cells(self) -> Iterator[tuple[dict[str, str], Settings]]:
         """Every combination of the axes: the name of its value on each, and what it sets."""
-        choices = [
-            values.items() if isinstance(values, dict) else [(_told(value), {axis: value}) for value in values]
-            for axis, values in self.axes.items()
-        ]
-        for cell in itertools.product(*choices):
+        for cell in itertools.product(*map(self._values, self.axes)):
             names = dict(zip(self.axes, (name for name, _ in cell), strict=True))
             yield names, {key: value for _, settings in cell for key, value in settings.items()}
+
+    def _values(self, axis: str) -> list[tuple[str, Settings]]:
+        values = self.axes[axis]
+        return list(values.items()) if isinstance(values, dict) else [(_told(each), {axis: each}) for each in values]
 
 
 class _Set(_Strict):
@@ -142,15 +190,21 @@ def load_specs(names: Sequence[str], small: bool = False, override: Mapping[str,
     Raises:
       InputError: an unreadable file, an unknown key, or a value that does not suit its key.
     """
-    specs: dict[str, Spec] = {}
+    places: dict[Traversable, None] = {}
     for name in names:
         place = _find(name)
         document = read_yaml(place, str(place), "an experiment")
         if isinstance(document, dict) and "specs" in document:
             listed = parse_model(_Set, document, str(place)).specs
-            specs |= {each: _parse(place.parent / f"{each}.yaml", small, override or {}) for each in listed}
+            places |= dict.fromkeys(place.parent / f"{each}.yaml" for each in listed)
         else:
-            specs[Path(str(place)).stem] = _parse(place, small, override or {})
+            places[place] = None
+    specs: dict[str, Spec] = {}
+    for place in places:
+        stem = Path(str(place)).stem
+        if stem in specs:
+            raise InputError("--spec", f"several files called {stem}", "different names, for results bear them")
+        specs[stem] = _parse(place, small, override or {})
     return specs
 
 
@@ -210,7 +264,15 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
     shrunk = document.pop("small", {})
     if small:
         document = merge(document, shrunk, drop_null=True)
-    return parse_model(Spec, merge(document, override), str(place))
+    spec = parse_model(Spec, merge(document, override), str(place))
+    for key, settings in spec.all_settings().items():
+        try:
+            load_config(None, [setting(*each) for each in {**spec.settings, **settings}.items()])
+        except InputError as error:
+            where, _, told = str(error).partition(": found ")
+            found, _, expected = told.rpartition(", expected ")
+            raise InputError(f"{place}: {key}: {where.split()[-1]}", found, expected) from error
+    return spec
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any], drop_null: bool = False) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import resource
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +17,12 @@ from typing import Any, Protocol
 from usr_tf.errors import InputError
 
 _LOG = "workers.log"
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
 """As many jobs are done at a time as there are cores."""
+_ENVIRONMENT["LANGUAGE"] = "C"
+"""Beam parses its options some thousand times a pipeline, and each parser looks for translations on the disk."""
+_MOST_MIB = 3000
+"""A worker that ever had more is replaced: TensorFlow keeps some 60 MiB of every model that it has traced."""
 _TRIES = 2
 """A job whose worker dies, mostly for want of memory, gets another one."""
 
@@ -47,6 +53,7 @@ class Job(Protocol):
 class Failure:
     """A job that could not be done."""
 
+    key: str
     name: str
     reason: str
 
@@ -67,7 +74,7 @@ def run_jobs(
     tries: dict[str, int] = {}
 
     def fail(job: Job, reason: str) -> None:
-        failures[job.key] = Failure(job.name, reason)
+        failures[job.key] = Failure(job.key, job.name, reason)
         ended(job, reason)
 
     with contextlib.ExitStack() as stack:
@@ -108,6 +115,11 @@ def pending(jobs: Sequence[Job], work: Path) -> dict[str, Job]:
     return found
 
 
+def peak_mib() -> int:
+    """The most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a file's lock, which the system lets go of when its process dies: one at a time does a job."""
@@ -129,7 +141,7 @@ def _first_to_end(busy: "Sequence[_Worker]") -> "list[_Worker]":
 
 
 class _Worker:
-    """A process, and the job that it has."""
+    """A process, and the job that it has. When the process dies or has grown, another takes its place."""
 
     def __init__(self, work: Path):
         self._work = work
@@ -160,30 +172,37 @@ class _Worker:
             self._connection.send(job)
 
     def take(self) -> tuple[bool, str | None]:
-        """Whether the process died over its job, and why the job failed; a dead process is replaced."""
+        """Whether the process died over its job, and why the job failed."""
         self.job = None
         try:
-            return False, self._connection.recv()
+            reason, mib = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
             code = self._process.exitcode
-            self.__exit__()
-            self.__enter__()
+            self._replace()
             return True, f"its worker died {_TRIES} times ({f'signal {-code}' if code < 0 else f'exit status {code}'})"
+        if mib > _MOST_MIB:
+            self._replace()
+        return False, reason
+
+    def _replace(self) -> None:
+        self.__exit__()
+        self.__enter__()
 
 
 def _work(connection: Connection, work: Path) -> None:
     """The life of a worker: a job after the other, until the main process closes the connection or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with (work / _LOG).open("a") as log:  # the libraries' chatter would tear the progress bar
         os.dup2(log.fileno(), 2)
-    os.environ.update(_ONE_THREAD)
+    os.environ.update(_ENVIRONMENT)
     while True:
         try:
             job = connection.recv()
         except EOFError:
             return
-        connection.send(_do(job, work))
+        connection.send((_do(job, work), peak_mib()))
 
 
 def _do(job: Job, work: Path) -> str | None:

@@ -11,7 +11,10 @@ from usr_tf.errors import InputError
 
 @dataclass(frozen=True)
 class FakeJob:
-    """Writes a line to `done.txt` when it is done. `deaths`: how many workers die over it first."""
+    """Writes a line to `done.txt` when it is done, and to `workers.txt` the process that did it.
+
+    `deaths`: how many workers die over it first.
+    """
 
     key: str
     needs: tuple["FakeJob", ...] = ()
@@ -41,8 +44,9 @@ class FakeJob:
             (work / f"{self.key}.begun").touch()
             with open(self.waits_for) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-        with (work / "done.txt").open("a") as file:
-            file.write(f"{self.key}\n")
+        for file, line in (("done.txt", self.key), ("workers.txt", os.getpid())):
+            with (work / file).open("a") as told:
+                told.write(f"{line}\n")
         (work / self.key).touch()
 
 

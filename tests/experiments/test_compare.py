@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, overall
+from experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, mean_over_seeds, overall
+from experiments.grid.data import DataJob, Shop
 from experiments.grid.document import results_document
-from experiments.grid.jobs import REPLICATES, DataJob, Shop, TrainJob, auc_sample
+from experiments.grid.models import REPLICATES, TrainJob, auc_sample
+from experiments.grid.page import results_page
 from experiments.grid.plan import Cell
-from experiments.grid.results import Results, answers, rows, sentence, where
+from experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
+from experiments.grid.run import format_table
 from experiments.grid.spec import Spec
 from experiments.grid.workers import Failure
 from usr_tf.config import Config
@@ -96,9 +100,10 @@ def test_a_difference_is_the_mean_over_seeds_and_its_interval_that_of_drawn_seed
     assert search.auc == pytest.approx(np.mean([each[0] for each in auc.values()]))
     assert search.baseline_auc == pytest.approx(np.mean([each[1] for each in auc.values()]))
     assert search.gain == pytest.approx(search.auc - search.baseline_auc)
-    chosen = np.random.default_rng(8).integers(2, size=(2, REPLICATES))
-    sample = np.take_along_axis(np.stack(drawn), chosen, axis=0).mean(axis=0)
-    assert search.interval == pytest.approx(np.quantile(sample, [0.025, 0.975]))
+    points = [[mine - theirs] for mine, theirs in auc.values()]
+    sample = mean_over_seeds(np.hstack([points, drawn]), same_rows=False)
+    assert search.sample == pytest.approx(sample)
+    assert search.interval == pytest.approx(np.quantile(sample[1:], [0.025, 0.975]))
     assert search.interval[0] < search.gain < search.interval[1]
     assert search.positives == sum(int(rows[seed]["ctr"][rows[seed]["scenario"] == 0].sum()) for seed in SPEC.seeds)
     oracle = [
@@ -106,6 +111,23 @@ def test_a_difference_is_the_mean_over_seeds_and_its_interval_that_of_drawn_seed
         for seed in SPEC.seeds
     ]
     assert search.oracle_auc == pytest.approx(np.mean(oracle))
+
+
+def test_each_drawn_seed_has_a_resample_of_its_own_and_seeds_of_the_same_rows_one_in_common():
+    figure = np.random.default_rng(0).normal(size=1 + 4000)
+    samples = np.stack([figure] * 4)
+    assert mean_over_seeds(samples, same_rows=True) == pytest.approx(figure)
+    sample = mean_over_seeds(samples, same_rows=False)
+    assert sample[0] == pytest.approx(figure[0])
+    assert sample[1:].std() == pytest.approx(figure[1:].std() / 2, rel=0.05)  # √4, though each is drawn from the same
+
+
+@pytest.mark.parametrize("same_rows", [True, False])
+def test_seeds_are_drawn_with_replacement(same_rows):
+    sample = mean_over_seeds(np.array([[0.0], [1.0]]) * np.ones(1 + 4000), same_rows)
+    values, counts = np.unique(sample[1:], return_counts=True)
+    assert (sample[0], list(values)) == (0.5, [0, 0.5, 1])
+    assert counts / 4000 == pytest.approx(np.array([0.25, 0.5, 0.25]), abs=0.03)
 
 
 def test_slices_are_of_what_training_has_shown(laid):
@@ -154,7 +176,7 @@ def test_means_are_over_what_is_defined_with_the_draws_of_all():
     grid.append(comparison([np.nan] * 3, place={"noise": "1"}, scenario="feed"))
     (whole,) = overall(grid)
     assert whole.sample == pytest.approx([0.02, 0.01, 0.04])
-    assert (whole.scenario, whole.of) == (ALL, 3)
+    assert whole.scenario == ALL
     assert [each.gain for each in by_axis(grid, "noise")] == pytest.approx([0.03, 0.0])
     assert [dict(each.place) for each in by_place(grid)] == [{"noise": "0"}, {"noise": "1"}]
 
@@ -166,6 +188,15 @@ def test_the_answer_is_in_words():
     assert rows(results)[1][0] == [
         "USR", "search ctr", "0.600", "0.620", "+0.020", "+0.011 to +0.029", "0.800", "10%", "helps"
     ]  # fmt: skip
+
+
+def test_a_mean_of_many_has_an_interval_though_few_draws_define_them_all():
+    parts = [np.full(11, gain) for gain in (0.01, 0.03)]
+    parts[0][1], parts[1][2] = np.nan, np.nan  # a tenth of each, a fifth of both
+    results = Results("name", SPEC, [comparison(part, scenario=name) for name, part in zip("ab", parts, strict=True)])
+    (mean,) = results.overall
+    assert mean.sample == pytest.approx([0.02, 0.03, 0.01] + [0.02] * 8)
+    assert sentence(answers(results)["USR"]) == "ctr +0.020 (+0.012 to +0.028): helps"
 
 
 def test_places_where_it_does_not_help_are_named():
@@ -180,15 +211,45 @@ def test_places_where_it_does_not_help_are_named():
 def test_each_slice_has_an_answer_of_its_own():
     grid = [comparison(place={SLICE: name}) for name in ("user seen never", "item seen never")]
     spec = SPEC.model_copy(update={"slices": {"user": (1,), "item": (1,)}})
-    assert list(answers(Results("name", spec, grid))) == ["USR, user seen never", "USR, item seen never"]
+    grid.append(comparison([np.nan] * 3, place={SLICE: "item seen 1 times or more"}))
+    results = Results("name", spec, grid)
+    assert list(answers(results)) == ["USR, user seen never", "USR, item seen never", "USR, item seen 1 times or more"]
+    assert answered(results)["USR, item seen 1 times or more"] == "nothing can be told, there are too few positives."
+    assert verdicts(results, []) == "ctr undefined"
 
 
 def test_the_document_answers_before_it_shows_figures_and_has_the_command():
     grid = [comparison(place={"noise": noise}) for noise in ("0", "1")]
-    text = results_document("usr-tf experiment --spec=x", [Results("name", SPEC, grid, [Failure("job", "no luck")])])
+    text = results_document(
+        "usr-tf experiment --spec=x", [Results("name", SPEC, grid, [Failure("key", "job", "no <luck>")])]
+    )
     assert "```\nusr-tf experiment --spec=x\n```" in text
     assert "| [Q?](#t) | alone | USR: ctr helps |" in text
     assert text.index("*USR* against *alone*: ctr +0.020") < text.index("| noise | variant | ctr |")
     assert "| 0 | USR | **+0.020 (+0.011 to +0.029)** helps |" in text
-    assert "Not done: job (no luck)." in text
+    assert "Not done: job (no &lt;luck>)." in text
     assert "with 2 seeds in places" in text
+    assert "2 of 2 intervals leave 0 out; if no variant differed from its baseline, 0.1 would be" in text
+
+
+def test_one_seed_and_what_many_intervals_show_by_chance_are_told():
+    assert Results("name", SPEC.model_copy(update={"seeds": (10,)}), []).size == (
+        "simulated shops of 200,000 impressions at similarity 0.3, 1 seed (so intervals are over users alone), "
+        "2 epochs in batches of 1,024"
+    )
+    undefined = comparison([np.nan] * 3)
+    assert by_chance([comparison()] * 30 + [comparison([0.0, -0.1, 0.1])] * 30 + [undefined]) == (
+        "30 of 60 intervals leave 0 out; if no variant differed from its baseline, 3 would be expected to by chance."
+    )
+
+
+def test_names_do_not_break_tables(tmp_path):
+    grid = [comparison(variant="a|b <c>", place={"x": x}) for x in ("[red]", "2")]
+    results = Results("name", SPEC.model_copy(update={"variants": {"alone": {}, "a|b <c>": {}}}), grid)
+    text = results_document("x", [results])
+    assert "| [red] | a\\|b &lt;c> | **+0.020" in text
+    assert "a|b" not in text
+    assert "a|b &lt;c&gt;" in results_page("x", [results])
+    with (tmp_path / "table.txt").open("w") as file:
+        Console(file=file, width=200).print(format_table(results))
+    assert "[red]" in (tmp_path / "table.txt").read_text()

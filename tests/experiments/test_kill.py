@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.grid.jobs import DataJob, Given, OneScenario
+from experiments.grid.data import DataJob, Given, OneScenario
 from tests.usr_tf.fixtures import small_config
 from usr_tf.data import open_data
 

@@ -1,12 +1,14 @@
+import datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
-from experiments.grid.jobs import DataJob, OneScenario, Shop
+from experiments.grid.data import DataJob, Given, OneScenario, Shop
 from experiments.grid.plan import all_jobs, plan, tuning_jobs
 from experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
 from usr_tf.errors import InputError
+from usr_tf.schema import SUCCESS
 
 SPEC = {
     "title": "Title",
@@ -39,6 +41,13 @@ def test_data_axes_variants_and_seeds_are_crossed(tmp_path):
     assert (narrow.embedding_size, narrow.usr.ie) == (2, True)
 
 
+def test_global_noise_may_be_that_of_the_scenarios_or_another(tmp_path):
+    shop = {"impressions": 100, "label_noise": 0.3, "global_label_noise": [None, 1.0]}
+    cells = plan(load(tmp_path, shop=shop, axes={}), tmp_path)
+    found = [(cell.place["global_label_noise"], cell.jobs[0][0].data.source.global_label_noise) for cell in cells[::2]]
+    assert found == [("as label_noise", 0.3), ("1", 1.0)]
+
+
 def test_a_noisy_shop_waits_for_the_noiseless_one_whose_transform_it_shares():
     noisy = DataJob(Shop(1, 100, 0.3, 0.1, 0.2, 2, 0.8))
     assert noisy.needs == (DataJob(Shop(1, 100, 0.3, 0.0, 0.0, 2, 0.8)),)
@@ -67,11 +76,11 @@ def test_specs_share_what_is_the_same(tmp_path):
 def test_small_and_the_command_line_are_laid_upon_the_spec(tmp_path):
     small = {"seeds": 1, "axes": {"width": None, "backbone": ["apg"]}, "shop": {"similarity": 0.5}}
     assert load(tmp_path, small=small).seeds == (10, 11)
-    override = overriding(impressions=7, epochs=9, settings=["a.b=[1, 2]"])
+    override = overriding(impressions=7, epochs=9, settings=["star.tower=[1, 2]"])
     shrunk = load(tmp_path, shrink=True, override=override, small=small)
     assert shrunk.axes == {"backbone": ["apg"]}
-    assert (shrunk.shop.impressions, shrunk.shop.similarity, shrunk.shop.label_noise) == (7, 0.5, (0.0, 0.3))
-    assert (shrunk.seeds, shrunk.budget.epochs, shrunk.settings) == ((10,), 9, {"a.b": [1, 2]})
+    assert (shrunk.shop.impressions, shrunk.shop.similarity, shrunk.shop.label_noise) == ((7,), (0.5,), (0.0, 0.3))
+    assert (shrunk.seeds, shrunk.budget.epochs, shrunk.settings) == ((10,), 9, {"star.tower": [1, 2]})
     assert overriding(data=["x=some/where"]) == {"data": {"x": "some/where"}}
 
 
@@ -91,6 +100,25 @@ def test_a_rate_is_tuned_in_a_shop_of_its_own(tmp_path):
         ({"shop": {"similarity": 1.5}}, "spec.yaml: shop.similarity"),
         ({"seeds": [3, 3]}, "spec.yaml: seeds: found [3, 3], expected different ones"),
         ({"slices": {"query": [1]}}, "spec.yaml: slices.query"),
+        ({"slices": {"user": [9, 1]}}, "spec.yaml: slices.user: found [9, 1], expected rising ones"),
+        ({"shop": {"similarity": []}}, "spec.yaml: shop.similarity"),
+        ({"shop": {"similarity": [0.3, 0.3]}}, "shop.similarity: found [0.3, 0.3], expected different ones"),
+        ({"shop": {"scenarios": 9}}, "spec.yaml: shop.scenarios"),
+        ({"seeds": [9], "tune": {"values": [1, 2], "variants": ["USR"]}}, "spec.yaml: seeds: found 9, expected others"),
+        ({"axes": {"backbone": []}}, "spec.yaml: axes.backbone"),
+        (
+            {"axes": {"backbone": ["mmoe", "moe"]}},
+            "spec.yaml: axes.backbone.moe: backbone: found 'moe', ",
+        ),
+        ({"data": {}}, "spec.yaml: data"),
+        ({"settings": {"seed": 3}}, "spec.yaml: settings.seed: found 3, expected it as the experiment's own"),
+        ({"settings": {"train.epochs": 3}}, "settings.train.epochs: found 3, expected it as budget.epochs"),
+        ({"settings": {"usr": {"ie": False}}}, "settings.usr: found keys within, expected a dotted key"),
+        (
+            {"variants": {"alone": {"usr.i_e": False}, "USR": {}}},
+            "spec.yaml: variants.alone: usr.i_e: found an unknown key, expected one of ",
+        ),
+        ({"settings": {"embedding_size": datetime.date(2020, 1, 1)}}, "settings: embedding_size: found '2020-01-01', "),
     ],
 )
 def test_a_bad_spec_is_refused_in_a_line(tmp_path, keys, message):
@@ -99,9 +127,25 @@ def test_a_bad_spec_is_refused_in_a_line(tmp_path, keys, message):
     assert message in str(error.value)
 
 
-def test_a_bad_key_of_the_configuration_is_refused_before_anything_is_run(tmp_path):
-    with pytest.raises(InputError, match=r"usr\.i_e: found an unknown key"):
-        plan(load(tmp_path, variants={"alone": {"usr.i_e": False}, "USR": {}}), tmp_path)
+def test_two_specs_of_one_name_are_refused(tmp_path):
+    """The results of one would lie where the other's do."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        load(tmp_path / folder)
+    with pytest.raises(InputError, match="--spec: found several files called spec"):
+        load_specs([str(tmp_path / "a" / "spec.yaml"), str(tmp_path / "b" / "spec.yaml")])
+
+
+def test_given_data_are_known_by_what_they_are_wherever_they_lie(tmp_path):
+    keys = []
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"other")):
+        folder = tmp_path / name
+        (folder / "train").mkdir(parents=True)
+        for file in ("stats.json", "schema.yaml", SUCCESS):
+            (folder / file).touch()
+        (folder / "train" / "part-0.tfrecord.gz").write_bytes(content)
+        keys.append(Given(str(folder)).key)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

@@ -4,6 +4,7 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
 import csv
+import functools
 import math
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 import experiments.tune
 from experiments.space import Choices, Range, default_space, load_space
 from experiments.tune import best_trials, tune, values_of
+from experiments.tune_page import tune_page
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data
 from usr_tf.divergence import NotFiniteError
@@ -33,6 +35,7 @@ class FakeTrain:
     def __init__(self) -> None:
         self.configs: list[Config] = []
         self.fails: Exception | None = None
+        self.auc = 1.0
 
     def __call__(self, data, out: Path, config: Config, verbose, callbacks) -> dict:
         out.mkdir(parents=True)
@@ -42,7 +45,9 @@ class FakeTrain:
         loss = abs(math.log10(config.train.learning_rate) + 2)
         for epoch in range(EPOCHS):
             for callback in callbacks:
-                callback.on_epoch_end(epoch, {"val_nll": loss + 1 / (1 + epoch), "val_search/ctr_auc": 1 - loss / 10})
+                callback.on_epoch_end(
+                    epoch, {"val_nll": loss + 1 / (1 + epoch), "val_search/ctr_auc": self.auc - loss / 10}
+                )
         return {"overall": {"ctr": {"gauc": 1 - loss / 10, "ne": None}}, "scenarios": {}}
 
 
@@ -51,6 +56,7 @@ def train(monkeypatch):
     fake = FakeTrain()
     monkeypatch.setattr(experiments.tune, "train", fake)
     monkeypatch.setattr(experiments.tune.gc, "collect", lambda: 0)  # there is nothing to collect, and it takes its time
+    monkeypatch.setattr(experiments.tune, "tune_page", lambda *_: "")  # so do its pictures
     return fake
 
 
@@ -66,7 +72,8 @@ def search(tmp_path):
     return run
 
 
-def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, search, tmp_path):
+def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, search, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments.tune, "tune_page", tune_page)
     study = search(12, overrides=["train.epochs=9"])
     best = best_trials(study)[0]
     assert best.value == pytest.approx(abs(math.log10(best.params["train.learning_rate"]) + 2) + 1 / EPOCHS)
@@ -143,6 +150,22 @@ def test_a_bad_question_is_refused(train, search, arguments, message):
     assert message in str(error.value)
 
 
+def test_an_objective_that_validation_does_not_define_ends_the_search(train, search):
+    """Optuna fails such a trial, which does not count, and the next would meet the same: it would never end."""
+    train.auc = math.nan
+    with pytest.raises(InputError, match="--objective: found 'val_search/ctr_auc', undefined in validation"):
+        search(1, objective="val_search/ctr_auc")
+
+
+def test_what_a_killed_process_had_not_written_is_written_later(train, search, tmp_path):
+    search(2)
+    whole = {name: (tmp_path / "out" / name).read_text() for name in ("config.yaml", "trials.csv")}
+    for name in whole:
+        (tmp_path / "out" / name).unlink()
+    search(2)
+    assert {name: (tmp_path / "out" / name).read_text() for name in whole} == whole
+
+
 def test_another_question_to_the_same_study_is_refused(train, search):
     search(1)
     with pytest.raises(InputError, match="found a study of another config, expected"):
@@ -187,6 +210,12 @@ def test_the_default_space_is_bounded_and_the_configuration_takes_all_of_it(tmp_
         for key, axis in space.items()
     }
     assert any(key.startswith(backbone) for key in space)
+    for key, axis in space.items():
+        default = functools.reduce(getattr, key.split("."), Config())
+        if isinstance(axis, Range):
+            assert axis.low < default < axis.high, key
+        else:
+            assert default in [tuple(choice) if isinstance(choice, list) else choice for choice in axis.choices], key
 
 
 def test_the_default_space_has_no_weight_of_a_part_that_is_switched_off():

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import experiments.grid.workers
 from experiments.grid.workers import Failure, locked, pending, run_jobs
 from tests.experiments.fake_jobs import FakeJob
 
@@ -38,8 +41,8 @@ def test_a_job_that_fails_leaves_the_others_be_and_takes_along_what_needs_it(tmp
         workers=1,
         ended=lambda job, reason: told.update({job.key: reason}),
     )
-    assert failures[0] == Failure("job bad", "here: found nothing, expected something")
-    assert failures[1] == Failure("job after", "needs job bad, which failed")
+    assert failures[0] == Failure("bad", "job bad", "here: found nothing, expected something")
+    assert failures[1] == Failure("after", "job after", "needs job bad, which failed")
     assert failures[2].name == "job odd"
     assert failures[2].reason.startswith("RuntimeError: no such luck (fake_jobs.py, line ")
     assert done(tmp_path) == ["good"]
@@ -50,22 +53,35 @@ def test_a_job_that_fails_leaves_the_others_be_and_takes_along_what_needs_it(tmp
 def test_a_job_whose_worker_dies_is_tried_once_more(tmp_path):
     unlucky, deadly = FakeJob("unlucky", deaths=1), FakeJob("deadly", deaths=9)
     assert run_jobs([deadly, unlucky, FakeJob("good")], tmp_path, workers=1) == [
-        Failure("job deadly", "its worker died 2 times (signal 9)")
+        Failure("deadly", "job deadly", "its worker died 2 times (signal 9)")
     ]
     assert sorted(done(tmp_path)) == ["good", "unlucky"]
     assert (tmp_path / "deadly.tries").read_text() == "xx"
 
 
-def test_when_the_main_process_is_killed_its_workers_end_and_the_rest_is_done_later(tmp_path):
+@pytest.mark.parametrize(("most", "workers"), [(10**6, 1), (0, 3)])
+def test_a_worker_that_has_grown_is_replaced(tmp_path, monkeypatch, most, workers):
+    monkeypatch.setattr(experiments.grid.workers, "_MOST_MIB", most)
+    assert run_jobs([FakeJob("a"), FakeJob("b"), FakeJob("c")], tmp_path, workers=1) == []
+    assert done(tmp_path) == ["a", "b", "c"]
+    assert len({*(tmp_path / "workers.txt").read_text().split()}) == workers
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_when_the_main_process_ends_its_workers_end_and_the_rest_is_done_later(tmp_path, how):
     held = tmp_path / "held"
     held.touch()
     with held.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "tests.experiments.fake_jobs", str(tmp_path), str(held)]
-        main = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        main = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
         while not (tmp_path / "cut.begun").exists():
             assert main.poll() is None
-        main.send_signal(signal.SIGKILL)
+        if how == "killed":
+            main.kill()
+        else:
+            os.killpg(main.pid, signal.SIGINT)  # Ctrl-C reaches the workers too
         main.wait()
         with locked(tmp_path / "locks" / "cut"):  # had while its worker lives
             assert done(tmp_path) == ["done"]
