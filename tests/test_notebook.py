@@ -1,6 +1,8 @@
 """The notebook in `notebooks/`: run from top to bottom, and what can be told of it without running it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -45,6 +47,18 @@ def test_one_cell_sets_all_sizes(notebook):
     assert {"IMPRESSIONS", "EPOCHS", "BATCH", "WORK"} <= names
     elsewhere = [cell.source for cell in code_cells(notebook) if cell is not parameters]
     assert not any(f"{name} =" in source for source in elsewhere for name in ("IMPRESSIONS", "EPOCHS", "BATCH", "WORK"))
+
+
+def test_beside_a_checkout_the_package_is_installed_all_the_same(notebook, tmp_path):
+    """A folder `usr_tf` without `__init__.py` can be imported, as a namespace, and holds nothing."""
+    (tmp_path / "usr_tf" / "usr_tf").mkdir(parents=True)
+    install = next(cell.source for cell in code_cells(notebook) if "pip" in cell.source)
+    told = "import subprocess\nsubprocess.run = lambda command, check: print(*command)\n"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", told + install], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "pip install" in done.stdout
+    assert "Restart the runtime" in done.stdout
 
 
 @pytest.mark.slow

@@ -18,8 +18,9 @@ from usr_tf.errors import InputError
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
 from usr_tf.parsing import Features, densify
+from usr_tf.request import request_spec
 from usr_tf.run import Run
-from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, Schema, history_column
+from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, history_column
 
 
 def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] | None = None) -> Path:
@@ -139,22 +140,6 @@ class ServingModule(tf.Module):
     def _history_places(self, name: str) -> int:
         """Values that a history column holds at the most."""
         return self._schema.history.max_length * (self._schema.history_width(name) or 1)
-
-
-def request_spec(schema: Schema) -> dict[str, tf.TensorSpec]:
-    """Inputs of a scenario's signature: user, query and context `[1]`, items `[N]`, histories `[1, L]`.
-
-    A list feature has one more axis; "" pads it. An unknown number is NaN. `history_age` is in ms.
-    """
-    spec = {}
-    for name, feature in schema.features.items():
-        shape = [None] if feature.group == "item" else [1]
-        shape += [None] if feature.type == "categorical_list" else []
-        spec[name] = tf.TensorSpec(shape, tf.float32 if feature.type == "numeric" else tf.string, name=name)
-    for name in schema.history_columns:
-        shape = [1, None, None] if schema.history_width(name) else [1, None]
-        spec[name] = tf.TensorSpec(shape, tf.int64 if name == history_column("age") else tf.string, name=name)
-    return spec
 
 
 class _Untracked:

@@ -207,8 +207,7 @@ class USRModel(tfrs.Model):
 
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
         scenario, inputs = features[SCENARIO], self.look_up(features)
-        views = self._generate(inputs, self._trigger(inputs.query, scenario[:, tf.newaxis]))
-        log_p = self._rank(inputs, views, scenario, training)
+        log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training)
         return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
 
     def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
@@ -244,12 +243,12 @@ class USRModel(tfrs.Model):
             "query": self.embedding.columns(self._query_features),
         }
 
-    def view(self, inputs: Inputs, scenario: int, one_request: bool = False) -> Views:
-        """What one scenario makes of the rows; V is 1. The arguments are those of `serve`."""
+    def view(self, inputs: Inputs, scenario: Scenario, one_request: bool = False) -> Views:
+        """What each row's own scenario makes of it, or one scenario of all rows; V is 1."""
         return self._generate(inputs, self._own_trigger(inputs, scenario, one_request), one_request)
 
     def rank(self, inputs: Inputs, views: Views, scenario: int, one_request: bool = False) -> tf.Tensor:
-        """`[N, T]`: logs of one scenario's probabilities, of its view. The arguments are those of `serve`."""
+        """`[N, T]`: logs of one scenario's probabilities, from its view."""
         return self._rank(inputs, views, scenario, one_request=one_request).scenario
 
     def gates(self, inputs: Inputs, scenario: int) -> tuple[tf.Tensor, tf.Tensor] | None:
@@ -281,7 +280,7 @@ class USRModel(tfrs.Model):
         """
         (features, labels), scenario = inputs, inputs[0][SCENARIO]
         read = self.look_up(features)
-        views = self._generate(read, self._trigger(read.query, scenario[:, tf.newaxis]))
+        views = self.view(read, scenario)
         bias = None
         if training and self.position_tower:
             if POSITION not in features:
@@ -357,10 +356,11 @@ class USRModel(tfrs.Model):
             return scenario
         return tf.concat([scenario, tf.repeat(query[:, tf.newaxis], tf.shape(views)[1], axis=1)], axis=-1)
 
-    def _own_trigger(self, inputs: Inputs, scenario: int, one_request: bool = False) -> tf.Tensor | None:
-        """`[R, 1, t]`: the trigger of one scenario."""
-        requests = 1 if one_request else tf.shape(inputs.candidate)[0]
-        return self._trigger(inputs.query, tf.fill([requests, 1], scenario))
+    def _own_trigger(self, inputs: Inputs, scenario: Scenario, one_request: bool = False) -> tf.Tensor | None:
+        """`[R, 1, t]`: the trigger of each row's own scenario, or of one for all."""
+        if isinstance(scenario, int):
+            scenario = tf.fill([1 if one_request else tf.shape(inputs.candidate)[0]], scenario)
+        return self._trigger(inputs.query, scenario[:, tf.newaxis])
 
     def _generate(self, inputs: Inputs, trigger: tf.Tensor, one_request: bool = False) -> Views:
         if self.feature_generator:

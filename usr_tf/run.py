@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import filecmp
-import json
 import shutil
 from pathlib import Path
 
@@ -94,28 +93,6 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
         replace_text(settings, config.to_yaml())
     except OSError as error:
         raise InputError(directory, f"no writable directory ({error.strerror})", "one that can be written") from error
-    return run
-
-
-def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
-    """Leaves a model that `model.fit` has trained as a finished run: to be evaluated, exported, published, explained.
-
-    Its weights are taken for the best ones. It has no optimizer's state, so no training goes on from it.
-
-    Raises:
-      InputError: the directory holds a run already, or cannot be written.
-    """
-    directory = Path(directory)
-    if is_begun(directory):
-        raise InputError(directory, "a run", "a new directory")
-    run = create_run(directory, data, model.config.model_copy(update={"data": str(data.directory.resolve())}))
-    tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1).save()
-    if model.history:  # of `fit`
-        figures = model.history.history
-        epochs = (dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True))
-        lines = [json.dumps({"epoch": number} | epoch) for number, epoch in enumerate(epochs, start=1)]
-        replace_text(directory / "history.jsonl", "\n".join(lines) + "\n")
-    (directory / SUCCESS).touch()
     return run
 
 

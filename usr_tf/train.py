@@ -63,6 +63,29 @@ def train(
         return _train(data, directory, config, strategy, verbose and is_chief(strategy), callbacks)
 
 
+def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
+    """Leaves a model that `model.fit` has trained as a finished run: to be evaluated, exported, published, explained.
+
+    Its weights are taken for the best ones. It has no optimizer's state, so no training goes on from it.
+
+    Raises:
+      InputError: the directory holds a run already, or cannot be written.
+    """
+    directory = Path(directory)
+    if is_begun(directory):
+        raise InputError(directory, "a run", "a new directory")
+    run = create_run(directory, data, _with_whole_paths(model.config, data))
+    with writing(run.directory):
+        tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1).save()
+        if model.history:  # of `fit`
+            figures = model.history.history
+            epochs = (dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True))
+            lines = [json.dumps({"epoch": number} | epoch) for number, epoch in enumerate(epochs, start=1)]
+            replace_text(directory / "history.jsonl", "\n".join(lines) + "\n")
+    _finish(run, metrics_document(predict(model, data, "valid", run.config.train.batch_size), data.schema))
+    return run
+
+
 def _with_whole_paths(config: Config, data: Data) -> Config:
     """The configuration as another folder's process can go on with it."""
     older = config.train.warm_start
@@ -91,10 +114,14 @@ def _train(
         _fit(run, data, model, optimizer, [log, *further], verbose)
         document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
         log.finish(document, int(model.step.numpy()))
+    _finish(run, document)
+    return document
+
+
+def _finish(run: Run, document: dict) -> None:
     with writing(run.directory):
         replace_text(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
         (run.directory / SUCCESS).touch()
-    return document
 
 
 def _fit(

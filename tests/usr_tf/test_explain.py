@@ -10,7 +10,7 @@ import tf_keras as keras
 
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import request_inputs
-from serving.formats.signatures import schema_specs
+from serving.formats.signatures import read_signatures, schema_specs, signature_specs
 from tests.usr_tf.fixtures import random_rows, small_config
 from tests.usr_tf.test_model import OFF, make
 from usr_tf.backbones import BACKBONES
@@ -123,8 +123,17 @@ def test_every_action_is_told_and_attention_sums_to_one(explained):
         assert [getattr(action, name) for action in explanation.history] == [
             value.decode() for value in request[column][0]
         ]
+    assert [action.age_ms for action in explanation.history] == request["history_age"][0].tolist()  # newest last
     assert sum(action.attention for action in explanation.history) == pytest.approx(1, abs=1e-5)
     assert any(explanation.tasks["ctr"].history)
+
+
+def test_of_a_history_that_is_too_long_the_newest_actions_are_told(explainer, explained):
+    request = explained[0]
+    older = {name: value[:, ::-1] for name, value in request.items() if name.startswith("history_")}
+    longer = request | {name: np.concatenate([value, request[name]], axis=1) for name, value in older.items()}
+    (explanation,) = explainer.explain("search", longer, [0], steps=2)
+    assert [action.age_ms for action in explanation.history] == request["history_age"][0].tolist()
 
 
 def test_features_have_their_raw_values(explained):
@@ -187,10 +196,6 @@ def explain_random(run, schema: Schema | None = None, **keys) -> None:
         assert explanation.tasks[name].probability == pytest.approx(scores[1], abs=1e-5)
 
 
-def test_gates_whose_gradient_is_stopped_are_explained_too(toy_run):
-    explain_random(toy_run, backbone="pepnet", usr={"fg_condition": "trigger_and_features"})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("usr", [{}, OFF], ids=["usr", "alone"])
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -202,6 +207,7 @@ def test_every_backbone(toy_run, backbone, usr):
 @pytest.mark.parametrize(
     "keys",
     [
+        {"backbone": "pepnet", "usr": {"fg_condition": "trigger_and_features"}},  # gates whose gradient is stopped
         {"usr": {"ie": False}, "history": {"pooling": "din"}},
         {"usr": {"ie": False}, "history": {"pooling": "mean", "product": True}},
         {"usr": {"fg": False}},
@@ -269,7 +275,18 @@ def test_inputs_have_the_item_first_in_the_candidate():
 # The command
 
 
-def test_the_command_prints_tables_and_writes_page_and_json(toy_run, tmp_path, capsys):
+def test_a_request_is_refused_as_the_exported_model_would(toy_run, toy_version, tmp_path, capsys):
+    assert schema_specs(toy_run.schema) == signature_specs(read_signatures(toy_version))["search"]
+    document = read_requests(toy_run.requests / "search.jsonl")[0].document
+    del document["inputs"]["query"]
+    (tmp_path / "request.json").write_text(json.dumps(document), encoding="utf-8")
+    assert main(["explain", f"--run={toy_run.directory}", f"--request={tmp_path}/request.json"]) == 2
+    assert "request.json: inputs.query: found nothing, expected a string" in capsys.readouterr().err
+
+
+def test_the_command_prints_tables_and_writes_page_and_json(toy_run, explainer, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("usr_tf.run.Run.load_model", lambda run: None)
+    monkeypatch.setattr("usr_tf.explain.Explainer", lambda model, transform: explainer)  # which is traced already
     document = read_requests(toy_run.requests / "search.jsonl")[0].document
     (tmp_path / "request.json").write_text(json.dumps(document), encoding="utf-8")
     one, other = document["inputs"]["item_id"][:2]

@@ -36,6 +36,13 @@ def test_is_content_with_a_tensorflow_of_keras_2():
     assert done.stdout == "fine\n", done.stderr
 
 
+@pytest.mark.slow
+def test_a_client_needs_nothing_of_what_trains_and_exports():
+    heavy = "tensorflow_transform tensorflow_recommenders usr_tf.model usr_tf.export"
+    done = run(f"import sys, serving.client; print([name for name in '{heavy}'.split() if name in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_public_names_are_there():
     assert usr_tf.__all__ == sorted(usr_tf.__all__)
     for name in usr_tf.__all__:

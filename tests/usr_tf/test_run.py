@@ -1,20 +1,18 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
-import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
 
 from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.config import load_config
 from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text
-from usr_tf.run import create_run, open_run, open_run_data, save_run
+from usr_tf.run import create_run, open_run, open_run_data
 from usr_tf.schema import SUCCESS, parse_schema
 
 
@@ -56,23 +54,6 @@ def test_another_transform_is_refused(toy_data, tmp_path):
         create_run(tmp_path / "run", toy_data, small_config())
     with pytest.raises(InputError, match="found another transform than the run's"):
         open_run_data(run, toy_data.directory)
-
-
-def test_a_model_of_ones_own_training_is_left_as_a_run(toy_data, toy_run, tmp_path):
-    model = toy_run.load_model()
-    model.history = keras.callbacks.History()
-    model.history.history = {"loss": [0.5, 0.25], "val_search/ctr_auc": [0.5, 0.75]}
-    run = save_run(model, toy_data, tmp_path / "run")
-    opened = open_run(run.directory)
-    assert opened == run
-    assert opened.config.learns_as(toy_run.config)
-    assert open_run_data(opened, None) == toy_data
-    features, _ = random_rows(toy_data.schema, 5)
-    np.testing.assert_array_equal(opened.load_model()(features)["ctr"], model(features)["ctr"])
-    lines = [json.loads(line) for line in (run.directory / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert lines[1] == {"epoch": 2, "loss": 0.25, "val_search/ctr_auc": 0.75}
-    with pytest.raises(InputError, match="found a run, expected a new directory"):
-        save_run(model, toy_data, run.directory)
 
 
 def test_weights_of_another_model_are_refused(toy_data, tmp_path):

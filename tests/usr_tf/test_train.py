@@ -4,18 +4,33 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
-from tests.usr_tf.fixtures import small_config
+from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.data import Data
 from usr_tf.errors import InputError
-from usr_tf.run import Run
+from usr_tf.run import Run, open_run, open_run_data
 from usr_tf.schema import SUCCESS
-from usr_tf.train import train
+from usr_tf.train import save_run, train
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
-FIGURES = {"auc", "gauc", "logloss", "ne", "calibration", "ndcg@10", "n", "positives"}
+FIGURES = {
+    "auc",
+    "gauc",
+    "gauc_clicks",
+    "logloss",
+    "ne",
+    "calibration",
+    "ece",
+    "pr_auc",
+    "ndcg@10",
+    "mrr",
+    "n",
+    "positives",
+}
 
 
 def history_of(run: Run) -> list[dict]:
@@ -42,8 +57,8 @@ def test_metrics_have_the_form_of_the_contract(toy_run, toy_data):
     assert list(document["scenarios"]) == ["search", "recommendation"]
     for scenario in (*document["scenarios"].values(), document["overall"]):
         assert list(scenario) == ["ctr", "ctcvr"]
-        for figures in scenario.values():
-            assert set(figures) == FIGURES  # no oracle_auc: the toy logs have no true probabilities
+        for figures, further in zip(scenario.values(), (set(), {"auc_given_previous"}), strict=True):
+            assert set(figures) == FIGURES | further  # no oracle_auc: the toy logs have no true probabilities
     assert document["overall"]["ctr"]["n"] == toy_data.rows("valid")
 
 
@@ -62,6 +77,23 @@ def test_a_run_holds_all_it_needs(toy_run, toy_data):
     assert names == expected | {"history.jsonl"}
     assert toy_run.config == small_config(data=str(toy_data.directory.resolve()))
     assert toy_run.schema == toy_data.schema
+
+
+def test_a_model_of_ones_own_training_is_left_as_a_run(toy_data, toy_run, tmp_path):
+    model = toy_run.load_model()
+    model.history = keras.callbacks.History()
+    model.history.history = {"loss": [0.5, 0.25], "val_search/ctr_auc": [0.5, 0.75]}
+    run = save_run(model, toy_data, tmp_path / "run")
+    opened = open_run(run.directory)
+    assert opened == run
+    assert opened.config.learns_as(toy_run.config)
+    assert open_run_data(opened, None) == toy_data
+    features, _ = random_rows(toy_data.schema, 5)
+    np.testing.assert_array_equal(opened.load_model()(features)["ctr"], model(features)["ctr"])
+    assert (run.directory / "metrics.json").read_text() == (toy_run.directory / "metrics.json").read_text()
+    assert history_of(run)[1] == {"epoch": 2, "loss": 0.25, "val_search/ctr_auc": 0.75}
+    with pytest.raises(InputError, match="found a run, expected a new directory"):
+        save_run(model, toy_data, run.directory)
 
 
 def test_tensorboard_shows_each_scenario(toy_run):

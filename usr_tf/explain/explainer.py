@@ -12,13 +12,14 @@ from rich.progress import track
 from usr_tf.errors import InputError
 from usr_tf.explain.explanation import Action, Explanation, TaskExplanation
 from usr_tf.explain.paths import Parts, Paths
-from usr_tf.export import ServingModule, request_spec
+from usr_tf.export import ServingModule
 from usr_tf.layers.log_space import log1mexp
 from usr_tf.model import Inputs, USRModel, Views
+from usr_tf.request import request_spec
 from usr_tf.schema import ITEM, history_column
 
 Request = Mapping[str, np.ndarray]
-"""What the signature of a scenario takes (`usr_tf.export.request_spec`)."""
+"""What the signature of a scenario takes (`usr_tf.request.request_spec`)."""
 
 BACKGROUND = 32
 """Candidates that the baseline is the mean of: so many paths there are."""

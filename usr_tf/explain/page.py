@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from usr_tf.errors import InputError
-from usr_tf.explain.explanation import Explanation, TaskExplanation, difference
+from usr_tf.explain.explanation import Difference, Explanation, TaskExplanation, difference
 from usr_tf.explain.rows import (
     Row,
     balance,
@@ -26,11 +26,12 @@ from usr_tf.report.plots import BLUE, FAINT, INK, ROSE, SOFT, shorten, svg
 
 _BARS = 12
 """Of a waterfall; the others are added up in one."""
+_ACTION = ("item", "about it", "action", "age")
 _READING = (
     ("Log-odds", "log(p / (1 − p)). What features and actions move adds up here: +0.69 doubles the odds, −0.69 halves "
      "them."),
-    ("Baseline", "The mean over candidates that were really logged, each with its own user, query and features, but "
-     "without a history: the paths to this candidate start there."),
+    ("Baseline", "Where the paths to this candidate start: the mean over the candidates named above, each with its own "
+     "user, query and features, but without a history."),
     ("History", "What each action of the user moved. Attention is its weight in the interest; an action of much "
      "attention may move little, and the other way round."),
     ("Gate", "What the feature generator multiplies the feature by in this scenario, the mean over its columns: 1 "
@@ -60,16 +61,14 @@ def write_page(
     """
     out = Path(out)
     document = {"explanations": [each.to_document() for each in explanations]}
-    sections = []
-    for each in explanations:
-        if against:
-            found = difference(each, against)
-            document.setdefault("against", against.to_document())
-            document.setdefault("differences", []).append({name: vars(apart) for name, apart in found.items()})
-            sections.append(_difference_section(each, against, task))
-        sections.append(_section(each, task))
+    sections = [_section(each, task) for each in explanations]
     if against:
-        sections.append(_section(against, task))
+        found = [difference(each, against) for each in explanations]
+        document["against"] = against.to_document()
+        document["differences"] = [{name: vars(apart) for name, apart in tasks.items()} for tasks in found]
+        pairs = zip(explanations, found, strict=True)
+        compared = [_difference_section(each, against, tasks, task) for each, tasks in pairs]
+        sections = [*compared, *sections, _section(against, task)]
     sections.append(Section("How to read this", card(definitions(_READING)) + (card(code(command)) if command else "")))
     names = ", ".join(each.item for each in explanations)
     title = f"Why {names}" + (f", and not {against.item}" if against else "")
@@ -90,22 +89,22 @@ def _section(explanation: Explanation, task: str) -> Section:
     ]
     notes = ("gate", f"gate's {task}") if explanation.gates else ()
     rows = feature_rows(explanation, task)
-    content = grid(plots, 420) + card(_table(("feature", "value"), rows, task, notes), "Features")
+    content = grid(plots, 420)
+    content += card(_table(("feature", "value"), strongest(rows, task, len(rows)), task, notes), "Features")
     if explanation.history:
         attended = ("attention",) if explanation.history[0].attention is not None else ()
         actions = history_rows(explanation.history, explanation.tasks)
-        names = ("item", "about it", "action", "age")
-        content += card(_table(names, actions, task, attended), "History", "the actions that move most")
+        shown = _table(_ACTION, strongest(actions, task, _BARS), task, attended)
+        content += card(shown, "History", "the actions that move most")
         if len(actions) > _BARS + 1:
-            every = _table(names, actions[::-1], task, attended, everything=True)
+            every = _table(_ACTION, actions[::-1], task, attended)
             content += details(f"All {len(actions)} actions, newest first", card(every))
     sums = "; ".join(f"{name}: {balance(explanation, name)}" for name in tasks)
     content += paragraph(f"In log-odds, with {explanation.steps} points on each path: {sums}.")
     return Section(explanation.item, content, headline(explanation, task))
 
 
-def _difference_section(one: Explanation, other: Explanation, task: str) -> Section:
-    found = difference(one, other)
+def _difference_section(one: Explanation, other: Explanation, found: Mapping[str, Difference], task: str) -> Section:
     rows = difference_rows(one, other, found)
     plots = []
     for name in _ordered(found, task):
@@ -114,20 +113,18 @@ def _difference_section(one: Explanation, other: Explanation, task: str) -> Sect
         ]
         plots.append(card(_waterfall(*ends, rows, name), name))
     content = grid(plots, 420)
-    content += card(_table(("feature", one.item, other.item), rows, task), "Features")
+    names = ("feature", one.item, other.item)
+    content += card(_table(names, strongest(rows, task, len(rows)), task), "Features")
     if one.history:
         actions = [row._replace(notes=()) for row in history_rows(one.history, found)]
-        names = ("item", "about it", "action", "age")
-        content += card(_table(names, actions, task), "History", "the actions that tell them apart most")
+        shown = _table(_ACTION, strongest(actions, task, _BARS), task)
+        content += card(shown, "History", "the actions that tell them apart most")
     return Section(f"{one.item} against {other.item}", content, difference_headline(one, other, found, task))
 
 
-def _table(
-    names: Sequence[str], rows: Sequence[Row], task: str, notes: Sequence[str] = (), everything: bool = False
-) -> str:
+def _table(names: Sequence[str], rows: Sequence[Row], task: str, notes: Sequence[str] = ()) -> str:
     tasks = _ordered(rows[0].moved, task)
-    shown = rows if everything else strongest(rows, task, len(rows) if "feature" in names else _BARS)
-    lines = [(*row.cells, *(f"{row.moved[name]:+.3f}" for name in tasks), *row.notes) for row in shown]
+    lines = [(*row.cells, *(f"{row.moved[name]:+.3f}" for name in tasks), *row.notes) for row in rows]
     return table((*names, *tasks, *notes), lines, names=len(names), main=len(names), groups=False)
 
 

@@ -39,7 +39,7 @@ class Paths:
     def __init__(self, function: Callable[..., tf.Tensor], places: Mapping[str, np.ndarray | None]):
         self._places = places
         self._function = function
-        self._moved = tf.function(self._trace, reduce_retracing=True)
+        self._moved: Callable[..., tf.Tensor] | None = None  # until the parts' widths are known
 
     def integrate(
         self, start: Parts, end: Parts, given: Parts, difference: np.ndarray, steps: int, tolerance: np.ndarray
@@ -58,6 +58,9 @@ class Paths:
           steps: points on each path, to begin with.
           tolerance: `[T]`, how far from `difference` the sum may lie.
         """
+        if self._moved is None:
+            specs = (*tf.nest.map_structure(_spec, (start, end, given)), tf.TensorSpec([None]))
+            self._moved = tf.function(self._trace, input_signature=specs)
         for points in (steps, 2 * steps, 4 * steps, 8 * steps, 16 * steps):
             moved = self._mean(start, end, given, points)
             if np.all(np.abs(moved.sum(axis=1) - difference) <= tolerance):
@@ -105,6 +108,12 @@ class Paths:
             else:
                 columns.append(tf.linalg.matvec(self._places[name], moved, transpose_a=True))
         return tf.concat([tf.add_n(columns), *positions], axis=0)
+
+
+def _spec(part: tf.Tensor) -> tf.TensorSpec:
+    """Any number of rows and of positions, so that no other history is a reason to trace again."""
+    width = part.shape[-1] if part.shape.rank > 1 and part.dtype.is_floating else None
+    return tf.TensorSpec([*[None] * (part.shape.rank - 1), width], part.dtype)
 
 
 @tf.RegisterGradient(_PASSING)

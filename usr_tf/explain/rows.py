@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from usr_tf.explain.explanation import Action, Difference, Explanation, TaskExplanation
-
-UNKNOWN = "–"
-"""What stands for a value that is missing."""
+from usr_tf.report.html import UNDEFINED
 
 
 class Row(NamedTuple):
@@ -118,7 +116,7 @@ def _rows(
     features = [
         Row(
             name,
-            (name, *(each.values[name] or UNKNOWN for each in explanations)),
+            (name, *(each.values[name] or UNDEFINED for each in explanations)),
             {task: found.features[name] for task, found in tasks.items()},
             notes(name),
         )
