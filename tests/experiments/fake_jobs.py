@@ -58,8 +58,10 @@ def main(work: str, held: str) -> None:
 
 
 if __name__ == "__main__":
+    import signal
     import sys
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
     from tests.experiments.fake_jobs import main as named  # jobs are pickled by their module's name
 
     named(*sys.argv[1:])
