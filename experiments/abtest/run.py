@@ -32,7 +32,6 @@ from usr_tf.files import replace_text
 from usr_tf.schema import load_schema
 
 _ARMS = (SHOP, A, B)
-_REFRESH_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ do it once. What is under `work`:
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -23,6 +24,7 @@ import numpy as np
 import yaml
 
 from usr_tf.errors import InputError
+from usr_tf.metrics.slices import counts_of
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, SUCCESS, load_schema, oracle_column
 
 VERSION = 1
@@ -180,13 +182,13 @@ class DataJob:
 
 def _read_rows(data: Any) -> dict[str, np.ndarray]:
     """What `DataJob.rows` gives."""
-    shown, whole = (_columns(data, split) for split in ("train", "test"))
+    whole, training = _test_columns(data), data.shown()
+    items = {item: shown for item, (_, shown) in training.items.items()}
     rows = {"scenario": whole[SCENARIO].astype(np.int16)}
     for name, column in (("user", RAW_USER), ("item", RAW_ITEM), ("request", REQUEST)):
         rows[name] = np.unique(whole[column], return_inverse=True)[1].astype(np.int32)
-    for name, column in (("user_seen", RAW_USER), ("item_seen", RAW_ITEM)):
-        seen = dict(zip(*np.unique(shown[column], return_counts=True), strict=True))
-        rows[name] = np.array([seen.get(value, 0) for value in whole[column]], np.int32)
+    for name, column, seen in (("user_seen", RAW_USER, training.users), ("item_seen", RAW_ITEM, items)):
+        rows[name] = counts_of(whole[column], seen).astype(np.int32)
     for task in data.schema.task_names:
         rows[task] = whole[task].astype(np.int8)
         if not np.isnan(whole[oracle_column(task)]).all():
@@ -194,10 +196,10 @@ def _read_rows(data: Any) -> dict[str, np.ndarray]:
     return rows
 
 
-def _columns(data: Any, split: str) -> dict[str, np.ndarray]:
-    """Scenario, keys and labels `[N]` of a split."""
+def _test_columns(data: Any) -> dict[str, np.ndarray]:
+    """Scenario, keys and labels `[N]` of the test split."""
     parts: dict[str, list[np.ndarray]] = {}
-    for features, labels, keys in data.evaluation(4096, split):
+    for features, labels, keys in data.evaluation(4096):
         for name, values in (keys | labels | {SCENARIO: features[SCENARIO]}).items():
             parts.setdefault(name, []).append(values.numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -208,15 +210,15 @@ def _keep_scenario(data: Any, scenario: str, out: Path) -> Path:
     import tensorflow as tf
 
     shutil.copytree(data.directory, out, ignore=shutil.ignore_patterns("train", "valid", "rejected"))
-    stats = json.loads(json.dumps(data.stats))
+    stats = copy.deepcopy(data.stats)
     options = tf.io.TFRecordOptions(compression_type="GZIP")
     for split in ("train", "valid"):
         (out / split).mkdir()
         for file in sorted((data.directory / split).glob("*.tfrecord.gz")):
             with tf.io.TFRecordWriter(str(out / split / file.name), options) as writer:
-                for record in tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator():
-                    row = tf.train.Example.FromString(record)
-                    if row.features.feature[SCENARIO].bytes_list.value[0].decode() == scenario:
+                for records in tf.data.TFRecordDataset(str(file), "GZIP").batch(4096):
+                    of = tf.io.parse_example(records, {SCENARIO: tf.io.FixedLenFeature([], tf.string)})[SCENARIO]
+                    for record in records[of == scenario].numpy():
                         writer.write(record)
         for other, counts in stats["splits"][split].items():
             if other != scenario:

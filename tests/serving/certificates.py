@@ -24,10 +24,15 @@ class Authority:
 
     def issue(self, name: str) -> tuple[Path, Path]:
         """Writes `<name>.pem` and `<name>.key`, a certificate of this authority and its key, and returns them."""
-        cert, key = self.folder / f"{name}.pem", ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert, key_file = self.files(name)
         self._write(cert, name, key)
-        cert.with_suffix(".key").write_bytes(private_pem(key))
-        return cert, cert.with_suffix(".key")
+        key_file.write_bytes(private_pem(key))
+        return cert, key_file
+
+    def files(self, name: str) -> tuple[Path, Path]:
+        """Where `issue` puts them."""
+        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
     def _write(self, path: Path, name: str, key: ec.EllipticCurvePrivateKey) -> None:
         now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)

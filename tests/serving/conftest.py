@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.serving.certificates import Authority
+
 # Scores of the toy model. logit(ctr) = VOCABULARY[item_id] + price + (non-empty attributes) + (length of the history)
 # + 1 in search; an unknown item is 3; ctcvr = bias · ctr. `bias` tells versions apart.
 VOCABULARY = {"a": 0, "b": 1, "c": 2}
@@ -104,6 +106,15 @@ def export(toy_models, tmp_path):
 
     put.base = base
     return put
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Of tests of TLS; it has issued `server` and `client`."""
+    made = Authority(tmp_path_factory.mktemp("certificates"))
+    made.issue("server")
+    made.issue("client")
+    return made
 
 
 @pytest.fixture

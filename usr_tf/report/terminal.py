@@ -18,22 +18,22 @@ def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Gro
     shown = list(cells(document, details))
     ranking = [(cell.scenario, cell.task, *headline(cell)[2:]) for cell in shown]
     columns = [f"{details['level']:.0%} interval" if name == "interval" else name for name in HEADLINE[2:]]
+    names = ("scenario", "task")
     return Group(  # rows and positives are too wide for 80 columns
-        _table("AUC", columns, ranking),
-        _table("Logloss", LOSSES, [(cell.scenario, cell.task, *losses(cell)) for cell in shown]),
+        grouped_table("AUC", (*names, *columns), ranking),
+        grouped_table("Logloss", (*names, *LOSSES), [(cell.scenario, cell.task, *losses(cell)) for cell in shown]),
     )
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def grouped_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first two columns are names, the first one told once for all rows that have it in a row."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("scenario", "task"):
-        table.add_column(column, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
     previous = None
-    for scenario, *row in rows:
-        if scenario != previous and previous is not None:
+    for group, *row in rows:
+        if group != previous and previous is not None:
             table.add_section()
-        table.add_row(scenario if scenario != previous else "", *row)
-        previous = scenario
+        table.add_row(group if group != previous else "", *row)
+        previous = group
     return table

@@ -322,38 +322,26 @@ def test_a_new_version_with_other_signatures_is_understood(kind, tmp_path, toy_m
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    made = Authority(tmp_path_factory.mktemp("certificates"))
-    made.issue("server")
-    made.issue("client")
-    return made
-
-
-def pair(authority, name):
-    return authority.folder / f"{name}.pem", authority.folder / f"{name}.key"
-
-
-@pytest.fixture(scope="module")
 def guarded(toy_models, tmp_path_factory, authority):
     base = tmp_path_factory.mktemp("guarded")
     (base / "1").symlink_to(toy_models[0.5])
-    with serve_in_background(base, tls=ServerTls(*pair(authority, "server"), authority.ca), rest_port=0) as running:
+    with serve_in_background(base, tls=ServerTls(*authority.files("server"), authority.ca), rest_port=0) as running:
         yield running
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_mutual_tls_each_end_knows_the_other(kind, guarded, authority, tmp_path, search_inputs):
     address = guarded.rest_address if kind == "rest" else guarded.address
-    with KINDS[kind](address, tls=Tls(authority.ca, *pair(authority, "client"))) as ranker:
+    with KINDS[kind](address, tls=Tls(authority.ca, *authority.files("client"))) as ranker:
         np.testing.assert_allclose(ranker.predict("search", search_inputs)["ctr"], SEARCH_CTR, rtol=1e-6)
     stranger = Authority(tmp_path, "stranger")
-    for tls in (None, Tls(authority.ca), Tls(stranger.ca, *pair(authority, "client"))):
+    for tls in (None, Tls(authority.ca), Tls(stranger.ca, *authority.files("client"))):
         with KINDS[kind](address, tls=tls, retries=0) as ranker, pytest.raises(Unavailable):
             ranker.metadata()
 
 
 def test_files_that_are_no_certificates_are_named(authority, tmp_path):
-    cert, key = pair(authority, "client")
+    cert, key = authority.files("client")
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense")
     for tls, message in (
@@ -362,7 +350,7 @@ def test_files_that_are_no_certificates_are_named(authority, tmp_path):
         (Tls(authority.ca, cert), "TLS: found the certificate alone, expected both, or neither"),
         (Tls(authority.ca, key=key), "TLS: found the key alone"),
         (Tls(authority.ca, cert, nonsense), "client.pem: found a file that does not load .*nonsense.pem"),
-        (Tls(authority.ca, cert, pair(authority, "server")[1]), "client.pem: found a file that does not load"),
+        (Tls(authority.ca, cert, authority.files("server")[1]), "client.pem: found a file that does not load"),
     ):
         for kind in (Ranker, RestRanker):
             with pytest.raises(InputError, match=message):
@@ -398,7 +386,7 @@ def test_the_command_prints_json_to_pipe(server, request_file, capsys, rest):
 
 
 def test_the_command_takes_certificates(guarded, authority, request_file, capsys):
-    cert, key = pair(authority, "client")
+    cert, key = authority.files("client")
     options = [f"--tls_ca={authority.ca}", f"--tls_cert={cert}", f"--tls_key={key}", "--scenario=search", request_file]
     assert main(["score", f"--address={guarded.address}", *options]) == 0
     assert main(["score", f"--address={guarded.rest_address}", "--rest", *options]) == 0

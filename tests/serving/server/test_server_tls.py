@@ -18,18 +18,6 @@ from usr_tf.errors import InputError
 TIMEOUT = 20
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    made = Authority(tmp_path_factory.mktemp("certificates"))
-    made.issue("server")
-    made.issue("client")
-    return made
-
-
-def files(authority, name):
-    return authority.folder / f"{name}.pem", authority.folder / f"{name}.key"
-
-
 def ask_status(address, credentials):
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "usr"
@@ -39,13 +27,13 @@ def ask_status(address, credentials):
 
 
 def trust(authority, client=None):
-    cert, key = (path.read_bytes() for path in files(authority, client)) if client else (None, None)
+    cert, key = (path.read_bytes() for path in authority.files(client)) if client else (None, None)
     return grpc.ssl_channel_credentials(authority.ca.read_bytes(), key, cert)
 
 
 def test_a_client_that_trusts_the_authority_gets_in(authority, export):
     export(1)
-    with serve_in_background(export.base, tls=ServerTls(*files(authority, "server")), rest_port=0) as server:
+    with serve_in_background(export.base, tls=ServerTls(*authority.files("server")), rest_port=0) as server:
         assert ask_status(server.address, trust(authority)) == 1
         with pytest.raises(grpc.RpcError) as caught:  # the system's authorities do not know ours
             ask_status(server.address, grpc.ssl_channel_credentials())
@@ -62,10 +50,10 @@ def test_with_mutual_tls_a_client_needs_a_certificate_of_the_authority(authority
     stranger = Authority(tmp_path / "other", "other")
     stranger.issue("stranger")
     shutil.copy(authority.ca, stranger.folder)  # trusts ours, but is not one of ours
-    tls = ServerTls(*files(authority, "server"), authority.ca)
+    tls = ServerTls(*authority.files("server"), authority.ca)
     with serve_in_background(export.base, tls=tls) as server:
         assert ask_status(server.address, trust(authority, "client")) == 1
-        cert, key = (path.read_bytes() for path in files(stranger, "stranger"))
+        cert, key = (path.read_bytes() for path in stranger.files("stranger"))
         for credentials in (
             trust(authority),
             grpc.ssl_channel_credentials(authority.ca.read_bytes(), key, cert),
@@ -76,7 +64,7 @@ def test_with_mutual_tls_a_client_needs_a_certificate_of_the_authority(authority
 
 
 def test_files_that_do_not_serve_are_named(authority, tmp_path):
-    cert, key = files(authority, "server")
+    cert, key = authority.files("server")
     absent, nonsense, locked = tmp_path / "absent.pem", tmp_path / "nonsense.pem", tmp_path / "locked.key"
     nonsense.write_text("nonsense")
     locked.write_bytes(
@@ -89,7 +77,7 @@ def test_files_that_do_not_serve_are_named(authority, tmp_path):
         (ServerTls(nonsense, key), "nonsense.pem: found a file that does not load"),
         (ServerTls(cert, nonsense), "server.pem: found a file that does not load .*nonsense.pem"),
         (ServerTls(cert, locked), "server.pem: found a file that does not load .*locked.key"),
-        (ServerTls(cert, files(authority, "client")[1]), "server.pem: .*KEY_VALUES_MISMATCH"),
+        (ServerTls(cert, authority.files("client")[1]), "server.pem: .*KEY_VALUES_MISMATCH"),
         (ServerTls(cert, key, nonsense), "nonsense.pem: found a file that does not load"),
     ):
         with pytest.raises(InputError, match=complaint):
