@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.grid.workers import locked
+from experiments.objective import is_higher_better, is_of_validation, value_in
 from experiments.space import Choices, Space, default_space, load_space, setting
 from experiments.tune_page import tune_page
 from usr_tf.config import Config, load_config
@@ -38,8 +39,6 @@ from usr_tf.errors import InputError
 from usr_tf.files import replace_text
 from usr_tf.train import train
 
-_HIGHER_IS_BETTER = ("auc", "gauc", "gauc_clicks", "ndcg@10", "mrr", "pr_auc")
-_LOWER_IS_BETTER = ("loss", "nll", "logloss", "ne", "ece")
 _STARTUP_TRIALS = 5
 """Trials that are not pruned: there is no median of fewer."""
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -62,7 +61,8 @@ def tune(
     Leaves in `out`: `config.yaml`, the best configuration, whole; `trials.csv`; `report.html`; `journal.log`.
 
     Args:
-      space_path: keys and where to look; a default space around the configuration's defaults when absent.
+      space_path: keys and where to look; a default space around the configuration's defaults when absent, less what
+        `overrides` set.
       objective: a figure of an epoch's validation, such as `val_nll` or `val_search/ctr_auc`, of which the best epoch
         counts; or SCENARIO/TASK/FIGURE of `metrics.json`, such as `overall/ctr/gauc`.
 
@@ -72,9 +72,15 @@ def tune(
     out = Path(out)
     if trials < 1:
         raise InputError("--trials", str(trials), "a whole number from 1")
-    overrides = [*overrides, *([f"train.monitor={objective}"] if objective.startswith("val_") else [])]
+    overrides = [*overrides, *([f"train.monitor={objective}"] if is_of_validation(objective) else [])]
     base = load_config(config_path, overrides)
-    space = load_space(space_path, config_path, overrides) if space_path else default_space(base)
+    fixed = {override.partition("=")[0] for override in overrides}
+    if space_path:
+        space = load_space(space_path, config_path, overrides)
+        for key in sorted(fixed & space.keys()):
+            raise InputError("--set", repr(key), f"a key that {space_path} does not search")
+    else:
+        space = {key: axis for key, axis in default_space(base).items() if key not in fixed}
     study = _open(out, data, base, space, objective, seed)
     search = _Search(study, data, out, space, config_path, overrides, objective)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -120,19 +126,9 @@ def _maximises(study: optuna.Study) -> bool:
     return study.direction == optuna.study.StudyDirection.MAXIMIZE
 
 
-def _is_higher_better(objective: str) -> bool:
-    figure = objective.rpartition("/")[2].removeprefix("val_")
-    if figure in _HIGHER_IS_BETTER or figure.endswith("_auc"):
-        return True
-    if figure in _LOWER_IS_BETTER or figure.endswith("_loss"):
-        return False
-    known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
-    raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
-
-
 def _open(out: Path, data: Data, base: Config, space: Space, objective: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = "maximize" if _is_higher_better(objective) else "minimize"
+    direction = "maximize" if is_higher_better(objective, data.schema) else "minimize"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -235,18 +231,12 @@ class _Search:
 
     def _value(self, metrics: Mapping[str, Any], epochs: Sequence[float]) -> float:
         """The objective of a finished run."""
-        if self.objective.startswith("val_"):
+        if is_of_validation(self.objective):
             value = max(epochs) if _maximises(self.study) else min(epochs)
             if math.isnan(value):
                 raise InputError("--objective", f"{self.objective!r}, undefined in validation", "one that is defined")
             return value
-        scenario, task, figure = [*self.objective.split("/"), "", ""][:3]
-        found = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
-        value = found.get(task, {}).get(figure)
-        if value is None:
-            expected = "SCENARIO/TASK/FIGURE of a figure that metrics.json defines"
-            raise InputError("--objective", repr(self.objective), expected)
-        return value
+        return value_in(metrics, self.objective)
 
     def write(self) -> None:
         """The trials so far, and the best of them."""
@@ -256,7 +246,9 @@ class _Search:
         for trial in self.study.get_trials(deepcopy=False):
             told = [trial.user_attrs.get(name) for name in ("epochs", "seconds")]
             values = values_of(trial)
-            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *told, *map(values.get, self.space)])
+            # Of a pruned one Optuna keeps what it reported last, which need not be of the objective
+            value = trial.value if trial.state == TrialState.COMPLETE else None
+            writer.writerow([trial.number, trial.state.name.lower(), value, *told, *map(values.get, self.space)])
         replace_text(self.out / "trials.csv", table.getvalue())
         best = best_trials(self.study)
         if best:

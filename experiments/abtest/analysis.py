@@ -119,12 +119,18 @@ def _splits(sums: Mapping[str, Sums], splits: NDArray, scope: str, metric: str) 
             np.abs(null) > half_width(null_error**2, mixture),
         )
         return {
-            "coverage": _finite(np.mean(np.abs(lift - truth) <= _CRITICAL * error)),
-            "power": _finite(np.mean(np.abs(lift) > _CRITICAL * error)),
-            "false_at_end": _finite(beyond_fixed[-1].mean()),
-            "false_any_day": _finite(beyond_fixed.any(axis=0).mean()),
-            "false_any_day_valid": _finite(beyond_valid.any(axis=0).mean()),
+            "coverage": _share(np.abs(lift - truth) <= _CRITICAL * error, lift - truth),
+            "power": _share(np.abs(lift) > _CRITICAL * error, lift),
+            "false_at_end": _share(beyond_fixed[-1], null[-1]),
+            "false_any_day": _share(beyond_fixed.any(axis=0), null[-1]),
+            "false_any_day_valid": _share(beyond_valid.any(axis=0), null[-1]),
         }
+
+
+def _share(splits: NDArray, figure: NDArray) -> float | None:
+    """How often it is so, `[n]` bool, among the splits that define the figure, `[n]`; None where none does."""
+    defined = np.isfinite(figure)
+    return float(splits[defined].mean()) if defined.any() else None
 
 
 def _off_policy(logs: Mapping[str, ArmLog], scenarios: Sequence[str]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ class Model:
         self.schema: Schema = load_schema(self.path / "assets.extra" / "schema.yaml")
         try:
             self._model = tf.saved_model.load(str(self.path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:
             raise InputError(path, f"no SavedModel ({error})", "a version folder of usr-tf export") from error
         self.scenarios = scenarios_of(self._model.signatures)
 

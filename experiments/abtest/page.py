@@ -90,7 +90,9 @@ def _twins(document: Mapping[str, Any]) -> Section:
         for scope, metric, found in lifts(document, "twins")
         if found["lift"] is not None
     ]
-    picture = dot_plot(dots, "lift of B over A, %", name="twins", reference=0, width=560, label="Lifts by figure")
+    picture = ""
+    if dots:  # none where nobody did anything
+        picture = dot_plot(dots, "lift of B over A, %", name="twins", reference=0, width=560, label="Lifts by figure")
     rows = [
         (
             scope,

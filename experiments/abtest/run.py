@@ -5,6 +5,7 @@ import functools
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.abtest.analysis import A, B, analyse
 from experiments.abtest.arms import SHOP, TASKS, Ranking
-from experiments.abtest.models import find_version
+from experiments.abtest.models import Model, find_version
 from experiments.abtest.page import page
 from experiments.abtest.replay import ArmLog, Plan
 from experiments.abtest.requests import Requests
@@ -29,7 +30,6 @@ from pipelines.simulator.world import DAYS, World
 from serving.client.formula import Formula
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text
-from usr_tf.schema import load_schema
 
 _ARMS = (SHOP, A, B)
 
@@ -103,7 +103,11 @@ def abtest(
         seed=settings.seed,
         ranking=Ranking(settings.by, settings.explore, settings.temperature),
     )
+    _make_folder(Path(out))
     played = _play(plan, world, paths, workers or os.cpu_count() or 1, progress)
+    if not played[A].user.size:
+        found = f"{plan.users}, none of whom comes in {settings.days} days"
+        raise InputError("--users", found, "more users, or more --days")
     salt = f"abtest-{settings.seed}"
     rng = np.random.default_rng(np.random.SeedSequence([simulation.seed, settings.seed, len(_ARMS)]))
     document = {
@@ -115,14 +119,16 @@ def abtest(
         "salt": salt,
         **analyse(played, simulation.scenarios, settings.days, settings.share, salt, rng),
     }
-    _write(Path(out), document, command)
+    replace_text(Path(out) / "abtest.html", page(document, command))
+    replace_text(Path(out) / "abtest.json", json.dumps(document, indent=2) + "\n")
     return document
 
 
 def _play(plan: Plan, world: World, paths: Mapping[str, Path], workers: int, progress: bool) -> dict[str, ArmLog]:
-    chunks = [chunk for chunk in plan.simulation.chunks() if chunk.first_user < plan.users]
-    tasks = [(arm, chunk) for chunk in chunks for arm in _ARMS]
-    requests = sum(round(chunk.impressions / SLATE * plan.days / DAYS) for chunk in chunks) * len(_ARMS)
+    chunks = plan.simulation.chunks()
+    share = plan.users / sum(chunk.users for chunk in chunks)
+    requests = round(share * plan.simulation.impressions / SLATE * plan.days / DAYS) * len(_ARMS)
+    tasks = [(arm, chunk) for chunk in chunks if chunk.first_user < plan.users for arm in _ARMS]
     logs: dict[str, list[ArmLog]] = {arm: [] for arm in _ARMS}
     with _bar(progress) as bar:
         advance = functools.partial(bar.advance, bar.add_task("Replaying", total=requests))
@@ -146,26 +152,30 @@ def _bar(shown: bool) -> Progress:
 
 def _check_model(path: Path, simulation: Simulation, world: World) -> None:
     """Here and not in a worker, from where an `InputError` does not come back whole."""
-    schema = load_schema(path / "assets.extra" / "schema.yaml")
+    model = Model(path)
     for kind, wanted, held in (
-        ("scenarios", simulation.scenarios, schema.scenarios),
-        ("tasks", TASKS, schema.task_names),
+        ("scenarios", simulation.scenarios, model.scenarios),
+        ("tasks", TASKS, model.schema.task_names),
     ):
         if not {*wanted} <= {*held}:
             raise InputError(f"{path}: {kind}", ", ".join(held), f"the shop's: {', '.join(wanted)}")
-    Requests(schema, world, Users.draw(np.random.default_rng(0), world, 1), 0, path)
+    Requests(model.schema, world, Users.draw(np.random.default_rng(0), world, 1), 0, path)
+
+
+_EXPECTED = "logs that usr-tf simulate wrote, as they are"
 
 
 def _check_items(logs: str | Path, world: World) -> None:
     """The items of the logs are the world's: else another version of the simulator wrote them."""
     found: list[Any] = []
     for path in sorted(Path(logs).glob("items-*.jsonl.gz")):
-        with gzip.open(path) as lines:
-            found += map(orjson.loads, lines)
+        try:
+            with gzip.open(path) as lines:
+                found += map(orjson.loads, lines)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise InputError(path, f"a broken file ({error})", _EXPECTED) from error
     if found != list(tables.item_rows(world.items)):
-        raise InputError(
-            logs, "items that this simulator does not make", "logs that usr-tf simulate wrote, as they are"
-        )
+        raise InputError(logs, "items that this simulator does not make", _EXPECTED)
 
 
 def _check(flag: str, value: Any, fits: bool, expected: str) -> None:
@@ -173,10 +183,8 @@ def _check(flag: str, value: Any, fits: bool, expected: str) -> None:
         raise InputError(flag, repr(value), expected)
 
 
-def _write(out: Path, document: Mapping[str, Any], command: str) -> None:
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        replace_text(out / "abtest.html", page(document, command))
-        replace_text(out / "abtest.json", json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error

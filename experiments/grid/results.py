@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.grid.compare import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
-from experiments.grid.spec import Spec
+from experiments.grid.spec import ShopAxes, Spec
 from experiments.grid.workers import Failure
 
 
@@ -58,6 +58,9 @@ class Results:
                 data += f" of {made['impressions']:,} impressions"
             if "similarity" in made:
                 data += f" at similarity {made['similarity']:g}"
+            for name, values in ShopAxes():
+                if name not in ("impressions", "similarity") and made.get(name, values[0]) != values[0]:
+                    data += f", {name.replace('_', ' ')} {made[name]:g}"
         seeds = f"{len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "1 seed (so intervals are over users alone)"
         return f"{data}, {seeds}, {spec.budget.epochs} epochs in batches of {spec.budget.batch_size:,}"
 
@@ -145,8 +148,11 @@ def answers(results: Results) -> dict[str, list[Comparison]]:
 
 def answered(results: Results) -> dict[str, str]:
     """The same in words."""
-    told = {}
+    told, there = {}, {each.variant for each in results.comparisons}
     for name, means in answers(results).items():
+        if name in results.spec.variants and name not in there:
+            told[name] = "nothing can be told, not all models are there."
+            continue
         places = "" if results.spec.slices else where(results, name)
         told[name] = f"{sentence(means)}." + (f" By place: {places}." if places else "")
     return told
@@ -160,9 +166,9 @@ def sentence(means: Sequence[Comparison]) -> str:
 
 
 def verdicts(results: Results, means: Sequence[Comparison]) -> str:
-    """A word for each task: `ctr helps, ctcvr undefined`."""
+    """A word for each task: `ctr helps, ctcvr undefined`; without any result, `not done`."""
     found = {each.task: each.verdict for each in means}
-    return ", ".join(f"{task} {found.get(task, 'undefined')}" for task in results.tasks)
+    return ", ".join(f"{task} {found.get(task, 'undefined')}" for task in results.tasks) or "not done"
 
 
 def where(results: Results, variant: str) -> str:

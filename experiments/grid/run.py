@@ -39,16 +39,17 @@ def run_experiments(
       document: a file that gets the Markdown too.
 
     Raises:
-      InputError: the training configuration refuses a key or a value, or `out` cannot be written.
+      InputError: the training configuration refuses a key or a value, or a directory to write into cannot be made.
     """
     out, work = Path(out), Path(work or Path(out) / "work")
     if workers < 1:
         raise InputError("--workers", str(workers), "a whole number from 1")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    written = [out / "results.md", *([Path(document)] if document else [])]
+    for folder in (*(path.parent for path in written), work):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(folder, f"no writable directory ({error.strerror})", "one that can be written") from error
     tuning = {name: tuning_jobs(spec) for name, spec in specs.items()}
     failures = _do([job for jobs in tuning.values() for job in jobs], work, workers, "tune")
     lost = {failure.key for failure in failures}
@@ -67,7 +68,7 @@ def run_experiments(
         replace_text(out / f"{each.name}.json", each.to_json())
         replace_text(out / f"{each.name}.csv", each.to_csv())
     replace_text(out / "report.html", results_page(command, results))
-    for path in (out / "results.md", *([Path(document)] if document else [])):
+    for path in written:
         replace_text(path, markdown)
     return results
 

@@ -72,6 +72,10 @@ class ShopAxes(_Strict):
             yield dict(zip(type(self).model_fields, cell, strict=True))
 
 
+_TAKEN = {*ShopAxes.model_fields, "data", "variant", "scenario", "task"}
+"""What results call the axes of the data, and other columns."""
+
+
 class Budget(_Strict):
     """What every model gets. Of its epochs, the one with the least validation loss counts."""
 
@@ -149,10 +153,18 @@ class Spec(_Strict):
                     raise ValueError(f"{place}.{key}: found keys within, expected a dotted key and its value")
                 if key in ("seed", "data"):
                     raise ValueError(f"{place}.{key}: found {value!r}, expected it as the experiment's own")
+                if self.tune and key == self.tune.key and place != "settings":
+                    raise ValueError(f"{place}.{key}: found {value!r}, expected none, for each chooses its own")
         for key in Budget.model_fields:
             if f"train.{key}" in self.settings:
                 found = self.settings[f"train.{key}"]
                 raise ValueError(f"settings.train.{key}: found {found!r}, expected it as budget.{key}")
+        for axis in self.axes:
+            names = [name for name, _ in self._values(axis)]
+            if len(set(names)) < len(names):
+                raise ValueError(f"axes.{axis}: found {names}, expected different ones")
+            if axis in _TAKEN:
+                raise ValueError(f"axes: found {axis!r}, expected a name that is no axis of the data or of results")
         return self
 
     def all_settings(self) -> dict[str, Settings]:
@@ -254,17 +266,19 @@ def _find(name: str) -> Traversable:
 
 
 def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec:
-    document = read_yaml(place, str(place), "an experiment")
-    if not isinstance(document, dict):
-        raise InputError(place, "no keys and values", "an experiment")
+    document = _read(place)
     base = document.pop("base", None)
     if base is not None:
-        beside = place.parent / str(base)
-        document = merge(read_yaml(beside, str(beside), "an experiment's base"), document)
+        document = merge(_read(place.parent / str(base)), document)
     shrunk = document.pop("small", {})
     if small:
+        if not isinstance(shrunk, dict):
+            raise InputError(f"{place}: small", repr(shrunk), "keys and values")
         document = merge(document, shrunk, drop_null=True)
     spec = parse_model(Spec, merge(document, override), str(place))
+    if spec.tune and spec.tune.key in override.get("settings", {}):
+        found = f"{spec.tune.key}={override['settings'][spec.tune.key]}"
+        raise InputError("--set", found, f"another key, for in {place} each configuration chooses its own")
     for key, settings in spec.all_settings().items():
         try:
             load_config(None, [setting(*each) for each in {**spec.settings, **settings}.items()])
@@ -273,6 +287,13 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
             found, _, expected = told.rpartition(", expected ")
             raise InputError(f"{place}: {key}: {where.split()[-1]}", found, expected) from error
     return spec
+
+
+def _read(place: Traversable) -> dict[str, Any]:
+    document = read_yaml(place, str(place), "an experiment")
+    if not isinstance(document, dict):
+        raise InputError(place, "no keys and values", "an experiment")
+    return document
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any], drop_null: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from experiments.grid.page import results_page
 from experiments.grid.plan import Cell
 from experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
 from experiments.grid.run import format_table
-from experiments.grid.spec import Spec
+from experiments.grid.spec import ShopAxes, Spec
 from experiments.grid.workers import Failure
 from usr_tf.config import Config
 from usr_tf.metrics import Predictions, paired_bootstrap_sample
@@ -236,6 +236,10 @@ def test_one_seed_and_what_many_intervals_show_by_chance_are_told():
     assert Results("name", SPEC.model_copy(update={"seeds": (10,)}), []).size == (
         "simulated shops of 200,000 impressions at similarity 0.3, 1 seed (so intervals are over users alone), "
         "2 epochs in batches of 1,024"
+    )
+    noisy = SPEC.model_copy(update={"shop": ShopAxes(label_noise=0.3, similarity=[0, 1], scenarios=3)})
+    assert Results("name", noisy, []).size.startswith(
+        "simulated shops of 200,000 impressions, label noise 0.3, scenarios 3, 2 seeds, "
     )
     undefined = comparison([np.nan] * 3)
     assert by_chance([comparison()] * 30 + [comparison([0.0, -0.1, 0.1])] * 30 + [undefined]) == (

@@ -2,11 +2,16 @@
 
 import json
 
+import pytest
+from absl import flags
+
 import experiments.grid.run
 from experiments.grid.models import TrainJob
 from experiments.grid.run import run_experiments
 from experiments.grid.spec import Spec, Tune
 from experiments.grid.workers import Failure
+from usr_tf.cli.experiments import VERBS, _command
+from usr_tf.errors import InputError
 
 FAILED = {"embedding_size": 3}
 
@@ -35,7 +40,26 @@ def test_a_failed_job_is_told_by_every_experiment_that_needs_it_whatever_it_call
     assert [len(each.failures) for each in results] == [1, 1, 0, 2, 2]
     assert results[0].failures[0].name == "USR on shop of 200,000 impressions, seed 10, similarity 0.3"
     assert json.loads((tmp_path / "other.json").read_text())["failures"][0]["reason"] == "no luck"
-    assert (tmp_path / "results.md").read_text().count("Not done: ") == 6
+    told = (tmp_path / "results.md").read_text()
+    assert told.count("Not done: ") == 6
+    assert "| [Q?](#t) | alone | USR: not done |" in told
+    assert "- *USR* against *alone*: nothing can be told, not all models are there." in told
+
+
+def test_where_nothing_can_be_written_is_told_before_anything_is_done(tmp_path):
+    (tmp_path / "file").touch()
+    for arguments in ({"out": tmp_path / "file"}, {"out": tmp_path, "document": tmp_path / "file" / "results.md"}):
+        with pytest.raises(InputError, match=r"file: found no writable directory \("):
+            run_experiments({"one": spec()}, **arguments)
+
+
+def test_the_command_that_results_name_is_the_one_that_was_typed():
+    values = flags.FlagValues()
+    VERBS["experiment"].define(values)
+    typed = ["--spec=a", "--spec=b", "--small", "--set=star.tower=[1, 2]", "--seeds=3", "--workers=1", "--out=here"]
+    values(["experiment", *typed])
+    told = "usr-tf experiment --spec=a --spec=b --small --seeds=3 '--set=star.tower=[1, 2]' --out=OUT"
+    assert _command("experiment", values) == told
 
 
 def test_a_stage_with_nothing_to_do_draws_no_bar(tmp_path, capsys):

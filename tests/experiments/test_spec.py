@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from experiments.grid.data import DataJob, Given, OneScenario, Shop
+from experiments.grid.models import TrainJob
 from experiments.grid.plan import all_jobs, plan, tuning_jobs
 from experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
 from usr_tf.errors import InputError
@@ -23,6 +24,7 @@ SPEC = {
 
 def load(folder: Path, *, shrink: bool = False, override: dict | None = None, **keys):
     path = folder / "spec.yaml"
+    (folder / "empty.yaml").touch()
     path.write_text(yaml.safe_dump(SPEC | keys, sort_keys=False), encoding="utf-8")
     return load_specs([str(path)], shrink, override)["spec"]
 
@@ -118,6 +120,13 @@ def test_a_rate_is_tuned_in_a_shop_of_its_own(tmp_path):
             {"variants": {"alone": {"usr.i_e": False}, "USR": {}}},
             "spec.yaml: variants.alone: usr.i_e: found an unknown key, expected one of ",
         ),
+        ({"axes": {"embedding_size": [8, 8]}}, "spec.yaml: axes.embedding_size: found ['8', '8'], expected different"),
+        ({"axes": {"similarity": {"none": {}}}}, "spec.yaml: axes: found 'similarity', expected a name that is no"),
+        (
+            {"axes": {"usr.ie": [True]}, "tune": {"key": "usr.ie", "values": [0, 1], "variants": ["USR"]}},
+            "spec.yaml: axes.usr.ie.true.usr.ie: found True, expected none, for each chooses its own",
+        ),
+        ({"base": "empty.yaml"}, "empty.yaml: found no keys and values, expected an experiment"),
         ({"settings": {"embedding_size": datetime.date(2020, 1, 1)}}, "settings: embedding_size: found '2020-01-01', "),
     ],
 )
@@ -125,6 +134,13 @@ def test_a_bad_spec_is_refused_in_a_line(tmp_path, keys, message):
     with pytest.raises(InputError) as error:
         load(tmp_path, **keys)
     assert message in str(error.value)
+
+
+def test_what_each_configuration_chooses_cannot_be_set_for_all():
+    override = overriding(settings=["train.learning_rate=0.1"])
+    assert load_specs(["ablation"], True, override)["ablation"].settings["train.learning_rate"] == 0.1
+    with pytest.raises(InputError, match=r"--set: found train.learning_rate=0\.1, expected another key, for in .*abla"):
+        load_specs(["ablation"], False, override)
 
 
 def test_two_specs_of_one_name_are_refused(tmp_path):
@@ -169,7 +185,12 @@ def test_the_whole_set_holds_every_experiment_but_the_one_it_has_in_parts():
     assert {*load_specs(["paper"])} == {*known_specs()} - {"paper", "similarity"}
 
 
-def test_cold_start_is_read_off_the_models_of_the_backbones():
-    specs = load_specs(["backbones", "cold_start"], small=True)
-    backbones, cold = ({job.key for job in all_jobs(plan(spec, Path()))} for spec in specs.values())
+@pytest.mark.parametrize("small", [False, True])
+def test_cold_start_is_read_off_the_models_of_the_backbones(small, monkeypatch):
+    """Whatever learning rates they choose."""
+    monkeypatch.setattr(TrainJob, "validation_auc", lambda self, _: -self.config.train.learning_rate)
+    specs = load_specs(["backbones", "cold_start"], small)
+    backbones, cold = (
+        {job.key for job in [*tuning_jobs(spec), *all_jobs(plan(spec, Path()))]} for spec in specs.values()
+    )
     assert cold < backbones

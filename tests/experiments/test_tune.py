@@ -7,6 +7,7 @@ import csv
 import functools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -27,6 +28,7 @@ SPACE = {
     "embedding_size": {"low": 2, "high": 6},
 }
 EPOCHS = 4
+SCHEMA = SimpleNamespace(scenarios=("search",), task_names=("ctr",))
 
 
 class FakeTrain:
@@ -66,8 +68,7 @@ def search(tmp_path):
     path.write_text(yaml.safe_dump(SPACE, sort_keys=False), encoding="utf-8")
 
     def run(trials: int, out: str = "out", **arguments) -> optuna.Study:
-        data = Data(tmp_path / "data", None)
-        return tune(data, tmp_path / out, trials, space_path=str(path), **arguments)
+        return tune(Data(tmp_path / "data", SCHEMA), tmp_path / out, trials, space_path=str(path), **arguments)
 
     return run
 
@@ -87,6 +88,7 @@ def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, searc
     assert len(table) == 12
     assert float(table[best.number]["val_nll"]) == best.value
     assert {row["state"] for row in table} == {"complete", "pruned"}
+    assert {bool(row["val_nll"]) for row in table if row["state"] == "pruned"} == {False}
     assert not list((tmp_path / "out" / "trials").iterdir())
     assert "Search for the best val_nll" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -141,6 +143,9 @@ def test_a_figure_that_is_better_the_higher_is_maximised(train, search, objectiv
     [
         ({"objective": "overall/ctr/calibration"}, "--objective: found 'overall/ctr/calibration', expected a figure"),
         ({"objective": "overall/ctr/ne"}, "--objective: found 'overall/ctr/ne', expected SCENARIO/TASK/FIGURE"),
+        ({"objective": "serch/ctr/auc"}, "--objective: found 'serch/ctr/auc', expected val_FIGURE or SCENARIO/TASK/F"),
+        ({"objective": "overall/ctc/auc"}, "--objective: found 'overall/ctc/auc', expected val_FIGURE or SCENARIO/TA"),
+        ({"objective": "nll"}, "--objective: found 'nll', expected val_FIGURE or SCENARIO/TASK/FIGURE: of overall"),
         ({"trials": 0}, "--trials: found 0"),
     ],
 )
@@ -148,6 +153,7 @@ def test_a_bad_question_is_refused(train, search, arguments, message):
     with pytest.raises(InputError) as error:
         search(**({"trials": 1} | arguments))
     assert message in str(error.value)
+    assert len(train.configs) == (arguments.get("objective") == "overall/ctr/ne")  # else before anything is trained
 
 
 def test_an_objective_that_validation_does_not_define_ends_the_search(train, search):
@@ -169,7 +175,16 @@ def test_what_a_killed_process_had_not_written_is_written_later(train, search, t
 def test_another_question_to_the_same_study_is_refused(train, search):
     search(1)
     with pytest.raises(InputError, match="found a study of another config, expected"):
-        search(2, overrides=["embedding_size=3"])
+        search(2, overrides=["usr.ie=false"])
+
+
+def test_what_is_set_is_not_searched(train, search, tmp_path):
+    with pytest.raises(InputError, match=r"--set: found 'embedding_size', expected a key that .*space\.yaml does not"):
+        search(1, overrides=["embedding_size=3"])
+    study = tune(Data(tmp_path / "data", SCHEMA), tmp_path / "default", 1, overrides=["embedding_size=3"])
+    assert "embedding_size" not in study.trials[0].params
+    assert "train.learning_rate" in study.trials[0].params
+    assert train.configs[0].embedding_size == 3
 
 
 @pytest.mark.parametrize(

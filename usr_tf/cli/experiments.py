@@ -105,7 +105,8 @@ def _tune(values: flags.FlagValues, _: Sequence[str]) -> None:
     best = best_trials(study)
     found = {trial.number: values_of(trial) for trial in best}
     Console(width=None if sys.stdout.isatty() else 160).print(format_table(best, found, values.objective))
-    print(f"{values.out}: config.yaml (for usr-tf train --config), trials.csv, report.html")
+    made = "config.yaml (for usr-tf train --config), trials.csv, report.html" if best else "trials.csv; no trial ended"
+    print(f"{values.out}: {made}")
 
 
 def _abtest_flags(values: flags.FlagValues) -> None:
@@ -151,8 +152,12 @@ def _command(verb: str, values: flags.FlagValues) -> str:
     told = [PROGRAM, verb]
     for name in values:
         flag = values[name]
-        if flag.present and name not in ("out", "work", "document", "workers"):
-            told += shlex.split(flag.serialize()) if not isinstance(flag.value, str) else [f"--{name}={flag.value}"]
+        if flag.value is None or flag.value == flag.default or name in ("out", "work", "document", "workers"):
+            continue
+        if isinstance(flag.value, bool):
+            told.append(f"--{name}" if flag.value else f"--no{name}")
+        else:
+            told += [f"--{name}={value}" for value in (flag.value if isinstance(flag.value, list) else [flag.value])]
     return shlex.join([*told, "--out=OUT"])
 
 

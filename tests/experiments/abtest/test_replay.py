@@ -99,6 +99,12 @@ def test_only_so_many_users_play_if_asked(simulation, world, models):
     assert set(log.user) <= set(range(7))
 
 
+def test_figures_of_what_nobody_did_are_undefined_not_0(arms, simulation):
+    logs = {arm: dataclasses.replace(log, click=0 * log.click, buy=0 * log.buy) for arm, log in arms.items()}
+    found = analyse(logs, simulation.scenarios, TEST_DAYS, 0.5, "salt", np.random.default_rng(0))["splits"]
+    assert {*found["search"]["ctr"].values()} == {None}
+
+
 def test_a_request_holds_nothing_that_is_not_past(models, simulation):
     for _, inputs in models["a"].asked:
         age = inputs[history_column("age")]

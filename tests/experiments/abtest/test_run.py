@@ -1,11 +1,13 @@
 """The whole test with SavedModels from disk, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 import tensorflow as tf
 
 from experiments.abtest import Settings, abtest
+from experiments.abtest.page import page
 from pipelines.simulate import SIMULATION
 from tests.experiments.abtest.shop import schema_of, write_logs
 from usr_tf.cli import main
@@ -65,10 +67,18 @@ def test_the_document_holds_all_parts_and_the_page_shows_them(tested):
     pairs = {(row["logging"], row["target"]) for row in document["off_policy"]}
     assert pairs == {("shop", "a"), ("shop", "b"), ("a", "b"), ("b", "a")}
     assert len(document["days"]["all"]["ctr"]["valid"]) == 2
-    page = (tested / "abtest.html").read_text()
+    shown = (tested / "abtest.html").read_text()
     for words in ("the command", "What B does: twins", "Looking every day", "off-policy", "<svg"):
-        assert words in page
-    assert "src=" not in page
+        assert words in shown
+    assert "src=" not in shown
+
+
+def test_a_test_in_which_nobody_did_anything_has_a_page(tested):
+    document = json.loads((tested / "abtest.json").read_text())
+    for figures in document["twins"].values():
+        for found in figures.values():
+            found.update(lift=None, interval=None, p_value=None)
+    assert "B lifts 0 of 4 figures" in page(document, "the command")
 
 
 @pytest.mark.slow
@@ -114,7 +124,27 @@ def test_logs_of_elsewhere_and_folders_without_a_model_are_refused(models, logs,
     assert "items that this simulator does not make" in capsys.readouterr().err
     assert main(["abtest", f"--a={tmp_path}", *flags[1:], f"--logs={logs}"]) == 2
     assert "found no exported model" in capsys.readouterr().err
+    items = next(other.glob("items-*.gz"))
+    items.write_bytes(items.read_bytes()[:-9])
+    assert main(["abtest", *flags, f"--logs={other}"]) == 2
+    assert "items-00000-of-00001.jsonl.gz: found a broken file (" in capsys.readouterr().err
     (other / SIMULATION).write_text('{"impressions": 3}')
     assert main(["abtest", *flags, f"--logs={other}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_model_and_a_folder_that_cannot_be_made_are_refused_before_anything_is_played(models, logs, tmp_path):
+    broken = shutil.copytree(models[0], tmp_path / "broken")
+    (broken / "saved_model.pb").write_bytes(b"broken")
+    with pytest.raises(InputError, match="broken: found no SavedModel"):
+        abtest(models[0], broken, logs, tmp_path / "out", workers=2, progress=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: found no writable directory"):
+        abtest(*models, logs, tmp_path / "file", workers=1, progress=False)
+
+
+def test_a_test_to_which_nobody_comes_is_refused(models, tmp_path):
+    logs = write_logs(tmp_path / "logs", 100)
+    with pytest.raises(InputError, match="--users: found 10, none of whom comes in 1 days, expected more users"):
+        abtest(*models, logs, tmp_path, Settings(days=1), workers=1, progress=False)

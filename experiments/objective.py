@@ -1,0 +1,51 @@
+"""What a search aims at: a figure of an epoch's validation, or SCENARIO/TASK/FIGURE of `metrics.json`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from usr_tf.errors import InputError
+from usr_tf.schema import Schema
+
+_HIGHER_IS_BETTER = ("auc", "gauc", "gauc_clicks", "ndcg@10", "mrr", "pr_auc")
+_LOWER_IS_BETTER = ("loss", "nll", "logloss", "ne", "ece")
+
+
+def is_of_validation(objective: str) -> bool:
+    return objective.startswith("val_")
+
+
+def is_higher_better(objective: str, schema: Schema) -> bool:
+    """Whether a search for it goes up.
+
+    Raises:
+      InputError: a figure that has no better end, or one of no scenario or task. Whether validation has it, training
+        knows.
+    """
+    *place, figure = objective.split("/")
+    if not is_of_validation(objective):
+        scenarios = ("overall", *schema.scenarios)
+        if len(place) != 2 or place[0] not in scenarios or place[1] not in schema.task_names:
+            known = f"{' or '.join(scenarios)}, of {' or '.join(schema.task_names)}"
+            raise InputError("--objective", repr(objective), f"val_FIGURE or SCENARIO/TASK/FIGURE: of {known}")
+    figure = figure.removeprefix("val_")
+    if figure in _HIGHER_IS_BETTER or figure.endswith("_auc"):
+        return True
+    if figure in _LOWER_IS_BETTER or figure.endswith("_loss"):
+        return False
+    known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
+    raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
+
+
+def value_in(metrics: Mapping[str, Any], objective: str) -> float:
+    """SCENARIO/TASK/FIGURE of what `metrics.json` holds.
+
+    Raises:
+      InputError: it is not there, or undefined.
+    """
+    scenario, task, figure = objective.split("/")
+    tasks = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
+    value = tasks.get(task, {}).get(figure)
+    if value is None:
+        expected = "SCENARIO/TASK/FIGURE of a figure that metrics.json defines"
+        raise InputError("--objective", repr(objective), expected)
+    return value
