@@ -129,6 +129,7 @@ def add_figures(
         pipeline
         | "Files" >> beam.Create(files)
         | "OneWorkerAFile" >> beam.Reshuffle()
+        | "Check" >> beam.Map(_checked, layout)
         | "Read" >> beam.io.ReadAllFromParquetBatched(columns=layout.names)
         | "Batches" >> beam.FlatMap(_batches, layout, place).with_output_types(pa.RecordBatch)
         | "Gather" >> Gather(_BLOCK_ROWS)
@@ -153,6 +154,14 @@ def add_figures(
         | "AddSums" >> beam.CombinePerKey(lambda sums: functools.reduce(merge, sums, {}))
         | "Cells" >> beam.combiners.ToList()
     )
+
+
+def _checked(path: str, layout: pa.Schema) -> str:
+    """A file that can be read and holds every column of `layout`."""
+    missing = set(layout.names) - set(_read_layout(path).names)
+    if missing:
+        raise InputError(path, f"a file without column {min(missing)}", "it in every file")
+    return path
 
 
 def _batches(table: pa.Table, layout: pa.Schema, place: str) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ from pipelines.shown import Counts, Shown
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.metrics.baselines import position_baseline, smoothed_rate
+from usr_tf.metrics.predictions import refuse_improbable
 from usr_tf.metrics.slices import (
     VALUES,
     day_slice,
@@ -70,7 +71,14 @@ def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) 
     if impressions and QUERY_KEY in names:
         query = column(QUERY_KEY)
         slices["query"] = query_slice(query, shown.queries.get(query), query_limits(shown.queries.counts))
+    probabilities = {task: column(task) for task in schema.task_names}
     oracle = {task: column(oracle_column(task)) for task in schema.task_names if oracle_column(task) in names}
+    known = {oracle_column(task): np.where(np.isnan(values), 0, values) for task, values in oracle.items()}
+
+    def keys(row: int) -> tuple[str, str, str]:
+        return tuple(scored.column(name)[row].as_py() for name in (ITEM, REQUEST, SCENARIO))
+
+    refuse_improbable(probabilities | known, keys, place)
     try:
         rows = Predictions(
             scenario=_numbers(column(SCENARIO), schema),
@@ -79,7 +87,7 @@ def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) 
             item=items,
             position=position,
             labels={task: column(label_column(task)) for task in schema.task_names},
-            probabilities={task: column(task) for task in schema.task_names},
+            probabilities=probabilities,
             oracle=oracle,
             slices=slices,
             timestamp=column(TIMESTAMP),

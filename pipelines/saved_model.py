@@ -23,7 +23,8 @@ from pipelines.blocks import Handle, load
 from pipelines.examples import encode_examples
 from pipelines.scored import scored_rows
 from usr_tf.errors import InputError
-from usr_tf.schema import EXAMPLES_SUFFIX, SCENARIO, Schema
+from usr_tf.metrics.predictions import refuse_improbable
+from usr_tf.schema import EXAMPLES_SUFFIX, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 _ROWS = 1024
 """Rows of one run: enough to keep the cores busy, few enough for the caches."""
@@ -58,9 +59,11 @@ class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
         examples = encode_examples(rows.select([*self._schema.features, *self._schema.history_columns]))
         outputs = signature(examples=tf.constant(examples.to_pylist()))
         scores = {task: outputs[task].numpy() for task in self._schema.task_names}
-        for task, values in scores.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"{self._model}: {task} of {np.sum(~np.isfinite(values))} rows is no finite number")
+
+        def keys(row: int) -> tuple[str, str, str]:
+            return tuple(rows.column(name)[row].as_py()[0] for name in (RAW_ITEM, REQUEST, SCENARIO))
+
+        refuse_improbable(scores, keys, self._model)
         return scored_rows(rows, scores, self._schema)
 
 

@@ -58,6 +58,8 @@ def scored_schema(schema: Schema) -> pa.Schema:
     columns = required_columns(schema) | optional_columns(schema)
     if not schema.history_columns:
         del columns[HISTORY_LENGTH]
+    if not schema.features_of("query"):
+        del columns[QUERY_KEY]
     return pa.schema(columns, {SCHEMA_KEY: schema.to_yaml().encode("utf-8")})
 
 
@@ -86,7 +88,7 @@ def conform(rows: pa.RecordBatch, layout: pa.Schema, place: str) -> pa.RecordBat
     """Rows of any scorer's file as `layout_of` has them.
 
     Raises:
-      InputError: a column is missing, of another kind, or null where it must be known; it names `place`.
+      InputError: a column is of another kind, or null where it must be known; it names `place`.
     """
     return pa.RecordBatch.from_arrays([_conforming(rows, field, place) for field in layout], schema=layout)
 
@@ -105,8 +107,6 @@ def scored_rows(rows: pa.RecordBatch, probabilities: dict[str, np.ndarray], sche
 
 
 def _conforming(rows: pa.RecordBatch, field: pa.Field, place: str) -> pa.Array:
-    if field.name not in rows.schema.names:
-        raise InputError(place, f"a file without column {field.name}", "it in every file")
     column = rows.column(field.name)
     try:
         if pa.types.is_temporal(column.type):  # whose unit may be any

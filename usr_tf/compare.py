@@ -33,14 +33,14 @@ def compare_runs(
       progress: show a progress bar on standard error.
 
     Raises:
-      InputError: the runs' rows are not the same, or there is no data.
+      InputError: the runs' rows are not the same, there is no data, or a run's model answers no probabilities.
     """
     opened = [open_run_data(run, data) for run in (run_a, run_b)]
     one, other = (each.schema for each in opened)
     if (one.scenarios, one.task_names) != (other.scenarios, other.task_names):
         raise InputError(run_b.directory, "other scenarios or tasks", f"those of {run_a.directory}")
     a, b = (
-        predict(run.load_model(), each, split, progress=progress)
+        predict(run.load_model(), each, split, progress=progress, place=run.directory)
         for run, each in zip((run_a, run_b), opened, strict=True)
     )
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from rich.progress import track
 from usr_tf.data import Data, Split
 from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
 from usr_tf.metrics.keys import query_keys
+from usr_tf.metrics.predictions import refuse_improbable
 from usr_tf.model import USRModel
 from usr_tf.report import make_folder, read_background, write_report
 from usr_tf.run import Run, open_run_data
@@ -53,13 +55,14 @@ def evaluate(
       What `metrics.json` and `details.json` hold.
 
     Raises:
-      InputError: a file of the data is broken, the other run is of other data, or `out` cannot be a folder.
+      InputError: a file of the data is broken, the other run is of other data, the model answers no probabilities, or
+        `out` cannot be a folder.
     """
     make_folder(out)  # or be told before the work that it cannot be
     if beside:
         open_run_data(beside, data.directory)
     model = run.load_model()
-    predictions = predict(model, data, split, progress=progress)
+    predictions = predict(model, data, split, progress=progress, place=run.directory)
     training = data.shown(skip_corrupt=run.config.train.skip_corrupt)
     predictions = dataclasses.replace(predictions, slices=slices_of(predictions, training))
     document = metrics_document(predictions, data.schema)
@@ -91,14 +94,22 @@ def _command(run: Run, data: Data, out: str | Path, split: Split, beside: Run | 
     return ["usr-tf", "evaluate", *(str(part) for name, value in values.items() for part in (f"--{name}", value))]
 
 
-def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH, progress: bool = False) -> Predictions:
+def predict(
+    model: USRModel,
+    data: Data,
+    split: Split,
+    batch_size: int = _BATCH,
+    progress: bool = False,
+    place: Any = "the model",
+) -> Predictions:
     """The model's probabilities of every row of a split, with the row's keys and labels.
 
     Args:
       progress: show a progress bar on standard error.
+      place: where the model is from, for an error to name.
 
     Raises:
-      InputError: a file of the split is broken or gone.
+      InputError: a file of the split is broken or gone, or the model answers no probabilities.
     """
     schema, tasks = data.schema, data.schema.task_names
 
@@ -135,6 +146,12 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
     def column(name: str, kind: type = float) -> np.ndarray:
         return whole.get(name, np.zeros(0, kind))
 
+    def keys_of(row: int) -> tuple[str, str, str]:
+        item, request = (whole[name][row].decode("utf-8", "replace") for name in (RAW_ITEM, REQUEST))
+        return item, request, schema.scenarios[whole[SCENARIO][row]]
+
+    probabilities = {task: column(f"p_{task}") for task in tasks}
+    refuse_improbable(probabilities, keys_of, f"{place} on the {split} split")
     oracle = {task: column(oracle_column(task)) for task in tasks}
     return Predictions(
         scenario=column(SCENARIO, int),
@@ -143,7 +160,7 @@ def predict(model: USRModel, data: Data, split: Split, batch_size: int = _BATCH,
         item=column(RAW_ITEM, object),
         position=column(POSITION, int),
         labels={task: column(task) for task in tasks},
-        probabilities={task: column(f"p_{task}") for task in tasks},
+        probabilities=probabilities,
         oracle={task: values for task, values in oracle.items() if not np.isnan(values).all()},
         timestamp=column(TIMESTAMP, int),
         history=column(HISTORY, int) if schema.history_columns else None,

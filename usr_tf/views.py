@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from usr_tf.data import Data, Split
+from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.parsing import Features
 from usr_tf.run import Run
@@ -40,6 +41,9 @@ def views_document(
       - `interests`, `features`: `picture`s of IE's and FG's outputs.
       - `attention`: `difference`, the mean over the rows with a history of how much of the attention lies elsewhere in
         another view (total variation, the two views that differ most); and `examples`.
+
+    Raises:
+      InputError: the views are NaN or infinite.
     """
     batch = next(iter(data.evaluation(rows, split)), None)
     if batch is None:
@@ -48,6 +52,8 @@ def views_document(
     schema = data.schema
     inputs, views = model.look_up(features), range(len(schema.scenarios))
     made = [model.view(inputs, view) for view in views]
+    if not all(np.isfinite(part).all() for view in made for part in view if part is not None):
+        raise InputError(run.directory, "views that are NaN or infinite", "weights that training left finite")
     document: dict[str, Any] = {
         "name": "/".join(run.directory.parts[-2:]),
         "rows": len(features[SCENARIO]),

@@ -9,12 +9,14 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from usr_tf import compare
 from usr_tf.compare import compare_runs, format_comparison, write_comparison
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
+from usr_tf.run import Run
 
 
 def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, monkeypatch):
@@ -42,6 +44,18 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
     assert f"search ctr auc {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
     assert f"overall ctr auc {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
     assert text.count("auc_given_previous") == 3  # ctcvr in both scenarios and overall
+
+
+def test_a_run_that_answers_no_probabilities_is_named(toy_run, toy_data, tmp_path, monkeypatch):
+    def answer(run):
+        p = np.float32(0.5 if run is toy_run else 1.5)
+        return lambda features: {task: tf.fill([len(features["scenario"])], p) for task in ("ctr", "ctcvr")}
+
+    monkeypatch.setattr(Run, "load_model", answer)
+    other = dataclasses.replace(toy_run, directory=tmp_path / "other")
+    shutil.copytree(toy_run.directory, other.directory)
+    with pytest.raises(InputError, match=r"other on the test split: ctr: found 1.5 for i\d\d of request r0\d+ in "):
+        compare_runs(toy_run, other, str(toy_data.directory))
 
 
 def test_runs_whose_rows_differ_are_refused(toy_run, toy_data, tmp_path):

@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from usr_tf.cli import main
 from usr_tf.errors import InputError
 from usr_tf.evaluate import evaluate, predict
 from usr_tf.metrics import metrics_document
@@ -67,6 +69,21 @@ def test_a_file_for_a_folder_is_refused_before_the_work(toy_run, toy_data, tmp_p
     monkeypatch.delattr(Run, "load_model")
     with pytest.raises(InputError, match="expected a folder to write the report to"):
         evaluate(toy_run, toy_data, tmp_path / "report")
+
+
+def test_a_model_that_answers_nan_is_refused_in_one_line(toy_run, toy_data, tmp_path, monkeypatch, capsys):
+    def answer(features):
+        ctr = tf.where(features["scenario"] == 0, np.float32(0.5), np.float32(np.nan))
+        return {"ctr": ctr, "ctcvr": ctr}
+
+    monkeypatch.setattr(Run, "load_model", lambda run: answer)
+    assert main(["evaluate", f"--run={toy_run.directory}", f"--out={tmp_path}/report"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]  # below the progress bar
+    of_scenario = toy_data.stats["splits"]["test"]["recommendation"]["impressions"]
+    assert error.startswith(f"{toy_run.directory} on the test split: ctr: found nan for i")
+    told = f"in recommendation ({of_scenario} of {toy_data.rows('test')} rows have no probability), expected a number"
+    assert told in error
+    assert list((tmp_path / "report").iterdir()) == []
 
 
 def test_the_validation_split_gives_what_training_wrote(toy_run, toy_data):

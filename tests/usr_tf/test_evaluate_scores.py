@@ -62,7 +62,8 @@ def write(rows: Predictions, folder, schema: Schema, files: int = 3):
     for task in schema.task_names:
         columns |= {task: rows.probabilities[task], label_column(task): rows.labels[task].astype(int)}
         columns |= {oracle_column(task): rows.oracle[task]}
-    layout = scored_schema(schema).append(pa.field("history_length", pa.int64()))  # the test's schema has no history
+    layout = scored_schema(schema)  # of a schema without history and query, which these rows have all the same
+    layout = layout.append(pa.field("history_length", pa.int64())).append(pa.field("query_key", pa.uint64()))
     table = pa.table(columns).select(layout.names).cast(layout)
     folder.mkdir()
     for number, part in enumerate(np.array_split(np.random.default_rng(1).permutation(len(rows)), files)):
@@ -117,6 +118,15 @@ def test_shards_give_the_figures_of_the_whole(rows, tmp_path, monkeypatch):
         "metrics.json",
         "report.html",
     ]
+
+
+def test_shards_of_a_scenario_without_a_click(rows, tmp_path):
+    few = rows.only(np.arange(100))
+    labels = {task: np.where(few.scenario == 0, 0, labels) for task, labels in few.labels.items()}
+    scores = write(dataclasses.replace(few, labels=labels), tmp_path / "scores", SCHEMA, files=1)
+    document, details = evaluate_scores(str(scores), str(tmp_path / "report"), replicates=2)
+    assert document["scenarios"]["search"]["ctcvr"]["auc_given_previous"] is None
+    assert details["scenarios"]["search"]["ctcvr"]["intervals"]["auc_given_previous"] is None
 
 
 class TestColumns:
@@ -177,6 +187,11 @@ class TestColumns:
             self.conformed(**{name: column})
 
 
+def filled(name, value):
+    """A function that gives all rows of a table the same value."""
+    return lambda table: table.set_column(table.column_names.index(name), name, pa.repeat(value, len(table)))
+
+
 class TestBadInput:
     def test_of_the_directory(self, rows, tmp_path, capsys):
         assert main([f"--scores={tmp_path}/none", f"--out={tmp_path}/report"]) == 2
@@ -190,8 +205,9 @@ class TestBadInput:
         [
             (lambda table: table.drop_columns("label_ctr"), "found no column label_ctr"),
             (lambda table: table.replace_schema_metadata({}), "--schema: found nothing"),
-            (lambda table: table.set_column(5, "ctr", pa.array([1.5] * len(table), pa.float32())), "Received: 1.5"),
-            (lambda table: table.set_column(3, "scenario", pa.array(["feed"] * len(table))), "Received: feed"),
+            (filled("ctr", pa.scalar(None, pa.float32())), r"ctr: found nan for i\d+ of request r\d+ in \w+ .50 of 50"),
+            (filled("oracle_ctr", pa.scalar(-0.5, pa.float32())), "oracle_ctr: found -0.5 for"),
+            (filled("scenario", "feed"), "Received: feed"),
         ],
     )
     def test_of_the_rows(self, rows, tmp_path, change, message):
@@ -205,7 +221,11 @@ class TestBadInput:
     def test_of_one_file_among_others(self, rows, tmp_path):
         scores = write(rows.only(np.arange(50)), tmp_path / "scores", SCHEMA, files=2)
         pq.write_table(pq.read_table(scores / "1.parquet").drop_columns("ctcvr"), scores / "1.parquet")
-        with pytest.raises(InputError, match="found a file without column ctcvr"):
+        with pytest.raises(InputError, match=r"1.parquet: found a file without column ctcvr"):
+            evaluate_scores(str(scores), str(tmp_path / "report"))
+        whole = (scores / "0.parquet").read_bytes()
+        (scores / "1.parquet").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=r"1.parquet: found no Parquet"):
             evaluate_scores(str(scores), str(tmp_path / "report"))
 
     def test_no_row_is_late_enough(self, rows, tmp_path):

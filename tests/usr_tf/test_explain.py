@@ -19,6 +19,7 @@ from usr_tf.data import vocabulary_sizes
 from usr_tf.errors import InputError
 from usr_tf.explain import Explainer, Explanation, difference
 from usr_tf.explain.paths import Paths
+from usr_tf.explain.values import unknown_of
 from usr_tf.model import Inputs, USRModel
 from usr_tf.schema import Schema
 
@@ -143,6 +144,45 @@ def test_features_have_their_raw_values(explained):
     assert explanation.values["query"] == request["query"][0].decode()
     assert explanation.values["tags"] == " ".join(filter(None, (tag.decode() for tag in request["tags"][rows[0]])))
     assert explanation.values["price"] in {f"{request['price'][rows[0]]:g}", ""}
+
+
+def test_values_that_the_vocabulary_lacks_are_told(explainer, explained):
+    request, (row, _), (known, _) = explained
+    other = {name: request[name].copy() for name in ("item_id", "history_item_id", "device")}
+    other["item_id"][row] = other["history_item_id"][0, -1] = "i☃".encode()
+    other["device"][0] = b"fridge"  # a hash like any other
+    (unknown,) = explainer.explain("search", request | other, [row], steps=2)
+    assert known.unknown == {}
+    assert [action.unknown for action in known.history] == [()] * 4
+    assert unknown.unknown == {"item_id": ("i☃",)}
+    assert [action.unknown for action in unknown.history] == [(), (), (), ("i☃",)]
+
+
+def test_of_a_text_and_a_list_the_words_that_no_vocabulary_has_are_told():
+    schema = Schema.model_validate(
+        {
+            "scenarios": ["search"],
+            "tasks": [{"name": "ctr", "action": "click"}],
+            "features": {
+                "item_id": {"group": "item", "type": "categorical"},
+                "tags": {"group": "item", "type": "categorical_list", "max_length": 2},
+                "query": {"group": "query", "type": "text", "oov_buckets": 3},
+                "filter": {"group": "query", "type": "text", "shares": "query"},
+            },
+        }
+    )
+    tags = np.array([b"red", b"", b"blue", b"cut off"], object)
+    assert unknown_of(tags, np.array([1, 5]), "tags", schema) == ("red",)
+    for name in ("query", "filter"):
+        assert unknown_of(b" Green  TEA cup", np.array([4, 3, 1, 0]), name, schema) == ("tea", "cup")
+    assert unknown_of(b"", np.array([0]), "query", schema) == ()
+    assert unknown_of(b"", np.array(0), "item_id", schema) == ()
+
+
+def test_scores_that_are_no_numbers_are_refused(explainer, explained, monkeypatch):
+    monkeypatch.setattr(explainer, "_log_odds", lambda parts, *_: tf.fill([len(parts["candidate"]), 2], np.nan))
+    with pytest.raises(InputError, match="scores in search: found NaN or infinity"):
+        explainer.explain("search", explained[0], [0], steps=2)
 
 
 def test_gates_move_what_the_score_loses_without_them(toy_run, explainer, explained):
@@ -307,3 +347,5 @@ def test_the_command_prints_tables_and_writes_page_and_json(toy_run, explainer, 
 
     assert main(["explain", *given, f"--item={other}"]) == 2
     assert capsys.readouterr().err == f"usr-tf explain: --against: found '{other}' itself, expected another candidate\n"
+    assert main(["explain", *given, f"--item={one}", "--top=1"]) == 2
+    assert capsys.readouterr().err == "usr-tf explain: --item, --top: found both, expected one of these flags\n"

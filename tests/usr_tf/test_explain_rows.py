@@ -1,11 +1,23 @@
+import dataclasses
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from usr_tf.explain.explanation import Action, Explanation, TaskExplanation, difference
 from usr_tf.explain.page import write_page
-from usr_tf.explain.rows import Row, age, balance, difference_headline, feature_rows, headline, history_rows, strongest
+from usr_tf.explain.rows import (
+    Row,
+    age,
+    balance,
+    difference_headline,
+    difference_rows,
+    feature_rows,
+    headline,
+    history_rows,
+    strongest,
+)
 from usr_tf.explain.terminal import format_difference, format_explanation
 
 
@@ -54,6 +66,29 @@ def test_headlines_name_the_strongest_reasons():
     one, other = explanation("i1", 1.0), explanation("i2")
     told = "i1 above i2: ctr 0.5000 and 0.5000, odds × 2.72: brand +1.00, query +0.00, history +0.00"
     assert difference_headline(one, other, difference(one, other), "ctr") == told
+
+
+def test_values_that_the_vocabulary_lacks_are_marked(tmp_path):
+    known = explanation("i1")
+    actions = [dataclasses.replace(known.history[0], unknown=unknown) for unknown in (("i7",), ("tea", "green"))]
+    query = {"values": {"brand": "zzz", "query": "Green tea"}, "unknown": {"brand": ("zzz",), "query": ("green",)}}
+    told = dataclasses.replace(known, history=tuple(actions), **query)
+    brand, query, _ = feature_rows(told, "ctr")
+    assert (brand.cells[1], query.cells[1]) == ("zzz (unknown)", "Green tea (unknown: green)")
+    rows = history_rows(told.history, told.tasks)
+    assert [row.cells[:2] for row in rows] == [
+        ("i7 (unknown)", "tea · <b>"),
+        ("i7", "tea · <b> (unknown: tea, green)"),
+    ]
+    assert [row.cells for row in difference_rows(known, told, difference(known, told))[:2]] == [
+        ("brand", "[red]acme", "zzz (unknown)"),
+        ("query", "–", "Green tea (unknown: green)"),
+    ]
+    write_page(tmp_path, [told], "ctr")
+    assert "zzz (unknown)" in (tmp_path / "explanation.html").read_text(encoding="utf-8")
+    (written,) = json.loads((tmp_path / "explanation.json").read_text(encoding="utf-8"))["explanations"]
+    assert written["unknown"] == {"brand": ["zzz"], "query": ["green"]}
+    assert [action["unknown"] for action in written["history"]] == [["i7"], ["tea", "green"]]
 
 
 def test_rows_hold_values_gates_and_ages():

@@ -200,6 +200,13 @@ def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
         report.write_report(path, **evaluation)
 
 
+def test_refuses_a_folder_for_a_file(evaluation, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report.html: found no writable file \(Is a directory\)"):
+        report.write_report(tmp_path, **{**evaluation, "predictions": None, "background": None})
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_the_same_documents_give_the_same_page(evaluation):
     document, details = evaluation["document"], evaluation["details"]
     ctr = {"scenarios": {"search": {"ctr": document["scenarios"]["search"]["ctr"]}}}

@@ -9,9 +9,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
+from pipelines.saved_model import Scorer
 from pipelines.score import main, score_logs
 from pipelines.scored import SCHEMA_KEY
 from tests.pipelines.tiny import read_lines
@@ -92,6 +95,17 @@ def test_scores_are_those_of_evaluation(logs, toy_version, toy_run, toy_data, tm
 
     with pytest.raises(InputError, match="finished scores"):
         score_logs(str(toy_version), str(logs), str(tmp_path / "out"))
+
+
+def test_a_score_that_is_no_probability_is_refused(toy_run, monkeypatch):
+    monkeypatch.setattr("pipelines.saved_model.encode_examples", lambda rows: pa.array([b""] * rows.num_rows))
+    keys = {"request_id": [["r1"]] * 3, "raw_item_id": [["i1"], ["i2"], ["i3"]], "scenario": [["search"]] * 3}
+    read = dict.fromkeys((*toy_run.schema.features, *toy_run.schema.history_columns), pa.nulls(3))
+    scorer = Scorer("SERVING/7", toy_run.schema)
+    answers = {"ctr": tf.fill([3], 0.5), "ctcvr": tf.constant([0.5, np.nan, 2])}
+    told = r"SERVING/7: ctcvr: found nan for i2 of request r1 in search \(2 of 3 rows have no probability\), expected"
+    with pytest.raises(InputError, match=told):
+        scorer._score(pa.RecordBatch.from_pydict(keys | read), lambda examples: answers)
 
 
 @pytest.mark.parametrize(

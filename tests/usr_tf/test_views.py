@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.usr_tf.fixtures import small_config
+from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.views import picture, views_document
 
@@ -75,6 +76,13 @@ def test_a_model_without_the_parts_has_nothing_to_show(toy_run, toy_data):
     document = views_document(toy_run, model, toy_data, rows=8)
     assert not document["contrastive"]
     assert [document[part] for part in ("gates", "features", "interests", "attention")] == [None] * 4
+
+
+def test_views_that_are_no_numbers_are_refused(toy_run, toy_data):
+    model = toy_run.load_model()
+    model.scenario_embedding.embeddings.assign(model.scenario_embedding.embeddings * np.nan)
+    with pytest.raises(InputError, match="found views that are NaN or infinite"):
+        views_document(toy_run, model, toy_data, rows=8)
 
 
 def test_a_picture_of_views_that_stand_apart():

@@ -120,6 +120,8 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.explain import BACKGROUND, Explainer, difference, format_difference, format_explanation, write_page
     from usr_tf.run import open_run
 
+    if values.item and values["top"].present:
+        raise InputError(f"{PROGRAM} explain: --item, --top", "both", "one of these flags")
     run, document = open_run(values.run), load_request(values.request)
     scenario, task = values.scenario or document.get("scenario"), values.task or run.schema.task_names[0]
     if scenario is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,11 +12,13 @@ from rich.progress import track
 from usr_tf.errors import InputError
 from usr_tf.explain.explanation import Action, Explanation, TaskExplanation
 from usr_tf.explain.paths import Parts, Paths
+from usr_tf.explain.values import text_of, unknown_of
 from usr_tf.export import ServingModule
 from usr_tf.layers.log_space import log1mexp
 from usr_tf.model import Inputs, USRModel, Views
+from usr_tf.parsing import Features
 from usr_tf.request import request_spec
-from usr_tf.schema import ITEM, history_column
+from usr_tf.schema import ITEM, Schema, history_column
 
 Request = Mapping[str, np.ndarray]
 """What the signature of a scenario takes (`usr_tf.request.request_spec`)."""
@@ -98,28 +100,37 @@ class Explainer:
           progress: show a progress bar on standard error.
 
         Raises:
-          InputError: an unknown scenario.
+          InputError: an unknown scenario, or scores that are NaN.
         """
         number = self._number(scenario)
         start = self._baseline(background or [request])
-        inputs = self._model.look_up(self._features(dict(request)))
+        features = self._features(dict(request))
+        inputs = self._model.look_up(features)
         count = len(start["candidate"])
         shown = f"{count} logged candidates of {scenario}" if background else f"the request's {count} candidates"
         if inputs.history is not None:
             shown += ", to a user without history" if background else ", without history"
         if progress:
             rows = track(rows, "explaining", console=Console(stderr=True), transient=True)
-        return [self._explain(request, row, _one(inputs, row), number, start, shown, steps) for row in rows]
+        return [self._explain(request, features, row, _one(inputs, row), number, start, shown, steps) for row in rows]
 
     def _explain(
-        self, request: Request, row: int, inputs: Inputs, scenario: int, start: Parts, shown: str, steps: int
+        self,
+        request: Request,
+        features: Features,
+        row: int,
+        inputs: Inputs,
+        scenario: int,
+        start: Parts,
+        shown: str,
+        steps: int,
     ) -> Explanation:
         end, given = _parts(inputs), _mask(inputs)
         if "history" in end:
             start = start | {"history": tf.zeros([len(start["candidate"]), *end["history"].shape[1:]])}
         log_odds, baseline, moved, steps = self._integrate("inputs", scenario, start, end, given, steps)
         gates, moved_by_gates = self._explain_gates(inputs, scenario, steps)
-        features = list(self.schema.features)
+        names = list(self.schema.features)
 
         def explain(task: int) -> TaskExplanation:
             places = moved[task].tolist()
@@ -127,18 +138,19 @@ class Explainer:
                 probability=float(1 / (1 + np.exp(-log_odds[task]))),
                 log_odds=float(log_odds[task]),
                 baseline_log_odds=float(baseline[task]),
-                features=dict(zip(features, places[: len(features)], strict=True)),
-                history=tuple(places[len(features) :]),
-                gates=gates and {name: float(moved_by_gates[task, features.index(name)]) for name in gates},
+                features=dict(zip(names, places[: len(names)], strict=True)),
+                history=tuple(places[len(names) :]),
+                gates=gates and {name: float(moved_by_gates[task, names.index(name)]) for name in gates},
             )
 
         return Explanation(
             scenario=self.schema.scenarios[scenario],
             item=self._items(request)[row],
             baseline=shown,
-            values=self._values(request, row),
+            values={name: text_of(value) for name, value in _of_row(request, row, self.schema).items()},
+            unknown=self._unknown(request, features, row),
             gates=gates,
-            history=self._actions(request, inputs, scenario),
+            history=self._actions(request, features, inputs, scenario),
             tasks={name: explain(task) for task, name in enumerate(self.schema.task_names)},
             steps=steps,
         )
@@ -172,6 +184,9 @@ class Explainer:
         before = function(start, {name: tf.repeat(part, count, axis=0) for name, part in given.items()}, scenario)
         before = before.numpy().astype(np.float64).mean(axis=0)
         after = function(end, given, scenario).numpy()[0].astype(np.float64)
+        if not np.isfinite(after - before).all():
+            scores = f"scores in {self.schema.scenarios[scenario]}"
+            raise InputError(scores, "NaN or infinity", "those of a model that training left finite")
         tolerance = _TOLERANCE * np.maximum(np.abs(after - before), _LEAST)
         return _Moved(after, before, *paths.integrate(start, end, given, after - before, steps, tolerance))
 
@@ -211,7 +226,7 @@ class Explainer:
     def _items(self, request: Request) -> list[str]:
         """What the candidates are called: their ids, or their places where the model knows no ids."""
         if ITEM in request:
-            return [_text(value) for value in request[ITEM]]
+            return [text_of(value) for value in request[ITEM]]
         name = next(iter(self.schema.features_of("item")))
         return [f"[{row}]" for row in range(len(request[name]))]
 
@@ -220,11 +235,13 @@ class Explainer:
             raise InputError("scenario", repr(scenario), f"one of {', '.join(self.schema.scenarios)}")
         return self.schema.scenarios.index(scenario)
 
-    def _values(self, request: Request, row: int) -> dict[str, str]:
-        items = self.schema.features_of("item")
-        return {name: _text(request[name][row if name in items else 0]) for name in self.schema.features}
+    def _unknown(self, request: Request, features: Features, row: int) -> dict[str, tuple[str, ...]]:
+        """Of each feature that has any, what of its value the vocabulary lacks."""
+        values, ids = (_of_row(each, row, self.schema) for each in (request, features))
+        unknown = {name: unknown_of(value, ids[name], name, self.schema) for name, value in values.items()}
+        return {name: found for name, found in unknown.items() if found}
 
-    def _actions(self, request: Request, inputs: Inputs, scenario: int) -> tuple[Action, ...]:
+    def _actions(self, request: Request, features: Features, inputs: Inputs, scenario: int) -> tuple[Action, ...]:
         if inputs.history is None:
             return ()
         weights = self._model.attention(inputs, scenario)
@@ -233,7 +250,11 @@ class Explainer:
         first = len(request[history_column("age")][0]) - length
 
         def value(name: str, place: int) -> str:
-            return _text(request[history_column(name)][0, first + place])
+            return text_of(request[history_column(name)][0, first + place])
+
+        def unknown(name: str, place: int) -> tuple[str, ...]:
+            raw, ids = request[history_column(name)][0, first + place], features[history_column(name)][0, place]
+            return unknown_of(raw, ids, name, self.schema)
 
         item, *about = sorted(self.schema.history_features, key=lambda name: name != ITEM)
         return tuple(
@@ -244,6 +265,7 @@ class Explainer:
                 scenario=value("scenario", place),
                 age_ms=int(request[history_column("age")][0, first + place]),
                 attention=attention[place],
+                unknown=tuple(found for name in (item, *about) for found in unknown(name, place)),
             )
             for place in range(length)
         )
@@ -257,6 +279,12 @@ class _Moved(NamedTuple):
     moved: np.ndarray
     """`[T, places]`."""
     steps: int
+
+
+def _of_row(values: Mapping[str, Any], row: int, schema: Schema) -> dict[str, Any]:
+    """Each feature's value of one candidate: of what the request shares, the first and only one."""
+    items = schema.features_of("item")
+    return {name: values[name][row if name in items else 0] for name in schema.features}
 
 
 def _one(inputs: Inputs, row: int) -> Inputs:
@@ -276,12 +304,3 @@ def _mask(inputs: Inputs) -> dict[str, tf.Tensor]:
 
 def _log_odds(log_p: tf.Tensor) -> tf.Tensor:
     return log_p - log1mexp(log_p)
-
-
-def _text(value: object) -> str:
-    """A raw value as a reader knows it."""
-    if isinstance(value, np.ndarray):
-        return " ".join(filter(None, map(_text, value)))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return "" if isinstance(value, float | np.floating) and np.isnan(value) else f"{value:g}"

@@ -17,6 +17,8 @@ class Action:
     age_ms: int
     attention: float | None
     """Its weight, the mean over the heads; None without IE and DIN."""
+    unknown: tuple[str, ...] = ()
+    """Which values of its item no vocabulary has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Explanation:
     tasks: dict[str, TaskExplanation]
     steps: int
     """Points on each path."""
+    unknown: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Of each feature that has any, the values or words that its vocabulary lacks."""
 
     def to_document(self) -> dict:
         """For JSON."""

@@ -36,6 +36,8 @@ _READING = (
      "attention may move little, and the other way round."),
     ("Gate", "What the feature generator multiplies the feature by in this scenario, the mean over its columns: 1 "
      "passes it on. Beside it, what this gate alone moves against 1, a part of what the feature moved."),
+    ("Unknown", "The vocabulary lacks this value or word: training showed it too seldom or never. Such values share a "
+     "vector, so what one moved is said of them all."),
     ("Left over", "By how much the sum misses the difference, because integrals are sums over points. More --steps, "
      "less of it."),
 )  # fmt: skip

@@ -41,7 +41,7 @@ def history_rows(history: Sequence[Action], tasks: Mapping[str, TaskExplanation 
     return [
         Row(
             action.item,
-            (action.item, action.about, _joined(action.action, action.scenario), age(action.age_ms)),
+            (*_described(action), _joined(action.action, action.scenario), age(action.age_ms)),
             {name: task.history[place] for name, task in tasks.items()},
             () if action.attention is None else (f"{action.attention:.0%}",),
         )
@@ -104,6 +104,18 @@ def age(milliseconds: int) -> str:
     return f"{minutes:.0f} min"
 
 
+def _described(action: Action) -> tuple[str, str]:
+    own, others = ([value for value in action.unknown if (value == action.item) == is_own] for is_own in (True, False))
+    return _marked(action.item, own), _marked(action.about, others)
+
+
+def _marked(text: str, unknown: Sequence[str]) -> str:
+    """A value, with what of it the vocabulary lacks."""
+    if not unknown:
+        return text
+    return f"{text} (unknown)" if text in unknown else f"{text} (unknown: {', '.join(unknown)})"
+
+
 def _joined(*texts: str) -> str:
     return ", ".join(filter(None, texts))
 
@@ -116,7 +128,7 @@ def _rows(
     features = [
         Row(
             name,
-            (name, *(each.values[name] or UNDEFINED for each in explanations)),
+            (name, *(_marked(each.values[name] or UNDEFINED, each.unknown.get(name, ())) for each in explanations)),
             {task: found.features[name] for task, found in tasks.items()},
             notes(name),
         )

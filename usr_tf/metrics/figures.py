@@ -95,7 +95,8 @@ def figure_of(sums: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         case "ece":
             return _ratio(np.abs(sums["bin_excess"]).sum(axis=0), sums["rows"])
         case "auc_given_previous":
-            given = {part: sums.get(f"given_previous.{part}", np.zeros(1)) for part in ("won", "rows", "positives")}
+            none = np.zeros_like(sums["rows"])  # shards have no sums where that task happened in no row
+            given = {part: sums.get(f"given_previous.{part}", none) for part in ("won", "rows", "positives")}
             return figure_of(given, "auc")
     raise ValueError(f"The figure must be one of {', '.join(FIGURES)}. Received: {name!r}")
 

@@ -1,12 +1,14 @@
 """The rows of an evaluated split: keys, labels, probabilities, and what else is known of each row."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from usr_tf.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +51,11 @@ class Predictions:
             if not np.isin(labels, (0, 1)).all():
                 raise ValueError(f"Labels of {task} must be 0 or 1. Received: {np.unique(labels)[:5]}")
         for task, probabilities in self.probabilities.items():
-            valid = (probabilities >= 0) & (probabilities <= 1)  # False for NaN
-            if not valid.all():
+            bad = _improbable(probabilities)
+            if len(bad):
                 raise ValueError(
-                    f"Probabilities of {task} must be within [0, 1]. Received: {probabilities[~valid][0]} "
-                    f"and {np.count_nonzero(~valid) - 1} more"
+                    f"Probabilities of {task} must be within [0, 1]. Received: {probabilities[bad[0]]} "
+                    f"and {len(bad) - 1} more"
                 )
 
     def __len__(self) -> int:
@@ -82,3 +84,29 @@ class Predictions:
                     yield f"{column.name}.{name}", each
             elif values is not None:
                 yield column.name, values
+
+
+def refuse_improbable(
+    probabilities: Mapping[str, np.ndarray], keys: Callable[[int], tuple[str, str, str]], place: Any
+) -> None:
+    """Refuses numbers that are no probabilities, such as those of a model whose weights are NaN.
+
+    Args:
+      probabilities: name → `[N]`.
+      keys: item, request and scenario of a row.
+
+    Raises:
+      InputError: one is NaN or outside [0, 1]; it names `place`, the first such row and how many there are.
+    """
+    for name, values in probabilities.items():
+        bad = _improbable(values)
+        if len(bad):
+            item, request, scenario = keys(int(bad[0]))
+            found = f"{values[bad[0]]:g} for {item} of request {request} in {scenario}"
+            more = f" ({len(bad):,} of {len(values):,} rows have no probability)"
+            raise InputError(f"{place}: {name}", found + more, "a number from 0 to 1")
+
+
+def _improbable(values: np.ndarray) -> np.ndarray:
+    """Numbers of the rows that hold no probability."""
+    return np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is neither

@@ -34,13 +34,16 @@ def write_report(
       background: for the sections on training, views, data and making.
 
     Raises:
-      InputError: `out_dir` cannot be a folder.
+      InputError: `out_dir` cannot be a folder, or the files cannot be written.
     """
     out_dir = make_folder(out_dir)
     texts = {"details.json": _json(details), "metrics.json": _json(document)}
     page = evaluation_page(document, details, schema, title, predictions, background)
     for name, text in {"report.html": page, **texts}.items():
-        replace_text(out_dir / name, text)
+        try:
+            replace_text(out_dir / name, text)
+        except OSError as error:
+            raise InputError(out_dir / name, f"no writable file ({error.strerror})", "a report's file") from error
 
 
 def make_folder(out_dir: str | Path) -> Path:
