@@ -169,9 +169,9 @@ def _compare(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     runs = open_run(values.run), open_run(values["with"].value)
     document = compare_runs(*runs, values.data, values.split, progress=True)
+    Console().print(format_comparison(document))
     if values.out:
         write_comparison(document, values.out)
-    Console().print(format_comparison(document))
 
 
 VERBS = {
