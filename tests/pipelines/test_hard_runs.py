@@ -1,7 +1,6 @@
 """Whole runs in processes of their own: killed, on two workers, and with a user and an item that are everywhere."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 
 import pytest
 
+from tests.pipelines.memory import peak_memory
 from tests.pipelines.tiny import parse_rows, read_rows
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
@@ -30,9 +30,12 @@ MEMORY_LIMIT = 4 << 30
 """Of a worker, in bytes: what a small machine of Dataflow has."""
 
 
+def command(logs, out, *options):
+    return [sys.executable, "-m", "pipelines.preprocess", f"--logs={logs}", f"--out={out}", *options]
+
+
 def start(logs, out, *options):
-    command = [sys.executable, "-m", "pipelines.preprocess", f"--logs={logs}", f"--out={out}", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    return subprocess.Popen(command(logs, out, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_run_leaves_nothing_that_is_taken_for_whole_and_its_rerun_succeeds(made, tmp_path):
@@ -76,11 +79,7 @@ def test_a_hot_user_and_a_hot_item_fit_a_small_worker(tmp_path):
     text = "".join(json.dumps(item) + "\n" for item in [*items, {"item_id": "hot", "brand": "b"}])
     (logs / "items.jsonl").write_text(text, encoding="utf-8")
 
-    with start(logs, tmp_path / "data", "--partitions=4") as running:
-        _, status, usage = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(status)
-        assert running.returncode == 0, running.stderr.read()
-    assert usage.ru_maxrss * 1024 < MEMORY_LIMIT
+    assert peak_memory(command(logs, tmp_path / "data", "--partitions=4")) < MEMORY_LIMIT
     stats = json.loads((tmp_path / "data" / "stats.json").read_text())
     assert stats["rows"]["impressions"]["written"] == EVENTS
     hot = next(row for row in parse_rows(tmp_path / "data", "test") if row["raw_user_id"] == ["hot"])

@@ -1,6 +1,5 @@
 """The simulated shop by what its logs say, with the pipeline's labels, beside what its equations say."""
 
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from pipelines.simulator import behaviour, catalogue, noise, ranker
 from pipelines.simulator.people import REST_MS, Users
 from pipelines.simulator.scenarios import COMPONENTS, POOLS, SCENARIOS, SIGNALS
 from pipelines.simulator.world import START_MS, World, mix
+from tests.pipelines.memory import peak_memory
 from usr_tf.errors import InputError
 from usr_tf.schema import load_schema
 
@@ -441,14 +441,12 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Half a million impressions and two million take the same memory, for chunks come one after another."""
     code = """
-import resource, sys
+import sys
 from pipelines.simulate import simulate
 simulate(sys.argv[1], int(sys.argv[2]), progress=False, workers=1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
     def peak(impressions):
-        command = [sys.executable, "-c", code, str(tmp_path / str(impressions)), str(impressions)]
-        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+        return peak_memory([sys.executable, "-c", code, str(tmp_path / str(impressions)), str(impressions)])
 
     assert peak(2_000_000) < 1.15 * peak(500_000)
