@@ -153,7 +153,7 @@ def _waterfall(start: tuple[str, float], end: tuple[str, float], rows: Sequence[
         axes.plot([start[1]] * 2, [0, 1], color=FAINT, linewidth=0.8)
         axes.plot([start[1], end[1]], [0, len(names) - 1], "o", color=INK, markersize=6)
         low, high = min(edges.min(), end[1]), max(edges.max(), end[1])
-        room = 0.12 * max(high - low, 0.2)
+        room = 0.25 * max(high - low, 0.2)  # for the numbers beside the bars
         axes.set_xlim(low - room, high + room)
         _probability_ticks(axes, low - room, high + room)
         axes.set_xlabel(f"{task}, on the scale of log-odds")
@@ -165,13 +165,13 @@ def _waterfall(start: tuple[str, float], end: tuple[str, float], rows: Sequence[
 
 def _probability_ticks(axes, low: float, high: float) -> None:
     """Probabilities where their log-odds stand: as many round ones as have room."""
-    round_ones = [digit * 10.0**power for power in range(-6, 0) for digit in (1, 1.5, 2, 3, 5, 7)]
+    round_ones = [digit * 10.0**power for power in range(-6, 0) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)]
     both = sorted({*round_ones, *(1 - value for value in round_ones)})
     inside = [value for value in both if low <= math.log(value / (1 - value)) <= high]
     kept: list[float] = []
     for value in inside:
         place = math.log(value / (1 - value))
-        if not kept or place - math.log(kept[-1] / (1 - kept[-1])) > 0.12 * (high - low):
+        if not kept or place - math.log(kept[-1] / (1 - kept[-1])) > 0.16 * (high - low):
             kept.append(value)
     axes.set_xticks([math.log(value / (1 - value)) for value in kept], [f"{value:g}" for value in kept])
 
