@@ -36,7 +36,7 @@ from usr_tf.config import Config, load_config
 from usr_tf.data import Data
 from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 from usr_tf.train import train
 
 _STARTUP_TRIALS = 5
@@ -129,10 +129,7 @@ def _maximises(study: optuna.Study) -> bool:
 def _open(out: Path, data: Data, base: Config, space: Space, objective: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = "maximize" if is_higher_better(objective, data.schema) else "minimize"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    make_folder(out)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))),
         study_name="tune",

@@ -91,10 +91,7 @@ def write_rollout(path: str | Path, name: str, rollout: Rollout) -> None:
     # The operator's own labels stay, and so do their versions.
     model.model_version_policy.specific.versions[:] = sorted({*rollout.loaded, *model.version_labels.values()})
     heading = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines(True))
-    try:
-        replace_text(path, "".join(heading) + text_format.MessageToString(config))
-    except OSError as error:
-        raise InputError(path, f"no writable file ({error.strerror})", "one whose folder can be written") from error
+    replace_text(path, "".join(heading) + text_format.MessageToString(config))
 
 
 def _read(path: str | Path, name: str) -> tuple[ModelServerConfig, ModelConfig]:

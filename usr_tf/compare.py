@@ -10,7 +10,7 @@ from rich.table import Table
 from usr_tf.data import Split
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 from usr_tf.metrics import compare
 from usr_tf.metrics.cells import OVERALL
 from usr_tf.run import Run, open_run_data
@@ -56,11 +56,8 @@ def write_comparison(document: dict[str, Any], path: str | Path) -> None:
       InputError: the file cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
+    make_folder(path.parent)
+    replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def format_comparison(document: dict[str, Any]) -> Table:

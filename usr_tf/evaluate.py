@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import track
 
 from usr_tf.data import Data, Split
+from usr_tf.files import make_folder
 from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
 from usr_tf.metrics.keys import query_keys
 from usr_tf.metrics.predictions import refuse_improbable
 from usr_tf.model import USRModel
-from usr_tf.report import make_folder, read_background, write_report
+from usr_tf.report import read_background, write_report
 from usr_tf.run import Run, open_run_data
 from usr_tf.schema import (
     ACTION,

@@ -1,14 +1,38 @@
-"""Files that nobody reads half of."""
+"""Files that nobody reads half of, and the folders they are written to."""
 
+import contextlib
 import uuid
 from pathlib import Path
 
+from usr_tf.errors import InputError
+
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file aside and gives it its name when it is whole."""
+    """Writes a file aside and gives it its name when it is whole.
+
+    Raises:
+      InputError: it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
+    except OSError as error:
+        raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as that there is no folder
+            aside.unlink()
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder to write to, and those above it, if it is not there.
+
+    Raises:
+      InputError: it cannot be.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path, f"no writable directory ({error.strerror})", "one that can be written") from error
+    return path

@@ -29,7 +29,7 @@ from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.world import DAYS, World
 from serving.client.formula import Formula
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 
 _ARMS = (SHOP, A, B)
 
@@ -103,7 +103,7 @@ def abtest(
         seed=settings.seed,
         ranking=Ranking(settings.by, settings.explore, settings.temperature),
     )
-    _make_folder(Path(out))
+    out = make_folder(out)
     played = _play(plan, world, paths, workers or os.cpu_count() or 1, progress)
     if not played[A].user.size:
         found = f"{plan.users}, none of whom comes in {settings.days} days"
@@ -119,8 +119,8 @@ def abtest(
         "salt": salt,
         **analyse(played, simulation.scenarios, settings.days, settings.share, salt, rng),
     }
-    replace_text(Path(out) / "abtest.html", page(document, command))
-    replace_text(Path(out) / "abtest.json", json.dumps(document, indent=2) + "\n")
+    replace_text(out / "abtest.html", page(document, command))
+    replace_text(out / "abtest.json", json.dumps(document, indent=2) + "\n")
     return document
 
 
@@ -181,10 +181,3 @@ def _check_items(logs: str | Path, world: World) -> None:
 def _check(flag: str, value: Any, fits: bool, expected: str) -> None:
     if not fits:
         raise InputError(flag, repr(value), expected)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error

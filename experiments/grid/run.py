@@ -16,7 +16,7 @@ from experiments.grid.results import Results, rows
 from experiments.grid.spec import Spec
 from experiments.grid.workers import Failure, Job, pending, run_jobs
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 
 
 def run_experiments(
@@ -46,10 +46,7 @@ def run_experiments(
         raise InputError("--workers", str(workers), "a whole number from 1")
     written = [out / "results.md", *([Path(document)] if document else [])]
     for folder in (*(path.parent for path in written), work):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(folder, f"no writable directory ({error.strerror})", "one that can be written") from error
+        make_folder(folder)
     tuning = {name: tuning_jobs(spec) for name, spec in specs.items()}
     failures = _do([job for jobs in tuning.values() for job in jobs], work, workers, "tune")
     lost = {failure.key for failure in failures}

@@ -255,10 +255,14 @@ def test_a_canary_is_published_promoted_and_rolled_back(shop):
 def test_a_version_that_cannot_get_its_label_is_taken_back(shop, monkeypatch):
     shop.publish(labels=True)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    write = Path.write_text
 
-    monkeypatch.setattr("serving.labels.replace_text", full)
+    def full(path, *args, **options):
+        if "models.config" in path.name:
+            raise OSError(28, "No space left on device")
+        return write(path, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(InputError, match=r"models\.config: found no writable file \(No space left on device\)"):
         shop.publish(labels=True)
     assert shop.folders == ["1"]

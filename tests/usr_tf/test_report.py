@@ -196,7 +196,7 @@ def test_a_failed_report_leaves_the_earlier_one_whole(folder, evaluation):
 def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(InputError, match=r"file: found no folder .*, expected a folder to write the report to"):
+    with pytest.raises(InputError, match=r"file: found no writable directory \(.*\), expected one that can be written"):
         report.write_report(path, **evaluation)
 
 

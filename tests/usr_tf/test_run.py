@@ -130,6 +130,16 @@ def test_data_of_another_schema_is_refused(toy_run, toy_data, tmp_path):
         open_run_data(toy_run, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["folder", "file/within.txt", "nowhere/within.txt"])
+def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("as it was")
+    with pytest.raises(InputError, match=rf"{name}: found no writable file \(.+\), expected one that can be written"):
+        replace_text(tmp_path / name, "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "as it was"
+
+
 def test_replace_text_leaves_one_file(tmp_path):
     path = tmp_path / "file"
     for text in ("one", "two"):

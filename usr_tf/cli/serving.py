@@ -223,10 +223,7 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
         comparison = compare_versions(stable, canary, requests, values.by)
     Console().print(format_comparison(comparison))
     if values.out:
-        try:
-            replace_text(Path(values.out), json.dumps(comparison, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(values.out, f"no writable file ({error.strerror})", "one that can be written") from error
+        replace_text(Path(values.out), json.dumps(comparison, indent=2) + "\n")
     refuse_beyond(comparison, Limits(*(values[f"max_{name}"].value for name in Limits._fields)))
 
 

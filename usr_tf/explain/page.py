@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from usr_tf.errors import InputError
 from usr_tf.explain.explanation import Difference, Explanation, TaskExplanation, difference
 from usr_tf.explain.rows import (
     Row,
@@ -20,7 +19,7 @@ from usr_tf.explain.rows import (
     history_rows,
     strongest,
 )
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 from usr_tf.report.html import Section, card, code, definitions, details, grid, page, paragraph, table
 from usr_tf.report.plots import BLUE, FAINT, INK, ROSE, SOFT, shorten, svg
 
@@ -61,7 +60,7 @@ def write_page(
     Raises:
       InputError: the directory cannot be written.
     """
-    out = Path(out)
+    out = make_folder(out)
     document = {"explanations": [each.to_document() for each in explanations]}
     sections = [_section(each, task) for each in explanations]
     if against:
@@ -75,12 +74,8 @@ def write_page(
     names = ", ".join(each.item for each in explanations)
     title = f"Why {names}" + (f", and not {against.item}" if against else "")
     lead = f"Scenario {explanations[0].scenario}. The baseline is the mean over {explanations[0].baseline}."
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        replace_text(out / "explanation.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        replace_text(out / "explanation.html", page(title, lead, sections, kicker="Explanation of a score"))
-    except OSError as error:
-        raise InputError(out, f"no writable directory ({error.strerror})", "one that can be written") from error
+    replace_text(out / "explanation.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    replace_text(out / "explanation.html", page(title, lead, sections, kicker="Explanation of a score"))
 
 
 def _section(explanation: Explanation, task: str) -> Section:

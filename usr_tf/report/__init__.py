@@ -5,6 +5,6 @@ Needs no TensorFlow. The page is self-contained: its plots are inside it, and it
 
 from usr_tf.report.background import Background, read_background
 from usr_tf.report.terminal import format_table
-from usr_tf.report.write import make_folder, write_report
+from usr_tf.report.write import write_report
 
-__all__ = ["Background", "format_table", "make_folder", "read_background", "write_report"]
+__all__ = ["Background", "format_table", "read_background", "write_report"]

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import make_folder, replace_text
 from usr_tf.metrics import Predictions
 from usr_tf.report.background import Background
 from usr_tf.report.evaluation import evaluation_page
@@ -40,24 +39,7 @@ def write_report(
     texts = {"details.json": _json(details), "metrics.json": _json(document)}
     page = evaluation_page(document, details, schema, title, predictions, background)
     for name, text in {"report.html": page, **texts}.items():
-        try:
-            replace_text(out_dir / name, text)
-        except OSError as error:
-            raise InputError(out_dir / name, f"no writable file ({error.strerror})", "a report's file") from error
-
-
-def make_folder(out_dir: str | Path) -> Path:
-    """Makes the folder of a report, which may be there.
-
-    Raises:
-      InputError: `out_dir` cannot be a folder.
-    """
-    out_dir = Path(out_dir)
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(out_dir, f"no folder ({error.strerror})", "a folder to write the report to") from error
-    return out_dir
+        replace_text(out_dir / name, text)
 
 
 def _json(document: Mapping[str, Any]) -> str:
