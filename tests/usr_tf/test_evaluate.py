@@ -67,7 +67,7 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
 def test_a_file_for_a_folder_is_refused_before_the_work(toy_run, toy_data, tmp_path, monkeypatch):
     (tmp_path / "report").touch()
     monkeypatch.delattr(Run, "load_model")
-    with pytest.raises(InputError, match=r"report: found no writable directory \(.+\), expected one that can be written"):
+    with pytest.raises(InputError, match=r"report: found no writable directory \(.+\), expected one that can be"):
         evaluate(toy_run, toy_data, tmp_path / "report")
 
 
