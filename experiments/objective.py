@@ -18,11 +18,15 @@ def is_higher_better(objective: str, schema: Schema) -> bool:
     """Whether a search for it goes up.
 
     Raises:
-      InputError: a figure that has no better end, or one of no scenario or task. Whether validation has it, training
-        knows.
+      InputError: a figure that has no better end, or one of no scenario or task. Whether validation has that loss,
+        training knows.
     """
     *place, figure = objective.split("/")
-    if not is_of_validation(objective):
+    if is_of_validation(objective):
+        aucs = [f"val_{scenario}/{task}_auc" for scenario in schema.scenarios for task in schema.task_names]
+        if (place or figure.endswith("auc")) and objective not in aucs:
+            raise InputError("--objective", repr(objective), f"a loss of validation, or one of {', '.join(aucs)}")
+    else:
         scenarios = ("overall", *schema.scenarios)
         if len(place) != 2 or place[0] not in scenarios or place[1] not in schema.task_names:
             known = f"{' or '.join(scenarios)}, of {' or '.join(schema.task_names)}"

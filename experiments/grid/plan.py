@@ -63,6 +63,16 @@ def plan(spec: Spec, work: Path) -> list[Cell]:
     return cells
 
 
+def check_data(spec: Spec) -> None:
+    """Looks at the data that a spec gives.
+
+    Raises:
+      InputError: a directory that `usr-tf preprocess` has not finished.
+    """
+    for path in (spec.data or {}).values():
+        _ = Given(path).key
+
+
 def tuning_jobs(spec: Spec) -> list[TrainJob]:
     """What has to be done before `plan` can choose."""
     if not spec.tune:

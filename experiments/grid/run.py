@@ -11,7 +11,7 @@ from rich.text import Text
 from experiments.grid.compare import compare, views_apart
 from experiments.grid.document import results_document
 from experiments.grid.page import results_page
-from experiments.grid.plan import all_jobs, chosen_values, plan, tuning_jobs
+from experiments.grid.plan import all_jobs, check_data, chosen_values, plan, tuning_jobs
 from experiments.grid.results import Results, rows
 from experiments.grid.spec import Spec
 from experiments.grid.workers import Failure, Job, pending, run_jobs
@@ -39,7 +39,8 @@ def run_experiments(
       document: a file that gets the Markdown too.
 
     Raises:
-      InputError: the training configuration refuses a key or a value, or a directory to write into cannot be made.
+      InputError: the training configuration refuses a key or a value, given data are not there, or a directory to write
+        into cannot be made.
     """
     out, work = Path(out), Path(work or Path(out) / "work")
     if workers < 1:
@@ -47,6 +48,8 @@ def run_experiments(
     written = [out / "results.md", *([Path(document)] if document else [])]
     for folder in (*(path.parent for path in written), work):
         make_folder(folder)
+    for spec in specs.values():
+        check_data(spec)
     tuning = {name: tuning_jobs(spec) for name, spec in specs.items()}
     failures = _do([job for jobs in tuning.values() for job in jobs], work, workers, "tune")
     lost = {failure.key for failure in failures}

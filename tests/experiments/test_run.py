@@ -53,6 +53,13 @@ def test_where_nothing_can_be_written_is_told_before_anything_is_done(tmp_path):
             run_experiments({"one": spec()}, **arguments)
 
 
+def test_data_that_are_not_there_are_told_before_another_spec_tunes(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments.grid.run, "_do", lambda *_: pytest.fail("a job was begun"))
+    specs = {"tuned": spec(tune=Tune(values=(0.1, 0.2), variants=("USR",))), "one": spec(data={"toy": "nowhere"})}
+    with pytest.raises(InputError, match=r"nowhere: found no stats\.json, expected a directory that"):
+        run_experiments(specs, tmp_path)
+
+
 def test_the_command_that_results_name_is_the_one_that_was_typed():
     values = flags.FlagValues()
     VERBS["experiment"].define(values)

@@ -144,6 +144,14 @@ def test_a_figure_that_is_better_the_higher_is_maximised(train, search, objectiv
         ({"objective": "overall/ctr/calibration"}, "--objective: found 'overall/ctr/calibration', expected a figure"),
         ({"objective": "overall/ctr/ne"}, "--objective: found 'overall/ctr/ne', expected SCENARIO/TASK/FIGURE"),
         ({"objective": "serch/ctr/auc"}, "--objective: found 'serch/ctr/auc', expected val_FIGURE or SCENARIO/TASK/F"),
+        (
+            {"objective": "val_serch/ctr_auc"},
+            "--objective: found 'val_serch/ctr_auc', expected a loss of validation, or",
+        ),
+        (
+            {"objective": "val_ctr_auc"},
+            "--objective: found 'val_ctr_auc', expected a loss of validation, or one of val_",
+        ),
         ({"objective": "overall/ctc/auc"}, "--objective: found 'overall/ctc/auc', expected val_FIGURE or SCENARIO/TA"),
         ({"objective": "nll"}, "--objective: found 'nll', expected val_FIGURE or SCENARIO/TASK/FIGURE: of overall"),
         ({"trials": 0}, "--trials: found 0"),
