@@ -55,7 +55,7 @@ def test_beside_a_checkout_the_package_is_installed_all_the_same(notebook, tmp_p
     install = next(cell.source for cell in code_cells(notebook) if "pip" in cell.source)
     told = "import subprocess\nsubprocess.run = lambda command, check: print(*command)\n"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", told + install], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-E", "-c", told + install], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "pip install" in done.stdout
     assert "Restart the runtime" in done.stdout
