@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.usr_tf.fixtures import write_toy_logs
+from tests.once import made_once
+from tests.usr_tf.fixtures import make_toy
 
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `preprocess` makes of the toy shop's logs. Read only."""
-    from pipelines.preprocess import preprocess
-
-    folder = tmp_path_factory.mktemp("toy")
-    preprocess(str(write_toy_logs(folder / "logs")), str(folder / "data"), partitions=2)
-    return folder / "data"
+    return made_once(tmp_path_factory, "toy", make_toy) / "data"

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.preprocess import preprocess
+from tests.once import made_once
 from tests.pipelines.tiny import write_table
 from usr_tf.schema import Schema, parse_schema
 
@@ -123,7 +124,7 @@ def _make_shop() -> Shop:
 
 @dataclasses.dataclass
 class Made:
-    """A finished run: the shop, the directory it was made in, and what `preprocess` returned."""
+    """A finished run: the shop, the directory it was made in, and its `stats.json`."""
 
     shop: Shop
     logs: Path
@@ -145,7 +146,10 @@ def shop(_shop: Shop) -> Shop:
 @pytest.fixture(scope="session")
 def made(_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The shop's data: read only."""
-    folder = tmp_path_factory.mktemp("made")
-    logs = _shop.write(folder / "logs")
-    stats = preprocess(str(logs), str(folder / "data"), partitions=3)
-    return Made(_shop, logs, folder / "data", stats)
+
+    def make(folder: Path) -> None:
+        preprocess(str(_shop.write(folder / "logs")), str(folder / "data"), partitions=3)
+
+    folder = made_once(tmp_path_factory, "made", make)
+    stats = json.loads((folder / "data" / "stats.json").read_text(encoding="utf-8"))
+    return Made(_shop, folder / "logs", folder / "data", stats)

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.usr_tf.fixtures import small_config, write_toy_logs
+from tests.once import made_once
+from tests.usr_tf.fixtures import make_toy, small_config
 
 
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory):
     """What `preprocess` makes of the toy shop's logs. Read only."""
-    from pipelines.preprocess import preprocess
     from usr_tf.data import open_data
 
-    folder = tmp_path_factory.mktemp("toy")
-    preprocess(str(write_toy_logs(folder / "logs")), str(folder / "data"), partitions=2)
-    return open_data(folder / "data")
+    return open_data(made_once(tmp_path_factory, "toy", make_toy) / "data")
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +25,10 @@ def toy_run(toy_data, tmp_path_factory: pytest.TempPathFactory):
     from usr_tf.run import open_run
     from usr_tf.train import train
 
-    folder = tmp_path_factory.mktemp("run") / "run"
-    train(toy_data, folder, small_config(), verbose=0)
-    return open_run(folder)
+    def make(folder: Path) -> None:
+        train(toy_data, folder / "run", small_config(), verbose=0)
+
+    return open_run(made_once(tmp_path_factory, "toy_run", make) / "run")
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +37,8 @@ def toy_version(toy_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from serving.warmup import write_logged_requests
     from usr_tf.export import export
 
-    serving = tmp_path_factory.mktemp("serving")
-    return export(toy_run, serving, lambda folder: write_logged_requests(folder, toy_run.requests))
+    def make(folder: Path) -> None:
+        export(toy_run, folder, lambda version: write_logged_requests(version, toy_run.requests))
+
+    (version,) = made_once(tmp_path_factory, "toy_serving", make).glob("[0-9]*")
+    return version

@@ -71,6 +71,13 @@ def small_config(**keys) -> Config:
     return Config(**_merge(sizes, keys))
 
 
+def make_toy(folder: Path) -> None:
+    """The toy shop's `logs`, and the `data` that `preprocess` makes of them."""
+    from pipelines.preprocess import preprocess
+
+    preprocess(str(write_toy_logs(folder / "logs")), str(folder / "data"), partitions=2)
+
+
 def write_toy_logs(folder: Path, seed: int = 0) -> Path:
     """3,000 impressions. Items with an even number are clicked ten times as often; a third of the clicks end in a
     purchase. The cheapest item has no price, and every third user is not in the table of users.
