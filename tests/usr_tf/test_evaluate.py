@@ -1,7 +1,9 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
+import html
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
     for part in ("Learning", "What the views learned", "Worst errors", "Data", "How it was made"):
         assert f"<h2>{part}</h2>" in report
     assert report.count("<h4>Interests (IE) of ") == 2
-    assert f"--beside {toy_run.directory}" in report
+    assert html.escape(f"--beside {shlex.quote(str(toy_run.directory))}") in report
     ctr = details["scenarios"]["search"]["ctr"]
     low, high = ctr["intervals"]["auc"]
     assert low <= document["scenarios"]["search"]["ctr"]["auc"] <= high
