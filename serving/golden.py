@@ -21,7 +21,7 @@ from serving.formats.request import request_inputs
 from serving.formats.signatures import Specs, scenarios_of
 from serving.warmup import to_examples
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import write_whole
 from usr_tf.metrics import Predictions
 from usr_tf.schema import Schema
 
@@ -86,7 +86,7 @@ def write_golden(version_dir: str | Path, requests: Iterable[LoggedRequest]) -> 
     """Writes the file that goes with a version, and returns it."""
     path = Path(version_dir, FILE)
     path.parent.mkdir(exist_ok=True)
-    replace_text(path, "".join(f"{request.to_json()}\n" for request in requests))
+    write_whole(path, "".join(f"{request.to_json()}\n" for request in requests))
     return path
 
 

@@ -17,7 +17,7 @@ from usr_tf.config import Train
 from usr_tf.distribution import any_worker
 from usr_tf.divergence import FiniteLosses, NotFiniteError, bad_weights
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import write_whole
 from usr_tf.model import USRModel
 from usr_tf.run import Run
 
@@ -177,7 +177,7 @@ class Checkpoints(keras.callbacks.Callback):
         path = self._run.directory / "history.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
         lines.append(json.dumps({"epoch": epoch} | {name: float(value) for name, value in sorted(logs.items())}))
-        replace_text(path, "\n".join(lines) + "\n")
+        write_whole(path, "\n".join(lines) + "\n")
 
 
 def newest_checkpoint(run: Run) -> str | None:

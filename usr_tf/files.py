@@ -13,12 +13,18 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
       InputError: it cannot be written.
     """
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`replace_text` for a caller with more to say of a file that cannot be written: it raises OSError."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
-    except OSError as error:
-        raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
     finally:
         with contextlib.suppress(OSError):  # such as that there is no folder
             aside.unlink()

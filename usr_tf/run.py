@@ -11,7 +11,7 @@ import tensorflow as tf
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
-from usr_tf.files import replace_text
+from usr_tf.files import replace_text, write_whole
 from usr_tf.model import USRModel
 from usr_tf.schema import SUCCESS, Schema, load_schema
 
@@ -89,8 +89,8 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
         shutil.copytree(data.directory / "transform", run.transform, dirs_exist_ok=True)
         if (data.directory / "requests").exists():  # there are none without a test split
             shutil.copytree(data.directory / "requests", run.requests, dirs_exist_ok=True)
-        replace_text(directory / "schema.yaml", data.schema.to_yaml())
-        replace_text(settings, config.to_yaml())
+        write_whole(directory / "schema.yaml", data.schema.to_yaml())
+        write_whole(settings, config.to_yaml())
     except OSError as error:
         raise InputError(directory, f"no writable directory ({error.strerror})", "one that can be written") from error
     return run

@@ -17,7 +17,7 @@ from usr_tf.distribution import default_strategy, is_chief, writable_directory
 from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
-from usr_tf.files import replace_text
+from usr_tf.files import write_whole
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer, make_state
@@ -81,7 +81,7 @@ def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
             figures = model.history.history
             epochs = (dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True))
             lines = [json.dumps({"epoch": number} | epoch) for number, epoch in enumerate(epochs, start=1)]
-            replace_text(directory / "history.jsonl", "\n".join(lines) + "\n")
+            write_whole(directory / "history.jsonl", "\n".join(lines) + "\n")
     _finish(run, metrics_document(predict(model, data, "valid", run.config.train.batch_size), data.schema))
     return run
 
@@ -120,7 +120,7 @@ def _train(
 
 def _finish(run: Run, document: dict) -> None:
     with writing(run.directory):
-        replace_text(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
+        write_whole(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
         (run.directory / SUCCESS).touch()
 
 

@@ -167,5 +167,6 @@ def test_a_directory_that_cannot_be_written_is_one_line(toy_run, toy_data, tmp_p
     command = ["train", f"--data={toy_data.directory}", f"--out={tmp_path / 'run'}", f"--config={config}"]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "run/metrics.json: found no writable file (Is a directory)" in line
+    assert "run: found no way to write (Is a directory)" in line
+    assert line.endswith("the run then goes on from its last checkpoint")
     assert json.loads(text_of(toy_run.directory, "metrics.json"))["overall"]

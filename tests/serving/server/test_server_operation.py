@@ -275,7 +275,7 @@ def test_every_request_leaves_a_line(export, search_inputs, tmp_path):
         ["GetModelStatus", "usr", None, None, None, "OK"],
     ]
     assert all(line["peer"].startswith("ipv4:127.0.0.1:") for line in lines)
-    assert [line["run_ms"] > 0 for line in (lines[0], lines[3])] == [True, True]  # 0 is one that nobody took up
+    assert min(lines[0]["run_ms"], lines[3]["run_ms"]) > 0  # 0 is of one that nobody took up
 
 
 # The configuration file
