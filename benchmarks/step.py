@@ -29,8 +29,7 @@ from usr_tf.config import Train, load_config
 from usr_tf.data import Data, Features, open_data
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.model import USRModel
-from usr_tf.optimizers import SparseAdagrad, make_optimizer
-from usr_tf.precision import computing_in
+from usr_tf.optimizers import RankingOptimizer, make_optimizer
 from usr_tf.schema import history_column
 
 _BATCHES = 8
@@ -67,15 +66,12 @@ def main() -> None:
 def _train(
     data: Data,
     settings: Sequence[str],
-    policy: str = "float32",
-    optimizer_of: Callable[[USRModel, Train], keras.optimizers.legacy.Optimizer] = make_optimizer,
+    optimizer_of: Callable[[USRModel, Train], keras.optimizers.Optimizer] = make_optimizer,
     streaming_auc: bool = True,
 ) -> Step:
     """A training step of a model, as `model.fit` runs it."""
     config = load_config(None, settings)
-    with computing_in(policy):
-        model = USRModel.from_data(data, config)
-        model.make_variables()
+    model = USRModel.from_data(data, config)
     if not streaming_auc:
         model._auc = []
     model.compile(optimizer=optimizer_of(model, config.train))
@@ -84,7 +80,7 @@ def _train(
 
 
 def _cached(data: Data) -> tf.data.Dataset:
-    kept = data.training(BATCH, SEED, epoch=0).take(_BATCHES).cache()
+    kept = data.training(BATCH, SEED, epochs=range(1)).take(_BATCHES).cache()
     for _ in kept:  # which fills the cache
         pass
     return kept
@@ -112,7 +108,8 @@ def _own_tables(data: Data, settings: Sequence[str]) -> dict[str, Step]:
         return [tf.concat([rows(name, features[name]) for name in names], -1), tf.concat(histories, -1)]
 
     def step_of(look_up: Callable[[Features], list[tf.Tensor]]) -> Step:
-        optimizer, batches = SparseAdagrad(0.02), iter(_cached(data).repeat())
+        # Every variable is a table to it, and moves at 20 times Adam's rate.
+        optimizer, batches = RankingOptimizer(1e-3, tables=("",)), iter(_cached(data).repeat())
         look_up(next(batches)[0])  # makes the tables
         variables = fused.trainable_weights if look_up is look_up_fused else [t.embeddings for t in tables.values()]
 
@@ -129,6 +126,7 @@ def _own_tables(data: Data, settings: Sequence[str]) -> dict[str, Step]:
 
 
 def _with_keras_adagrad(model: USRModel, config: Train) -> keras.optimizers.legacy.Optimizer:
+    """TFRS's composite of Keras's own two, whose Adagrad is a kernel of TensorFlow."""
     adagrad = keras.optimizers.legacy.Adagrad(config.embedding_learning_rate, initial_accumulator_value=1e-7)
     adam = keras.optimizers.legacy.Adam(config.learning_rate)
     return tfrs.experimental.optimizers.CompositeOptimizer(
@@ -148,7 +146,7 @@ CHOICES: dict[str, Callable[[Data, Sequence[str]], dict[str, Step]]] = {
     },
     "mixed_bfloat16": lambda data, settings: {
         "float32": _train(data, settings),
-        "bfloat16": _train(data, settings, policy="mixed_bfloat16"),
+        "bfloat16": _train(data, (*settings, "train.precision=mixed_bfloat16")),
     },
     "no AUC while training": lambda data, settings: {
         "with": _train(data, settings),

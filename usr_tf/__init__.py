@@ -19,19 +19,34 @@ if getattr(getattr(sys.modules.get("tensorflow"), "keras", None), "__version__",
         "os.environ['TF_USE_LEGACY_KERAS'] = '1', or import usr_tf, before importing tensorflow."
     )
 
-_HOMES = {
+_NAMES = {
     "Config": "usr_tf.config",
+    "Data": "usr_tf.data",
     "InputError": "usr_tf.errors",
+    "RankingOptimizer": "usr_tf.optimizers",
+    "Run": "usr_tf.run",
     "Schema": "usr_tf.schema",
     "USRModel": "usr_tf.model",
     "load_config": "usr_tf.config",
     "load_schema": "usr_tf.schema",
+    "make_optimizer": "usr_tf.optimizers",
     "open_data": "usr_tf.data",
+    "open_run": "usr_tf.run",
+    "save_run": "usr_tf.train",
 }
-__all__ = sorted(_HOMES)
+"""The module of each public name."""
+_MODULES = ("compare", "config", "errors", "evaluate", "export", "metrics", "optimizers", "run", "schema", "train")
+"""Public modules, such as `usr_tf.train` with `train` and `save_run`."""
+__all__ = sorted([*_NAMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"usr_tf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

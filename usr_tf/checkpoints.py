@@ -1,8 +1,9 @@
-"""What a run keeps while it trains: where it stands, its best epoch, and its history."""
+"""Checkpoints of a run: its newest state, its best epoch, early stopping, and its history."""
 
 import contextlib
 import json
 import logging
+import math
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ from usr_tf.distribution import any_worker
 from usr_tf.divergence import FiniteLosses, NotFiniteError, bad_weights
 from usr_tf.errors import InputError
 from usr_tf.files import write_whole
+from usr_tf.history import read_history, write_history
 from usr_tf.model import USRModel
 from usr_tf.run import Run
 
@@ -41,41 +43,47 @@ _LOST_WORKER = (
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the newest state and the best epoch, and stops when the monitored metric has not improved for long enough.
+    """Saves the newest state and the best epoch, and stops when the monitored metric has not improved for long enough.
 
     A checkpoint is the whole state of the training, the figures of the epoch so far among them: a run that goes on from
-    one ends as if it had never been cut off. Written every few minutes and after each epoch, aside first; two are kept.
+    one ends as if it had never been interrupted. Written every few minutes and after each epoch, aside first; two are
+    kept. `fit` itself starts at the epoch and the batch of the checkpoint, by the hook of Keras's `BackupAndRestore`.
+
+    Put it after the callbacks that change the optimizer or stop the training, so that what they do is saved.
 
     Args:
+      run: where to write.
+      model: compiled, all its variables and its optimizer's made.
+      config: the run's configuration of `train`.
       validated: whether `fit` has validation data; without it, the monitor is the training metric.
       batches: of an epoch.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        model: USRModel,
-        optimizer: keras.optimizers.Optimizer,
-        config: Train,
-        validated: bool,
-        batches: int,
-    ):
+    def __init__(self, run: Run, model: USRModel, config: Train, validated: bool, batches: int):
         super().__init__()
         self._supports_tf_logs = True  # Keras then leaves the figures of a step on the device
         self._run, self._model, self._config, self._batches = run, model, config, batches
         self._monitor = config.monitor if validated else config.monitor.removeprefix("val_")
         self._sign = 1.0 if config.monitor.endswith("auc") else -1.0
         self._state = tf.train.Checkpoint(
-            epoch=tf.Variable(0), batch=tf.Variable(0), best=tf.Variable(float("-inf")), stale=tf.Variable(0)
+            epoch=tf.Variable(0),
+            batch=tf.Variable(0),
+            best=tf.Variable(float("-inf")),
+            best_epoch=tf.Variable(0),
+            stale=tf.Variable(0),
         )
         self._metrics = tf.train.Checkpoint(**{metric.name: metric for metric in model.metrics})
         self._whole = tf.train.Checkpoint(
-            model=model.checkpoint(), step=model.step, optimizer=optimizer, metrics=self._metrics, state=self._state
+            model=model.checkpoint(),
+            step=model.step,
+            optimizer=model.optimizer,
+            metrics=self._metrics,
+            state=self._state,
         )
         self._best = tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1)
         self._losses = FiniteLosses()
         self._restored: str | None = None
-        self._skipped = 0  # batches of the epoch that an earlier try has done
+        self._done = 0  # batches of the epoch
         self._saved = time.monotonic()
 
     @property
@@ -91,7 +99,29 @@ class Checkpoints(keras.callbacks.Callback):
     @property
     def done(self) -> bool:
         """Whether the training has come to its end."""
-        return self.epoch >= self._config.epochs or int(self._state.stale) > self._config.patience
+        return self.epoch >= self._config.epochs or self._out_of_patience or self._run.summary.exists()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How far the training is, as `training.json` has it at the end.
+
+        `stopped` is why: `epochs` (all are done), `patience`, or `callback`. `batches` are those of the last epoch,
+        where a callback stopped in the middle of it.
+        """
+        stopped = "epochs" if self.epoch >= self._config.epochs else "callback"
+        value = float(self._state.best)
+        summary = {
+            "epochs": self.epoch,
+            "best_epoch": int(self._state.best_epoch),
+            "monitor": self._monitor,
+            "best": self._sign * value if math.isfinite(value) else None,
+            "stopped": "patience" if self._out_of_patience else stopped,
+        }
+        return summary | ({"batches": self.batch, "of_batches": self._batches} if self.batch else {})
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return int(self._state.stale) >= max(1, self._config.patience)
 
     def restore(self) -> bool:
         """Takes up the newest checkpoint that can be read. Returns whether there is any; a run that starts has none.
@@ -119,14 +149,21 @@ class Checkpoints(keras.callbacks.Callback):
             raise InputError(path, f"no whole checkpoint ({reason})", "one, or a new directory for a new run")
         return False
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._training_state = self  # what Keras asks where to begin
+
+    def maybe_load_initial_counters_from_ckpt(self, *_: Any, **__: Any) -> tuple[int, int]:
+        """Epoch and batch that `fit` begins with, as Keras asks for them."""
+        return self.epoch, self.batch
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._skipped = self.batch
-        if self._skipped:  # Keras has just reset the figures
+        self._done = self.batch
+        if self._done:  # Keras has just reset the figures
             tf.train.Checkpoint(metrics=self._metrics).read(self._restored).expect_partial()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._losses.add(self.epoch, self._skipped + batch, logs or {})
-        done = self._skipped + batch + 1
+        self._losses.add(self.epoch, batch, logs or {})
+        self._done = done = batch + 1
         waited = done % _CLOCK_STEPS == 0 and self._have_waited()
         counted = self._config.checkpoint_steps and done % self._config.checkpoint_steps == 0
         if (waited or counted) and done < self._batches:  # the epoch's end has a checkpoint of its own
@@ -139,11 +176,14 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._losses.check()
+        self._save_part()  # before Keras resets the figures for the validation
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._monitor not in (logs or {}):
             raise InputError("train.monitor", repr(self._monitor), f"one of {', '.join(sorted(logs or {}))}")
-        self._refuse_divergence(self._batches)
+        self._refuse_divergence(self._done)
+        if not any(name.startswith("val_") for name in logs):
+            self._save_part()
         value = self._sign * float(logs[self._monitor])
         improved = value > float(self._state.best)  # never, where it is NaN
         if improved:
@@ -152,8 +192,22 @@ class Checkpoints(keras.callbacks.Callback):
         with writing(self._run.directory):
             if improved or not self._best.checkpoints:
                 self._best.save(epoch + 1)
-            self._record(epoch + 1, logs)
-        self._save(epoch + 1, 0)  # last: a run cut off before this does the end of the epoch again
+                self._state.best_epoch.assign(epoch + 1)
+            self._record(epoch, logs)
+        if self._done == self._batches:
+            self._save(epoch + 1, 0)  # last: a run interrupted before this does the end of the epoch again
+        if self._out_of_patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._training_state = None
+        with writing(self._run.directory):
+            write_whole(self._run.summary, json.dumps(self.summary, indent=2) + "\n")
+
+    def _save_part(self) -> None:
+        """Saves an epoch that a callback has stopped in the middle."""
+        if 0 < self._done < self._batches:
+            self._save(self.epoch, self._done)
 
     def _save(self, epoch: int, batch: int) -> None:
         self._refuse_divergence(batch)
@@ -173,11 +227,10 @@ class Checkpoints(keras.callbacks.Callback):
             raise NotFiniteError(self.epoch, done - 1, bad)
 
     def _record(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Adds a line to `history.jsonl`, replacing what a lost try wrote of this epoch."""
-        path = self._run.directory / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
-        lines.append(json.dumps({"epoch": epoch} | {name: float(value) for name, value in sorted(logs.items())}))
-        write_whole(path, "\n".join(lines) + "\n")
+        """Adds a line to `history.jsonl`, replacing what an interrupted process wrote of this epoch."""
+        figures = {**logs, "batches": self._done} if self._done < self._batches else logs
+        before = [{k: v for k, v in line.items() if k != "epoch"} for line in read_history(self._run.history)[:epoch]]
+        write_history(self._run.history, [*before, figures])
 
 
 def newest_checkpoint(run: Run) -> str | None:

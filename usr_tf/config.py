@@ -155,6 +155,30 @@ class APG(_Strict):
     """Hidden layers of the network that generates the core."""
 
 
+class Schedule(_Strict):
+    """Learning-rate schedule of the whole optimizer: warm-up, then decay."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises linearly to its full value."""
+    decay: Literal["none", "cosine", "step"] = "none"
+    """How the rate falls after that: not at all, along half a cosine, or by a factor every `decay_steps`."""
+    decay_steps: Units | None = None
+    """Length of the cosine, or steps between two drops; null: a cosine over all of `train.epochs`."""
+    decay_rate: float = Field(0.1, ge=0, le=1)
+    """`cosine`: the share of the rate that is left at its end. `step`: the factor of each drop."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether the rate ever changes."""
+        return self.decay != "none" or self.warmup_steps > 0
+
+    @model_validator(mode="after")
+    def _drops_have_steps(self) -> "Schedule":
+        if self.decay == "step" and self.decay_steps is None:
+            raise ValueError("decay_steps: found null, expected the steps between two drops of decay 'step'")
+        return self
+
+
 class Train(_Strict):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1)
@@ -170,12 +194,15 @@ class Train(_Strict):
     """Adagrad, for the embedding tables: costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam, for everything else."""
+    schedule: Schedule = Schedule()
+    clip_norm: float | None = Field(None, gt=0)
+    """The largest norm of all gradients together; a step's gradients are scaled down to it. null: no clipping."""
     l2: float = Field(0.0, ge=0)
     """Factor of the L2 penalty on the kernels of the backbone and the heads."""
     monitor: str = "val_nll"
     """What early stopping and the best checkpoint go by; higher is better where it ends in `auc`."""
-    patience: int = Field(2, ge=0)
-    """Epochs without improvement that are put up with; one more, and training stops."""
+    patience: int = Field(3, ge=0)
+    """Epochs in a row without improvement after which training stops, as in `keras.callbacks.EarlyStopping`."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """What an interruption can cost: within an epoch, a checkpoint is written this often. One ends each epoch too."""
     checkpoint_steps: Units | None = None
@@ -234,7 +261,8 @@ class Config(_Strict):
     def learns_as(self, other: "Config") -> bool:
         """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""
         mine, others = (config.model_dump(exclude={"train": _NOT_OF_A_STEP}) for config in (self, other))
-        return mine == others
+        spans_all = self.train.schedule.decay == "cosine" and self.train.schedule.decay_steps is None
+        return mine == others and (not spans_all or self.train.epochs == other.train.epochs)
 
     def to_yaml(self) -> str:
         """The fully resolved configuration, as a file that `load_config` reads back to an equal one."""

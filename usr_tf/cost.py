@@ -17,8 +17,7 @@ from rich.table import Table
 from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer, trained_variables
-from usr_tf.precision import computing_in
+from usr_tf.optimizers import make_optimizer
 from usr_tf.schema import SCENARIO
 
 _STAND_IN_ROWS = 4
@@ -78,10 +77,8 @@ def model_cost(data: Data, config: Config) -> ModelCost:
     """
     sizes, batch_size = data.vocabulary_sizes, config.train.batch_size
     stand_in = {name: min(size, _STAND_IN_ROWS) for name, size in sizes.items()}
-    with computing_in(config.train.precision):
-        model = USRModel(data.schema, stand_in, config)
-        model.make_variables()
-    model.compile(optimizer=make_optimizer(model, config.train))
+    model = USRModel(data.schema, stand_in, config)
+    model.compile(make_optimizer(model, config.train, steps_per_epoch=1))
     rows = _full_rows(data, config)
     forward, _ = _run(lambda rows: model(rows[0]), rows)
     step, activation_bytes = _run(model.train_step, rows)
@@ -227,13 +224,11 @@ def _bytes(variable: tf.Variable) -> int:
 
 
 def _state_ratios(model: USRModel) -> dict:
-    """Bytes of the optimizer's state for each byte of a trained variable, by its `ref()`; the state must be made."""
-    ratios = {}
-    for optimizer, variables in zip(model.optimizer.optimizers, trained_variables(model), strict=True):
-        slots = sum(_bytes(state) for state in optimizer.variables() if state.shape.rank)
-        ratio = slots / sum(map(_bytes, variables)) if variables else 0.0
-        ratios |= {variable.ref(): ratio for variable in variables}
-    return ratios
+    """Bytes of the optimizer's state for each byte of a trained variable, by its `ref()`."""
+    return {
+        variable.ref(): sum(map(_bytes, model.optimizer.state(variable).values())) / _bytes(variable)
+        for variable in model.trainable_variables
+    }
 
 
 def _tables(

@@ -75,7 +75,7 @@ class Data:
         seed: int = 0,
         with_position: bool = False,
         *,
-        epoch: int | None = None,
+        epochs: range | None = None,
         skip: int = 0,
         skip_corrupt: bool = False,
     ) -> tf.data.Dataset:
@@ -83,21 +83,27 @@ class Data:
 
         Args:
           with_position: whether features hold `position` too, int64 `[B]`, 0 where unknown: for a position tower.
-          epoch: its order is a function of `seed` and this alone, so a run that was cut off goes on with the very batch
-            that it had not seen. None: another order each time that the batches are gone through.
-          skip: batches to leave out at the start; they are read but not parsed.
+          epochs: the epochs to yield, one after the other, each in an order that is a function of `seed` and its
+            number: a run that was cut off goes on with the very batch that it had not seen. None: one epoch, in another
+            order each time that the batches are gone through.
+          skip: batches to leave out at the start of the first epoch; they are read but not parsed.
           skip_corrupt: whether the rest of a broken file is left out. Otherwise one raises `tf.errors.DataLossError`,
             and too few batches `tf.errors.FailedPreconditionError`: `refuse_broken` tells which file is to blame.
         """
         keys = {POSITION: tf.io.FixedLenFeature([], tf.int64)} if with_position else None
-        order = functools.partial(self._shuffled, batch_size, seed, skip_corrupt)
-        if epoch is None:
-            epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-            batches = epochs.flat_map(order)
+
+        whole = -(-self.rows("train") // batch_size)
+
+        def counted(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+            """Raises where a lost file leaves fewer batches, which would go unnoticed."""
+            return batches if skip_corrupt else batches.apply(tf.data.experimental.assert_cardinality(count))
+
+        if epochs is None:
+            numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         else:
-            batches = order(tf.constant(epoch, tf.int64))
-        if not skip_corrupt:  # a lost file would go unnoticed
-            batches = batches.apply(tf.data.experimental.assert_cardinality(-(-self.rows("train") // batch_size)))
+            numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
+        batches = numbers.flat_map(lambda epoch: counted(self._shuffled(batch_size, seed, skip_corrupt, epoch), whole))
+        batches = counted(batches, whole * (1 if epochs is None else len(epochs)))
         return self._parsed(batches.skip(skip), keys).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:

@@ -1,6 +1,7 @@
-"""Losses and weights that are no numbers any more: told soon and exactly, at next to no cost."""
+"""Detects NaN and infinity in losses and weights, soon and at next to no cost."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,3 +72,9 @@ def _bad_terms(logs: dict[str, Any]) -> list[str]:
 
 def _is_finite(value: Any) -> bool:
     return math.isfinite(float(value))
+
+
+def assertion_message(error: tf.errors.InvalidArgumentError) -> str | None:
+    """What a `tf.debugging.Assert` of a step says, without the operation's name; None of any other error."""
+    found = re.search(r"assertion failed: (.*?)(?:\n|$)", error.message)
+    return re.sub(r"\[(?:b')?(.*?)'?\](?= |$)", r"\1", found[1]).strip() if found else None

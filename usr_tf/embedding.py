@@ -10,6 +10,9 @@ from usr_tf.data import Features
 from usr_tf.layers.folding import fold
 from usr_tf.schema import AGE_BUCKETS, Schema, history_column, parse_schema
 
+TABLE_PREFIX = "table_"
+"""What the names of all variables of the layer begin with: the optimizer knows embedding tables by it."""
+
 
 class Place(NamedTuple):
     """Where a feature's vectors stand: its id i ≥ 1 is row `before + i` of the table of its width."""
@@ -80,7 +83,7 @@ class FeatureEmbedding(keras.layers.Layer):
         self.tables = {
             # In mixed precision, rows are cast once they are gathered, and never the whole table.
             str(width): self.add_weight(
-                name=f"table_{width}",
+                name=f"{TABLE_PREFIX}{width}",
                 shape=(count, width),
                 initializer=_zero_row_first(spread),
                 experimental_autocast=False,
@@ -90,7 +93,7 @@ class FeatureEmbedding(keras.layers.Layer):
         """By width."""
         self._descriptions = {
             name: self.add_weight(
-                name=history_column(name),
+                name=TABLE_PREFIX + history_column(name),
                 shape=(count, self.item_width),
                 initializer="uniform",
                 experimental_autocast=False,
@@ -108,9 +111,14 @@ class FeatureEmbedding(keras.layers.Layer):
         """Width of an item as a history holds it, and of an action of `history`, d."""
         return sum(self.width(name) for name in self.schema.history_features)
 
-    def call(self, features: Features, names: Iterable[str]) -> tf.Tensor:
-        """`[B, w]`: the vectors of `names` side by side: single values, table by table, then lists, then numbers."""
-        return self._side_by_side({name: features[name] for name in names})
+    def call(self, features: Features, names: Iterable[str], check: bool = True) -> tf.Tensor:
+        """`[B, w]`: the vectors of `names` side by side: single values, table by table, then lists, then numbers.
+
+        Args:
+          check: Whether an id that its feature does not have raises `tf.errors.InvalidArgumentError`. Ids of the
+            transform's graph are always in range.
+        """
+        return self._side_by_side({name: features[name] for name in names}, check)
 
     def columns(self, names: Iterable[str]) -> list[str]:
         """The feature that each column of `call`'s vectors belongs to."""
@@ -118,27 +126,28 @@ class FeatureEmbedding(keras.layers.Layer):
         single = [name for names in by_width.values() for name in names]
         return [name for name in (*single, *lists, *numbers) for _ in range(self.width(name))]
 
-    def history(self, features: Features) -> tuple[tf.Tensor, tf.Tensor]:
+    def history(self, features: Features, check: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
         """`[B, L, d]` of the user's actions, and bool `[B, L]`: which of them are real.
 
         An action is its item, as `call` gives the history's features, plus a learned vector for each of the layer's
         `describe`.
         """
         real = tf.not_equal(features[history_column("age")], 0)
-        items = self._side_by_side({name: features[history_column(name)] for name in self.schema.history_features})
-        return (items + self._describe(features, real) if self._kinds else items), real
+        values = {name: features[history_column(name)] for name in self.schema.history_features}
+        items = self._side_by_side(values, check)
+        return (items + self._describe(features, real, check) if self._kinds else items), real
 
-    def _side_by_side(self, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _side_by_side(self, values: Mapping[str, tf.Tensor], check: bool) -> tf.Tensor:
         """`[..., w]` of ids and numbers `[...]`, and of lists of ids `[..., n]`."""
         by_width, lists, numbers = self._sorted(values)
         parts = []
         for width, names in by_width.items():
-            vectors = self._look_up(tf.stack([values[name] for name in names], axis=-1), names)
+            vectors = self._look_up(tf.stack([values[name] for name in names], axis=-1), names, check)
             parts.append(tf.reshape(vectors, tf.concat([tf.shape(vectors)[:-2], [len(names) * width]], axis=0)))
             parts[-1] = tf.ensure_shape(parts[-1], [*vectors.shape[:-2], len(names) * width])
         for name in lists:
             count = tf.math.count_nonzero(values[name], axis=-1, keepdims=True, dtype=self.compute_dtype)
-            total = tf.reduce_sum(self._look_up(values[name], [name]), axis=-2)
+            total = tf.reduce_sum(self._look_up(values[name], [name], check), axis=-2)
             parts.append(tf.math.divide_no_nan(total, count))
         if numbers:
             parts.append(tf.cast(tf.stack([values[name] for name in numbers], axis=-1), self.compute_dtype))
@@ -157,11 +166,13 @@ class FeatureEmbedding(keras.layers.Layer):
                 by_width.setdefault(self.places[name].width, []).append(name)
         return by_width, lists, numbers
 
-    def _look_up(self, ids: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    def _look_up(self, ids: tf.Tensor, names: Sequence[str], check: bool) -> tf.Tensor:
         """`[..., n, width]` of ids `[..., n]`, whose last axis are `names` of one width, or one name's list.
 
-        An id above the feature's highest would be another feature's row: that ids fit is the data's to see to.
+        An id above the feature's highest would be a row of another feature.
         """
+        if check:
+            ids = _check_ids(ids, names, [self.places[name].ids for name in names])
         table = self.tables[str(self.places[names[0]].width)]
         # 32 bits are told apart in two thirds of the time that 64 take.
         kind = tf.int32 if table.shape[0] <= tf.int32.max else tf.int64
@@ -171,12 +182,17 @@ class FeatureEmbedding(keras.layers.Layer):
         vectors = tf.cast(tf.gather(table, rows), self.compute_dtype)
         return _without_gradient_of_padding(vectors, rows)
 
-    def _describe(self, features: Features, real: tf.Tensor) -> tf.Tensor:
+    def _describe(self, features: Features, real: tf.Tensor, check: bool) -> tf.Tensor:
         """`[B, L, d]`: the sum of each description's vector.
 
         The combinations of action, scenario and age are few, so they are added up first and looked up once.
         """
         combined = [name for name in self._kinds if name != "position"]
+        if check and combined:
+            columns = [history_column(name) for name in combined]
+            ids = tf.stack([features[name] for name in columns], axis=-1)
+            checked = _check_ids(ids, columns, [self._kinds[name] - 1 for name in combined])
+            features = {**features, **dict(zip(columns, tf.unstack(checked, axis=-1), strict=True))}
         place = tf.zeros_like(real, tf.int32)
         for name in combined:
             place = place * self._kinds[name] + tf.cast(features[history_column(name)], tf.int32)
@@ -211,6 +227,21 @@ class FeatureEmbedding(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FeatureEmbedding":
         return cls(**{**config, "schema": parse_schema(config["schema"])})
+
+
+def _check_ids(ids: tf.Tensor, names: Sequence[str], highest: Sequence[int]) -> tf.Tensor:
+    """The ids `[..., n]`, of n features or of the list of one.
+
+    Raises:
+      tf.errors.InvalidArgumentError: one is negative or above its feature's highest.
+    """
+    rows, limits = tf.reshape(ids, [-1, len(names)]), tf.constant(highest, ids.dtype)
+    lowest, largest = tf.reduce_min(rows, axis=0), tf.reduce_max(rows, axis=0)
+    empty = tf.equal(tf.size(ids), 0)  # the least of nothing is the largest integer
+    in_range = empty | tf.reduce_all((lowest >= 0) & (largest <= limits))
+    found = [f"ids of {', '.join(names)}: found", lowest, "to", largest, "expected 0 to", limits]
+    with tf.control_dependencies([tf.debugging.Assert(in_range, found, summarize=len(names))]):
+        return tf.identity(ids)
 
 
 @tf.custom_gradient

@@ -1,7 +1,7 @@
 """USR: the model (DESIGN §4, our reading of arXiv 2405.10835)."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
@@ -21,8 +21,14 @@ from usr_tf.layers.interest_extractor import InterestExtractor
 from usr_tf.layers.log_space import binary_cross_entropy
 from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
-from usr_tf.schema import POSITION, SCENARIO, Schema
+from usr_tf.optimizers import make_optimizer
+from usr_tf.precision import computing_in
+from usr_tf.reproducible import seeded
+from usr_tf.schema import POSITION, SCENARIO, Schema, parse_schema
 from usr_tf.streaming_metrics import ScenarioAUC
+
+Batch = tuple[Features, Labels] | tuple[Features, Labels, tf.Tensor]
+"""What `fit` takes: features, labels, and perhaps a weight `[B]` of each row."""
 
 
 class Views(NamedTuple):
@@ -53,6 +59,7 @@ class Inputs(NamedTuple):
     """bool `[R, L]`."""
 
 
+@keras.saving.register_keras_serializable(package="usr_tf")
 class USRModel(tfrs.Model):
     """Ranks the items of K scenarios for a chain of T tasks.
 
@@ -66,6 +73,9 @@ class USRModel(tfrs.Model):
     Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history or DIN's
     attention instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT. A position
     tower, where there is one, bears on the loss in training and on nothing else.
+
+    A model is whole once it is made: its variables are there, drawn from `config.seed`, and layers compute in
+    `config.train.precision`. Make it under the `tf.distribute` strategy that is to train it.
 
     Args:
       schema: What the rows hold.
@@ -86,6 +96,15 @@ class USRModel(tfrs.Model):
     def __init__(self, schema: Schema, vocabulary_sizes: Mapping[str, int], config: Config | None = None):
         super().__init__(name="usr")
         self.schema, self.config = schema, config or Config()
+        self._vocabulary_sizes = dict(vocabulary_sizes)
+        with computing_in(self.config.train.precision):
+            with seeded(self.config.seed):
+                self._make_layers()
+            with seeded((self.config.seed + 1) % 2**32):
+                self._make_variables()
+
+    def _make_layers(self) -> None:
+        schema = self.schema
         usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
         self._label_names = schema.label_names if usr.glmt else schema.task_names
         self._request_features = (*schema.features_of("user"), *schema.features_of("context"))
@@ -101,7 +120,7 @@ class USRModel(tfrs.Model):
 
         size = self.config.embedding_size
         self.embedding = FeatureEmbedding(
-            schema, vocabulary_sizes, size, history.describe, self.config.embedding_spread, name="embedding"
+            schema, self._vocabulary_sizes, size, history.describe, self.config.embedding_spread, name="embedding"
         )
         self._no_query = None
         if self._query_ids:
@@ -136,6 +155,7 @@ class USRModel(tfrs.Model):
         )
         """Training steps so far."""
 
+        self._has_further_metrics = False
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
         self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
@@ -145,33 +165,117 @@ class USRModel(tfrs.Model):
         """A model for the rows of `data`."""
         return cls(data.schema, data.vocabulary_sizes, config)
 
-    def make_variables(self, seed: int | None = None) -> None:
-        """Makes every variable now, which Keras would do at the first batch. Call it before weights are restored.
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema.to_yaml(),
+            "vocabulary_sizes": dict(self._vocabulary_sizes),
+            "config": self.config.model_dump(mode="json"),
+        }
 
-        Args:
-          seed: makes the weights that are born here the same for any number of replicas. Keras draws from a generator
-            for each thread, and each replica has a thread, so a seed set outside does not reach them.
-        """
-        # No rows: moving statistics stay as they start.
-        blank: Features = {SCENARIO: tf.zeros([0], tf.int32)}
-        for name, feature in self.schema.features.items():
-            blank[name] = tf.zeros(
-                [0, 1] if feature.is_list else [0], tf.float32 if feature.type == "numeric" else tf.int64
-            )
-        for name in self.schema.history_columns:
-            blank[name] = tf.zeros([0, 1, 1] if self.schema.history_width(name) else [0, 1], tf.int64)
-        if self.position_tower:
-            blank[POSITION] = tf.zeros([0], tf.int64)
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> "USRModel":
+        return cls(parse_schema(config["schema"]), config["vocabulary_sizes"], Config(**config["config"]))
+
+    def build(self, input_shape: Any) -> None:
+        """Does nothing: a model is built when it is made."""
+
+    def make_variables(self, seed: int | None = None) -> None:
+        """Does nothing: a model has its variables when it is made, drawn from `config.seed`."""
+
+    def _make_variables(self) -> None:
+        """Makes every variable now, which Keras would do at the first batch."""
+        self._set_save_spec({name: spec for name, spec in self._feature_specs().items() if name != POSITION})
+        # No rows: moving statistics stay as they start. Lists are of one value, as no sum is over none.
+        blank = {
+            name: tf.zeros([0, *(1 for _ in spec.shape[1:])], spec.dtype)
+            for name, spec in self._feature_specs().items()
+        }
         labels = {name: tf.zeros([0]) for name in self.schema.label_names}
+        seed = (self.config.seed + 1) % 2**32
 
         def make() -> None:
-            if seed is not None:
-                keras.utils.set_random_seed((seed + 1) % 2**32)  # not what the tables, made before, were drawn from
+            # Keras draws from a generator for each thread, and each replica has a thread.
+            keras.utils.set_random_seed(seed)
+            self({name: values for name, values in blank.items() if name != POSITION})
             self.compute_loss((blank, labels), training=True)
 
         # Through the strategy: metrics under several replicas can be updated within a replica alone.
         tf.distribute.get_strategy().run(make)
         self.reset_metrics()
+
+    def _feature_specs(self) -> Features:
+        """The tensors of a batch's features, of any number of rows."""
+        specs = {SCENARIO: tf.TensorSpec([None], tf.int32, name=SCENARIO)}
+        for name, feature in self.schema.features.items():
+            kind = tf.float32 if feature.type == "numeric" else tf.int64
+            specs[name] = tf.TensorSpec([None, None] if feature.is_list else [None], kind, name=name)
+        for name in self.schema.history_columns:
+            shape = [None, None, self.schema.history_width(name)] if self.schema.history_width(name) else [None, None]
+            specs[name] = tf.TensorSpec(shape, tf.int64, name=name)
+        if self.position_tower:
+            specs[POSITION] = tf.TensorSpec([None], tf.int64, name=POSITION)
+        return specs
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer | None = None,
+        loss: None = None,
+        metrics: Any = None,
+        loss_weights: None = None,
+        weighted_metrics: Any = None,
+        jit_compile: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures `fit` and `evaluate`.
+
+        Args:
+          optimizer: any of Keras; `make_optimizer` of the model's configuration when absent.
+          metrics: further ones, such as `{"ctr": keras.metrics.AUC()}`, of labels and probabilities by name.
+          weighted_metrics: the same, with the rows' weights.
+          **kwargs: `run_eagerly`, `steps_per_execution` and what else `keras.Model.compile` has.
+
+        Raises:
+          ValueError: a loss, since the model has its own, or `jit_compile`, since XLA cannot compile updates of a
+            batch's rows alone.
+        """
+        if loss is not None or loss_weights is not None:
+            raise ValueError(
+                "USRModel computes its own loss: leave out `loss` and `loss_weights`; `usr.global_weight` and the "
+                f"contrastive weights of the configuration weigh its terms. Received: {loss!r}, {loss_weights!r}"
+            )
+        if jit_compile:
+            raise ValueError(
+                "XLA cannot compile sparse updates of embedding tables: leave out `jit_compile`. Received: jit_compile="
+                f"{jit_compile!r}"
+            )
+        optimizer = make_optimizer(self, self.config.train) if optimizer is None else optimizer
+        self._has_further_metrics = bool(metrics or weighted_metrics)
+        super().compile(optimizer, metrics=metrics, weighted_metrics=weighted_metrics, jit_compile=False, **kwargs)
+        if isinstance(self.optimizer, keras.optimizers.Optimizer):
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """`keras.Model.fit`.
+
+        Raises:
+          ValueError: `class_weight`, which several tasks have no one meaning of.
+        """
+        if kwargs.get("class_weight"):
+            raise ValueError(
+                "USRModel has several tasks, so classes have no one weight: give each row a weight, as the third part "
+                f"of `(features, labels, sample_weight)`. Received: class_weight={kwargs['class_weight']}"
+            )
+        return super().fit(x, *args, **kwargs)
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the figures of `evaluate`, in the order in which it returns them."""
+        return [name for name in super().metrics_names if not name.endswith("_contrastive")]  # training's alone
 
     @property
     def parts(self) -> dict[str, keras.layers.Layer | tf.Variable]:
@@ -206,8 +310,9 @@ class USRModel(tfrs.Model):
         return [variable for variable in self.trainable_variables if variable.ref() not in tables]
 
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
-        scenario, inputs = features[SCENARIO], self.look_up(features)
+        scenario, inputs = self._check_scenario(features[SCENARIO]), self.look_up(features)
         log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training)
+        log_p = _nan_where_not_finite(inputs, log_p)
         return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
 
     def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
@@ -221,18 +326,27 @@ class USRModel(tfrs.Model):
         Returns:
           `{task: [N] probability}`.
         """
-        inputs = self.look_up(features)
+        inputs = self.look_up(features, check=False)
         log_p = self.rank(inputs, self.view(inputs, scenario, one_request), scenario, one_request)
         return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p), axis=1), strict=True))
 
-    def look_up(self, features: Features) -> Inputs:
-        """What the rest of the model reads of the features: their vectors, looked up once."""
-        history, mask = self.embedding.history(features) if self._has_history else (None, None)
-        item = self.embedding(features, self.schema.history_features) if self._has_history else None
-        others = self.embedding(features, self._other_item_features) if self._other_item_features else None
+    def look_up(self, features: Features, check: bool = True) -> Inputs:
+        """What the rest of the model reads of the features: their vectors, looked up once.
+
+        Args:
+          check: Whether an id that its feature does not have raises `tf.errors.InvalidArgumentError`.
+        """
+
+        def embed(names: Sequence[str]) -> tf.Tensor:
+            return self.embedding(features, names, check)
+
+        history, mask = self.embedding.history(features, check) if self._has_history else (None, None)
+        item = embed(self.schema.history_features) if self._has_history else None
+        others = embed(self._other_item_features) if self._other_item_features else None
         candidate = _concat([part for part in (item, others) if part is not None])
-        request = self.embedding(features, self._request_features) if self._request_features else candidate[:, :0]
-        return Inputs(request, candidate, self._query(features), item, history, mask)
+        request = embed(self._request_features) if self._request_features else candidate[:, :0]
+        query = embed(self._query_features) if self._query_features else None
+        return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask)
 
     def columns(self) -> dict[str, list[str]]:
         """The feature that each column belongs to, of `request`, `candidate` and `query` of `Inputs`."""
@@ -272,40 +386,69 @@ class USRModel(tfrs.Model):
             return tf.squeeze(self.interest_extractor.attention(*read, self._own_trigger(inputs, scenario)), axis=1)
         return tf.expand_dims(self.din.attention(*read), 1) if self.din else None
 
-    def compute_loss(self, inputs: tuple[Features, Labels], training: bool = False) -> tf.Tensor:
+    def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """This replica's share of the batch's loss: the shares add up to the mean over the rows of all replicas.
 
         `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`. In training, a
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
+        A weight multiplies its row's losses of the tasks, and the mean is over the rows, as in Keras.
+
+        Raises:
+          tf.errors.InvalidArgumentError: a label is not 0 or 1, or an id or a scenario does not exist.
         """
-        (features, labels), scenario = inputs, inputs[0][SCENARIO]
-        read = self.look_up(features)
-        views = self.view(read, scenario)
-        bias = None
-        if training and self.position_tower:
-            if POSITION not in features:
-                found = "batches without `position`"
-                raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
-            bias = self.position_tower(scenario, features[POSITION], self._noise())
-        log_p = self._rank(read, views, scenario, training, bias)
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
+        scenario = self._check_scenario(features[SCENARIO])
+        looked_up = self.look_up(features)
+        bias = self._position_bias(features) if training and self.position_tower else None
+        log_p = self._rank(looked_up, self.view(looked_up, scenario), scenario, training, bias)
+        log_p = _nan_where_not_finite(looked_up, log_p)
         rows = tf.cast(tf.shape(scenario)[0], tf.float32)
         all_rows = sum_over_replicas(rows)
-        loss = self._task_losses(log_p, labels, all_rows)
+        loss = self._task_losses(log_p, self._check_labels(labels), all_rows, weights)
         if training and self._contrastive:
-            loss += self._contrastive_losses(read)
-        for task, auc in enumerate(self._auc):
-            auc.update_state(labels[auc.task], tf.exp(log_p.scenario[:, task]), scenario)
+            loss += self._contrastive_losses(looked_up)
+        self._update_metrics(log_p, labels, scenario, weights)
         # Counts as many rows as this replica has, though the loss is a share of everybody's.
         self._terms["loss"].update_state(tf.math.divide_no_nan(loss * all_rows, rows), rows)
         return loss
 
-    def train_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
+    def _position_bias(self, features: Features) -> LogitBias:
+        if POSITION not in features:
+            found = "batches without `position`"
+            raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
+        return self.position_tower(features[SCENARIO], features[POSITION], self._noise())
+
+    def _check_labels(self, labels: Labels) -> tf.Tensor:
+        """`[B, labels]`, in the order of the model's label names.
+
+        Raises:
+          tf.errors.InvalidArgumentError: one is not 0 or 1.
+        """
+        values = tf.stack([tf.cast(labels[name], tf.float32) for name in self._label_names], axis=1)
+        binary = tf.reduce_all((values == 0) | (values == 1))
+        message = [f"labels {', '.join(self._label_names)}: expected 0 or 1, found", values]
+        with tf.control_dependencies([tf.debugging.Assert(binary, message)]):
+            return tf.identity(values)
+
+    def _update_metrics(
+        self, log_p: LogProbabilities, labels: Labels, scenario: tf.Tensor, weights: tf.Tensor | None
+    ) -> None:
+        probabilities = dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+        for auc in self._auc:
+            auc.update_state(labels[auc.task], probabilities[auc.task], scenario)
+        if self._has_further_metrics:
+            truth, scores = (
+                {name: values[name][:, tf.newaxis] for name in self._label_names} for values in (labels, probabilities)
+            )
+            self.compiled_metrics.update_state(truth, scores, sample_weight=weights)
+
+    def train_step(self, inputs: Batch) -> dict[str, tf.Tensor]:
         logs = self._logs(super().train_step(inputs))
         with tf.control_dependencies([logs["loss"]]):  # not where there was no batch left
             self.step.assign_add(1)
         return logs
 
-    def test_step(self, inputs: tuple[Features, Labels]) -> dict[str, tf.Tensor]:
+    def test_step(self, inputs: Batch) -> dict[str, tf.Tensor]:
         logs = self._logs(super().test_step(inputs))
         return {name: value for name, value in logs.items() if not name.endswith("_contrastive")}  # not computed there
 
@@ -335,12 +478,20 @@ class USRModel(tfrs.Model):
             if made[name] and weights[name]
         }
 
-    def _query(self, features: Features) -> tf.Tensor | None:
+    def _check_scenario(self, scenario: tf.Tensor) -> tf.Tensor:
+        """The scenarios of the rows.
+
+        Raises:
+          tf.errors.InvalidArgumentError: there is no such scenario.
+        """
+        known = tf.reduce_all((scenario >= 0) & (scenario < self._scenarios))
+        message = [f"scenario: expected 0 to {self._scenarios - 1}, found", scenario]
+        with tf.control_dependencies([tf.debugging.Assert(known, message)]):
+            return tf.identity(scenario)
+
+    def _or_no_query(self, query: tf.Tensor | None, features: Features) -> tf.Tensor | None:
         """`[R, dq]`: the query's vectors, or the learned "no query" vector where a row has none."""
-        if not self._query_features:
-            return None
-        query = self.embedding(features, self._query_features)
-        if self._no_query is None:
+        if query is None or self._no_query is None:
             return query
         ids = [features[name] for name in self._query_ids]
         present = [tf.reduce_any(value != 0, axis=-1) if len(value.shape) == 2 else value != 0 for value in ids]
@@ -411,10 +562,12 @@ class USRModel(tfrs.Model):
         own = [tf.cast(logit, tf.float32) for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
         return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)
 
-    def _task_losses(self, log_p: LogProbabilities, labels: Labels, all_rows: tf.Tensor) -> tf.Tensor:
-        losses = binary_cross_entropy(
-            _side_by_side(log_p), tf.stack([labels[name] for name in self._label_names], axis=1)
-        )
+    def _task_losses(
+        self, log_p: LogProbabilities, labels: tf.Tensor, all_rows: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        losses = binary_cross_entropy(_side_by_side(log_p), labels)
+        if weights is not None:
+            losses *= tf.cast(tf.reshape(weights, [-1, 1]), losses.dtype)
         for name, values in zip(self._label_names, tf.unstack(losses, axis=1), strict=True):
             self._terms[f"{name}_loss"].update_state(values)
         mean = tf.math.divide_no_nan(tf.reduce_sum(losses, axis=0), all_rows)
@@ -473,3 +626,15 @@ def _vectors(views: Views, name: str) -> tf.Tensor:
 def _side_by_side(log_p: LogProbabilities) -> tf.Tensor:
     """`[B, labels]`, in the order of the model's label names."""
     return log_p.scenario if log_p.shared is None else tf.concat(log_p, axis=1)
+
+
+def _nan_where_not_finite(inputs: Inputs, log_p: LogProbabilities) -> LogProbabilities:
+    """The logs, NaN in the rows that read NaN or infinity.
+
+    A ReLU may turn NaN into 0: that of oneDNN does on CPUs with AVX-512. The loss would stay finite, and the step
+    would write NaN into weights.
+    """
+    read = [part for part in (inputs.request, inputs.candidate, inputs.query) if part is not None and part.shape[-1]]
+    sums = tf.add_n([tf.reduce_sum(tf.cast(tf.stop_gradient(part), tf.float32), axis=1) for part in read])
+    nan = tf.where(tf.math.is_finite(sums), 0.0, float("nan"))[:, tf.newaxis]
+    return LogProbabilities(*(None if part is None else part + nan for part in log_p))

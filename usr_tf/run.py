@@ -42,9 +42,21 @@ class Run:
         """Folder of the newest checkpoints, from which an interrupted run goes on."""
         return self.directory / "checkpoints" / "latest"
 
+    @property
+    def history(self) -> Path:
+        """File of the epochs' figures."""
+        return self.directory / "history.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """File that tells how training ended: its best epoch, and why it stopped."""
+        return self.directory / "training.json"
+
     def make_model(self) -> USRModel:
-        """The run's model, untrained."""
-        return USRModel(self.schema, vocabulary_sizes(self.schema, self.transform), self.config)
+        """The run's model, untrained, as it is evaluated and served: in float32."""
+        train = self.config.train.model_copy(update={"precision": "float32"})
+        config = self.config.model_copy(update={"train": train})
+        return USRModel(self.schema, vocabulary_sizes(self.schema, self.transform), config)
 
     def load_model(self) -> USRModel:
         """The run's model with its best weights.
@@ -58,7 +70,6 @@ class Run:
         on_host = self.config.train.weights_on == "host"
         with tf.device("/cpu:0") if on_host else contextlib.nullcontext():
             model = self.make_model()
-            model.make_variables()
         try:
             model.checkpoint().restore(path).assert_existing_objects_matched()
         except (AssertionError, ValueError) as error:  # a weight is missing, or has another shape

@@ -44,6 +44,7 @@ class ScenarioAUC(keras.layers.Layer):
         self.bins = bins
         self.limit = limit
         self.metrics_by_scenario = [HistogramAUC(bins, name=f"{scenario}/{task}_auc") for scenario in scenarios]
+        self.built = True
 
     def update_state(self, labels: tf.Tensor, probabilities: tf.Tensor, scenario: tf.Tensor) -> None:
         """Counts a batch, which may be empty or of one class.

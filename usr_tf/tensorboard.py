@@ -42,7 +42,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         self._profiling = False
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._pace = Pace(config.train.batch_size)
-        self._start = self._written = 0
+        self._written = 0
 
     def __enter__(self) -> "TensorBoardLog":
         return self
@@ -65,18 +65,20 @@ class TensorBoardLog(keras.callbacks.Callback):
             tf.summary.experimental.write_raw_pb(end.SerializeToString(), step=0)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._start = int(self.model.step.numpy())
+        self._start: int | None = None
         self._pace.start()
-        if self._profile and self._start >= self._profile[1]:  # an earlier try has done them
-            self._profile = None
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._start is None:  # an epoch that goes on begins with a later batch than the first
+            self._start = int(self.model.step.numpy()) - batch
+            if self._profile and self._start + batch >= self._profile[1]:  # an earlier process has done them
+                self._profile = None
         if self._profile and not self._profiling and self._start + batch + 1 >= self._profile[0]:
             tf.profiler.experimental.start(str(self._directory))
             self._profiling = True
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._pace.step(batch + 1)
+        self._pace.step()
         step = self._start + batch + 1
         if self._profiling and step >= self._profile[1]:
             self._stop_profile()
@@ -94,7 +96,7 @@ class TensorBoardLog(keras.callbacks.Callback):
             writer.flush()
 
     def _write_training(self, step: int, logs: Mapping[str, Any]) -> None:
-        rates = {f"learning_rate/{name}": rate for name, rate in _learning_rates(self.model.optimizer)}
+        rates = {"run/learning_rate": self.model.optimizer.learning_rate}
         speed = {"run/examples_per_second": self._pace.examples_per_second}
         self._write("train", step, {**logs, **rates, **speed})
         self._written = step
@@ -137,12 +139,6 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _learning_rates(optimizer: keras.optimizers.legacy.Optimizer) -> Iterator[tuple[str, tf.Tensor]]:
-    for one in optimizer.optimizers:
-        rate = one.learning_rate
-        yield one.get_config()["name"], tf.convert_to_tensor(rate(one.iterations) if callable(rate) else rate)
 
 
 def _sampled_embeddings(model: keras.Model) -> Iterator[tuple[str, tf.Tensor]]:

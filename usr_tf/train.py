@@ -1,8 +1,10 @@
-"""Training: `model.fit` epoch by epoch, from wherever an earlier try was cut off."""
+"""Training runs: one `model.fit` from raw weights, or from where an earlier process stopped, to a finished run."""
 
 import contextlib
 import json
 import logging
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,14 +16,14 @@ from usr_tf.checkpoints import Checkpoints, newest_checkpoint, writing
 from usr_tf.config import Config
 from usr_tf.data import Data
 from usr_tf.distribution import default_strategy, is_chief, writable_directory
-from usr_tf.divergence import NotFiniteError
+from usr_tf.divergence import NotFiniteError, assertion_message
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.files import write_whole
+from usr_tf.history import write_history
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer, make_state
-from usr_tf.precision import computing_in
+from usr_tf.optimizers import make_optimizer
 from usr_tf.progress import Progress
 from usr_tf.run import Run, create_run, is_begun, open_run
 from usr_tf.schema import SCENARIO, SUCCESS
@@ -45,14 +47,16 @@ def train(
       strategy: by default one replica a GPU, on all workers that `TF_CONFIG` names. Workers but the chief write to a
         temporary directory.
       verbose: whether standard error shows how far it is.
-      callbacks: further ones of `fit`, called after each epoch's checkpoint is written.
+      callbacks: further Keras callbacks, which one `fit` of the whole run calls, each before the checkpoint of a batch
+        or an epoch is written. One may stop the run, in the middle of an epoch too: `training.json` then says so. A run
+        that goes on after an interruption begins with callbacks as they are given, since Keras keeps no state of them.
 
     Returns:
       What the run's `metrics.json` holds: the figures of the best epoch on the validation split.
 
     Raises:
       InputError: `out` is taken or cannot be written, no metric has the name `config.train.monitor`, a file of the data
-        is broken, or a loss is NaN or infinite.
+        is broken, an id or a label is out of range, or a loss is NaN or infinite.
     """
     config = _with_whole_paths(config, data)
     if config.train.warm_start and not is_begun(Path(out)):  # before anything is written
@@ -69,21 +73,27 @@ def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
     Its weights are taken for the best ones. It has no optimizer's state, so no training goes on from it.
 
     Raises:
-      InputError: the directory holds a run already, or cannot be written.
+      InputError: the directory holds a run already, or cannot be written. Nothing is left of the run then.
     """
     directory = Path(directory)
-    if is_begun(directory):
-        raise InputError(directory, "a run", "a new directory")
-    run = create_run(directory, data, _with_whole_paths(model.config, data))
-    with writing(run.directory):
-        tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1).save()
-        if model.history:  # of `fit`
-            figures = model.history.history
-            epochs = (dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True))
-            lines = [json.dumps({"epoch": number} | epoch) for number, epoch in enumerate(epochs, start=1)]
-            write_whole(directory / "history.jsonl", "\n".join(lines) + "\n")
-    _finish(run, metrics_document(predict(model, data, "valid", run.config.train.batch_size), data.schema))
-    return run
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(directory, "a run" if is_begun(directory) else "other files", "a new directory")
+    aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    try:
+        run = create_run(aside, data, _with_whole_paths(model.config, data))
+        with writing(directory):
+            tf.train.CheckpointManager(model.checkpoint(), str(run.best), max_to_keep=1).save()
+            if model.history:  # of `fit`
+                figures = model.history.history
+                epochs = (dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True))
+                write_history(run.history, epochs)
+        document = metrics_document(predict(run.load_model(), data, "valid", run.config.train.batch_size), data.schema)
+        _finish(run, document)
+        with writing(directory):
+            aside.replace(directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return open_run(directory)
 
 
 def _with_whole_paths(config: Config, data: Data) -> Config:
@@ -99,19 +109,17 @@ def _train(
     config: Config,
     strategy: tf.distribute.Strategy,
     verbose: bool,
-    further: Sequence[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict:
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope(), computing_in(config.train.precision):
+    rows = _readable_rows(data) if config.train.skip_corrupt else data.rows("train")
+    batches = -(-rows // config.train.batch_size)
+    with strategy.scope():
         model = USRModel.from_data(data, config)
-        model.make_variables(config.seed)
-        optimizer = make_optimizer(model, config.train)
-        make_state(optimizer, model)
-    model.compile(optimizer=optimizer)
+        model.compile(make_optimizer(model, config.train, batches))
     _check_monitor(config.train.monitor, model)
     run = create_run(out, data, config)
     with TensorBoardLog(run.directory / "logs", config) as log, _named_errors(run, data):
-        _fit(run, data, model, optimizer, [log, *further], verbose)
+        _fit(run, data, model, batches, callbacks, log, verbose)
         document = metrics_document(predict(run.load_model(), data, "valid", config.train.batch_size), data.schema)
         log.finish(document, int(model.step.numpy()))
     _finish(run, document)
@@ -128,47 +136,48 @@ def _fit(
     run: Run,
     data: Data,
     model: USRModel,
-    optimizer: keras.optimizers.Optimizer,
-    further: Sequence[keras.callbacks.Callback],
+    batches: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    log: TensorBoardLog,
     verbose: bool,
 ) -> None:
-    """Trains to the end, from where an earlier try was cut off: a `fit` for each epoch, since each has its order."""
+    """Trains to the end, from where an earlier process stopped."""
     config = run.config.train
-    rows = _rows_left(data) if config.skip_corrupt else data.rows("train")
     valid = data.validation(config.batch_size) if data.rows("valid") else None
-    batches = -(-rows // config.batch_size)
-    checkpoints = Checkpoints(run, model, optimizer, config, validated=valid is not None, batches=batches)
+    checkpoints = Checkpoints(run, model, config, validated=valid is not None, batches=batches)
     if not checkpoints.restore() and config.warm_start:
-        warm_start(model, optimizer, open_run(config.warm_start))
-    callbacks = [checkpoints, *further]
-    with contextlib.ExitStack() as shown:
+        warm_start(model, open_run(config.warm_start))
+    if checkpoints.done:
+        return
+    with contextlib.ExitStack() as stack:
+        callbacks = [*callbacks, checkpoints, log]
         if verbose:
-            progress = Progress(config.epochs, batches, config.batch_size, checkpoints.batch)
-            callbacks.append(shown.enter_context(progress))
-        while not checkpoints.done:
-            model.fit(
-                training_batches(run.config, data, checkpoints.epoch, checkpoints.batch),
-                validation_data=valid,
-                initial_epoch=checkpoints.epoch,
-                epochs=checkpoints.epoch + 1,
-                callbacks=callbacks,
-                verbose=0,
+            callbacks.append(
+                stack.enter_context(Progress(config.epochs, batches, config.batch_size, lambda: checkpoints.summary))
             )
+        model.fit(
+            training_batches(run.config, data, range(checkpoints.epoch, config.epochs), checkpoints.batch),
+            validation_data=valid,
+            epochs=config.epochs,
+            steps_per_epoch=batches,
+            callbacks=callbacks,
+            verbose=0,
+        )
 
 
-def training_batches(config: Config, data: Data, epoch: int, skip: int = 0) -> tf.data.Dataset:
-    """What a run trains on in an epoch, without its first `skip` batches."""
+def training_batches(config: Config, data: Data, epochs: range, skip: int = 0) -> tf.data.Dataset:
+    """The batches of these epochs of a run, without the first `skip` of the first epoch."""
     return data.training(
         config.train.batch_size,
         config.seed,
         config.position_tower.enabled,
-        epoch=epoch,
+        epochs=epochs,
         skip=skip,
         skip_corrupt=config.train.skip_corrupt,
     )
 
 
-def _rows_left(data: Data) -> int:
+def _readable_rows(data: Data) -> int:
     """Rows of the training split that can be read; warns of all others."""
     shards, rows = data.read_through("train"), data.rows("train")
     left = sum(shard.records for shard in shards)
@@ -182,16 +191,22 @@ def _rows_left(data: Data) -> int:
 
 @contextlib.contextmanager
 def _named_errors(run: Run, data: Data) -> Iterator[None]:
-    """Makes one line of a broken file and of losses that are no numbers."""
+    """Makes one line of a broken file, of values out of range, and of losses that are no numbers."""
     try:
         yield
+    except tf.errors.InvalidArgumentError as error:
+        found = assertion_message(error)
+        if found is None:
+            raise
+        raise InputError(data.directory, found, "rows that `usr-tf preprocess` wrote") from error
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
         for split in ("valid",) if run.config.train.skip_corrupt else ("train", "valid"):
             data.refuse_broken(split)
         raise
     except NotFiniteError as error:
         where = f"{run.directory}: epoch {error.epoch + 1}, batch {error.batch + 1}"
-        batch = _describe(training_batches(run.config, data, error.epoch, error.batch), data)
+        of_epoch = range(error.epoch, error.epoch + 1)
+        batch = _describe(training_batches(run.config, data, of_epoch, error.batch), data)
         newest = newest_checkpoint(run)
         left = f"{Path(newest).name} is the last good checkpoint" if newest else "there is no good checkpoint yet"
         expected = f"finite losses: look at these rows, or train a new run with lower learning rates; {left}"

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_transform as tft
-from tensorflow_recommenders.experimental.optimizers import CompositeOptimizer
 
 from usr_tf.checkpoints import newest_checkpoint
-from usr_tf.config import Config
+from usr_tf.config import Config, Schedule
 from usr_tf.data import Data
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer, make_state, trained_variables
+from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run
 from usr_tf.schema import Schema
 
@@ -33,15 +32,15 @@ def check_warm_start(older: Run, data: Data, config: Config) -> None:
         raise InputError(older.latest, "no checkpoint", "the one that the older run ended with")
 
 
-def warm_start(model: USRModel, optimizer: CompositeOptimizer, older: Run) -> None:
-    """Gives `model` the weights of the best epoch of `older`, and `optimizer` the state that it ended with.
+def warm_start(model: USRModel, older: Run) -> None:
+    """Gives `model` the weights of the best epoch of `older`, and its optimizer the state that `older` ended with.
 
     Ids are append-only (`usr-tf preprocess --grow_from`): a table's rows go to where their feature's ids stand now, and
     rows of new ids stay as they were initialised, with fresh optimizer state. For a moment the older model and its
     optimizer are in memory too.
 
     Args:
-      model, optimizer: those of the new run, all variables of both made.
+      model: that of the new run, compiled with `make_optimizer`.
       older: a run that `check_warm_start` has nothing against.
 
     Raises:
@@ -50,20 +49,19 @@ def warm_start(model: USRModel, optimizer: CompositeOptimizer, older: Run) -> No
     old = older.load_model()
     for variable, old_variable in zip(_weights(model), _weights(old), strict=True):
         _carry(variable, old_variable, _rows(variable, model.embedding, old.embedding))
-    old_optimizer = make_optimizer(old, older.config.train)
-    make_state(old_optimizer, old)
+    old_optimizer = make_optimizer(old, older.config.train.model_copy(update={"schedule": Schedule()}))
     newest = newest_checkpoint(older)
     try:
         tf.train.Checkpoint(model=old.checkpoint(), optimizer=old_optimizer).read(newest).expect_partial()
     except (tf.errors.OpError, ValueError) as error:
         raise InputError(newest, "a broken checkpoint", "the one that the older run ended with") from error
-    trained = zip(trained_variables(model), trained_variables(old), strict=True)
-    for own, others, pairs in zip(optimizer.optimizers, old_optimizer.optimizers, trained, strict=True):
-        own.iterations.assign(others.iterations)
-        for variable, old_variable in zip(*pairs, strict=True):
-            rows = _rows(variable, model.embedding, old.embedding)
-            for slot in own.get_slot_names():
-                _carry(own.get_slot(variable, slot), others.get_slot(old_variable, slot), rows)
+    for variable, old_variable in zip(model.trainable_variables, old.trainable_variables, strict=True):
+        rows = _rows(variable, model.embedding, old.embedding)
+        old_state = old_optimizer.state(old_variable)
+        for name, state in model.optimizer.state(variable).items():
+            _carry(state, old_state[name], rows)
+    if not model.config.train.schedule.varies:  # a schedule begins anew with a run
+        model.optimizer.iterations.assign(old_optimizer.iterations)
 
 
 Rows = list[tuple[int, int, int]]

@@ -20,7 +20,6 @@ from usr_tf.data import Data, open_data
 from usr_tf.evaluate import predict
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
-from usr_tf.precision import computing_in
 
 _EXPERT = list(measure.LAYERS)
 ARCHITECTURE = (
@@ -50,10 +49,7 @@ def main() -> None:
 
 
 def run(data: Data, config: Config, from_files: bool, steps: int | None) -> None:
-    keras.utils.set_random_seed(config.seed)
-    with computing_in(config.train.precision):
-        model = USRModel.from_data(data, config)
-        model.make_variables()
+    model = USRModel.from_data(data, config)
     model.compile(optimizer=make_optimizer(model, config.train))
     batches = data.training(config.train.batch_size, config.seed)
     auc, clock = None, Clock(steps)

@@ -39,9 +39,9 @@ class Harness:
         self.run = Run(folder, self.config, LEAST)
         folder.mkdir(exist_ok=True)
         self.model = USRModel(LEAST, sizes_of(LEAST), self.config)
-        self.model.make_variables()
         self.optimizer = make_optimizer(self.model, self.config.train)
-        self.callback = Checkpoints(self.run, self.model, self.optimizer, self.config.train, validated, BATCHES)
+        self.model.compile(self.optimizer)
+        self.callback = Checkpoints(self.run, self.model, self.config.train, validated, BATCHES)
         self.callback.set_model(self.model)
 
     @property
@@ -53,15 +53,21 @@ class Harness:
         for value in values:
             self.weight.assign(tf.fill(self.weight.shape, float(self.callback.epoch + 1)))
             self.model.step.assign_add(BATCHES)
-            self.callback.on_epoch_end(self.callback.epoch, {name: value})
+            self.end_epoch({name: value})
             if self.callback.done:
                 break
         return self.callback.epoch
 
+    def end_epoch(self, figures: dict[str, float]) -> None:
+        """Does the last step of an epoch, and its end."""
+        self.callback.on_epoch_begin(self.callback.epoch)
+        self.callback.on_train_batch_end(BATCHES - 1, {"loss": 1.0})
+        self.callback.on_epoch_end(self.callback.epoch, figures)
+
     def steps(self, count: int, **logs: float) -> None:
         """Takes steps of the epoch, with these figures."""
         self.callback.on_epoch_begin(self.callback.epoch)
-        for batch in range(count):
+        for batch in range(self.callback.batch, self.callback.batch + count):
             self.model.step.assign_add(1)
             self.callback.on_train_batch_end(batch, {"loss": 1.0, **logs})
 
@@ -82,7 +88,7 @@ def history_of(run: Run) -> list[dict]:
 
 
 def test_stops_when_patience_is_spent_and_keeps_the_best(tmp_path):
-    harness = Harness(tmp_path, epochs=9, patience=2)
+    harness = Harness(tmp_path, epochs=9, patience=3)
     assert harness.play([0.9, 0.5, 0.6, 0.5, 0.7, 0.1]) == 5
     assert harness.best_epoch() == 2
 
@@ -96,7 +102,7 @@ def test_stops_after_the_last_epoch(tmp_path):
 
 
 def test_an_auc_is_better_when_higher(tmp_path):
-    harness = Harness(tmp_path, epochs=9, patience=1, monitor="val_search/ctr_auc")
+    harness = Harness(tmp_path, epochs=9, patience=2, monitor="val_search/ctr_auc")
     assert harness.play([0.5, 0.7, 0.6, 0.5, 0.9], name="val_search/ctr_auc") == 4
     assert harness.best_epoch() == 2
 
@@ -108,7 +114,7 @@ def test_a_figure_that_was_undefined_at_first_can_still_improve(tmp_path):
 
 
 def test_a_figure_that_is_never_defined_leaves_a_checkpoint_and_stops(tmp_path):
-    harness = Harness(tmp_path, epochs=9, patience=1)
+    harness = Harness(tmp_path, epochs=9, patience=2)
     assert harness.play([math.nan] * 9) == 2
     assert harness.best_epoch() == 1
 
@@ -122,14 +128,14 @@ def test_without_validation_the_training_figure_is_taken(tmp_path):
 def test_a_monitor_that_does_not_exist_is_refused(tmp_path):
     harness = Harness(tmp_path, monitor="val_recall")
     with pytest.raises(InputError, match=r"train.monitor: found 'val_recall', expected one of loss, val_nll"):
-        harness.callback.on_epoch_end(0, {"val_nll": 1.0, "loss": 1.0})
+        harness.end_epoch({"val_nll": 1.0, "loss": 1.0})
 
 
 # Going on
 
 
 def test_best_patience_weights_and_optimizer_are_remembered(tmp_path):
-    first = Harness(tmp_path, epochs=9, patience=2)
+    first = Harness(tmp_path, epochs=9, patience=3)
     rows = random_rows(LEAST, 8)
     with tf.GradientTape() as tape:
         loss = first.model.compute_loss(rows, training=True)
@@ -137,7 +143,7 @@ def test_best_patience_weights_and_optimizer_are_remembered(tmp_path):
     first.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
     first.play([0.5, 0.6])
 
-    again = Harness(tmp_path, epochs=9, patience=2)
+    again = Harness(tmp_path, epochs=9, patience=3)
     again.callback.restore()
     assert (again.callback.epoch, again.callback.batch, int(again.model.step)) == (2, 0, 2 * BATCHES)
     for one, other in zip(first.model.trainable_variables, again.model.trainable_variables, strict=True):
@@ -358,7 +364,7 @@ def test_the_best_epoch_too_holds_numbers(tmp_path):
     harness = Harness(tmp_path)
     harness.weight.assign(tf.fill(harness.weight.shape, math.inf))
     with pytest.raises(NotFiniteError, match="epoch 1, batch 10: "):
-        harness.callback.on_epoch_end(0, {"val_nll": 0.5})
+        harness.end_epoch({"val_nll": 0.5})
     assert not harness.run.best.exists()
 
 

@@ -72,7 +72,7 @@ def test_parameters_and_state_are_those_of_the_model_that_is_trained(toy_data, p
     model = USRModel.from_data(toy_data, config)
     model.compile(optimizer=make_optimizer(model, config.train))
     model.train_step(random_rows(toy_data.schema, 4, size=4))
-    slots = [state for state in model.optimizer.variables() if state.shape.rank]
+    slots = [state for state in model.optimizer.variables if state.shape.rank]
     assert plain.total.parameters == sum(weight.shape.num_elements() for weight in model.trainable_variables)
     assert plain.total.weight_bytes == 4 * plain.total.parameters
     assert plain.total.state_bytes == 4 * sum(slot.shape.num_elements() for slot in slots)

@@ -223,7 +223,6 @@ def explain_random(run, schema: Schema | None = None, **keys) -> None:
     schema = schema or run.schema
     keras.utils.set_random_seed(1)
     model = USRModel(schema, vocabulary_sizes(schema, run.transform), small_config(**keys))
-    model.make_variables()
     rng = np.random.default_rng(3)
     for variable in model.trainable_variables:
         variable.assign_add(rng.normal(0, 0.3, variable.shape))

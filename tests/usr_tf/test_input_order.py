@@ -42,7 +42,7 @@ def small_blocks(monkeypatch):
 
 def batches(data: Data, batch_size: int = 100, epoch: int = 0, **keys) -> list[list[tuple]]:
     """The rows of each batch, told apart by two numbers."""
-    return rows_of(data.training(batch_size, epoch=epoch, **keys))
+    return rows_of(data.training(batch_size, epochs=range(epoch, epoch + 1), **keys))
 
 
 def rows_of(dataset: tf.data.Dataset) -> list[list[tuple]]:
@@ -76,7 +76,7 @@ def test_without_a_number_every_epoch_has_an_order_of_its_own(shards):
 
 def test_the_order_does_not_hang_on_threads(shards, monkeypatch):
     first = batches(shards, seed=1)
-    dataset = shards.training(100, 1, epoch=0)
+    dataset = shards.training(100, 1, epochs=range(1))
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
@@ -101,6 +101,13 @@ def test_what_is_skipped_is_the_start_of_the_same_epoch(shards, skip):
     whole = batches(shards, seed=3, epoch=1)
     assert batches(shards, seed=3, epoch=1, skip=skip) == whole[skip:]
     assert len(whole) == 21
+
+
+def test_epochs_follow_each_other_each_in_its_own_order(shards):
+    three = shards.training(100, seed=3, epochs=range(1, 4), skip=5)
+    expected = [batch for epoch in (1, 2, 3) for batch in batches(shards, seed=3, epoch=epoch)]
+    assert rows_of(three) == expected[5:]
+    assert three.cardinality() == 3 * 21 - 5
 
 
 # Files that are broken

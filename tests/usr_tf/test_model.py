@@ -30,7 +30,6 @@ def make(schema: Schema | None = None, **keys) -> USRModel:
     keras.utils.set_random_seed(1)
     schema = schema or toy_schema()
     model = USRModel(schema, sizes_of(schema), small_config(**keys))
-    model.make_variables()
     rng = np.random.default_rng(3)
     for variable in model.trainable_variables:  # no bias or gate at zero, where one gone astray would not show
         variable.assign_add(rng.normal(0, 0.3, variable.shape))

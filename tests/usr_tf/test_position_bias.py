@@ -31,7 +31,6 @@ def model() -> USRModel:
         sizes_of(toy_schema()),
         small_config(position_tower={"enabled": True, "dropout": 0.0}, usr={"contrastive": False}),
     )
-    model.make_variables()
     rng = np.random.default_rng(3)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(0, 0.5, variable.shape))
@@ -138,7 +137,6 @@ def trained(rows, glmt: bool, tower: bool) -> USRModel:
     model = USRModel(
         SCHEMA, {"item_id": 5}, small_config(usr={**PLAIN, "glmt": glmt}, position_tower={"enabled": tower})
     )
-    model.make_variables()
     optimizer, weights = keras.optimizers.legacy.Adam(0.03), model.trainable_variables
 
     @tf.function

@@ -8,21 +8,22 @@ import tf_keras as keras
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config, toy_schema
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer
-from usr_tf.precision import computing_in
 
 ROWS = 64
 
 
 def trained(backbone: str, policy: str) -> tuple[USRModel, list[float]]:
     """A model after a few steps, and their losses."""
-    keras.utils.set_random_seed(3)
     schema = toy_schema()
-    config = small_config(backbone=backbone, history={"describe": ["action", "age"]}, position_tower={"enabled": True})
-    with computing_in(policy):
-        model = USRModel(schema, sizes_of(schema), config)
-        model.make_variables()
-    model.compile(optimizer=make_optimizer(model, config.train))
+    config = small_config(
+        backbone=backbone,
+        seed=3,
+        history={"describe": ["action", "age"]},
+        position_tower={"enabled": True},
+        train={"precision": policy},
+    )
+    model = USRModel(schema, sizes_of(schema), config)
+    model.compile()
     features, labels = random_rows(schema, ROWS)
     features["position"] = tf.constant(np.arange(ROWS) % 7, tf.int64)
     batch = tf.data.Dataset.from_tensors((features, labels))

@@ -46,9 +46,9 @@ def written(terminal: bool) -> Console:
 
 def test_the_first_step_is_left_out_of_the_pace(clock):
     pace = Pace(batch_size=10)
-    for steps, seconds in [(1, 5.0), (2, 0.5), (3, 0.5)]:  # tracing takes the first one 5 s
+    for seconds in (5.0, 0.5, 0.5):  # tracing takes the first one 5 s
         clock.now += seconds
-        pace.step(steps)
+        pace.step()
     assert pace.examples_per_second == pytest.approx(2 * 10 / 1.0)
     assert pace.seconds == pytest.approx(6.0)
 
@@ -56,7 +56,7 @@ def test_the_first_step_is_left_out_of_the_pace(clock):
 def test_the_pace_of_a_single_step_is_its_own(clock):
     pace = Pace(batch_size=10)
     clock.now += 2.0
-    pace.step(1)
+    pace.step()
     assert pace.examples_per_second == pytest.approx(5.0)
 
 
@@ -64,9 +64,12 @@ def test_a_pace_without_steps_is_zero(clock):
     assert Pace(batch_size=10).examples_per_second == 0
 
 
-def test_without_a_terminal_there_is_one_plain_line_an_epoch(clock):
+SUMMARY = {"epochs": 2, "best_epoch": 1, "monitor": "val_nll", "best": 0.25, "stopped": "patience"}
+
+
+def test_without_a_terminal_there_are_plain_lines_of_an_epoch_and_of_the_end(clock):
     console = written(terminal=False)
-    with Progress(epochs=4, steps_per_epoch=3, batch_size=100, console=console) as shown:
+    with Progress(4, 3, 100, summary=lambda: SUMMARY, console=console) as shown:
         for epoch in (0, 1):
             shown.on_epoch_begin(epoch)
             for batch in range(3):
@@ -75,19 +78,42 @@ def test_without_a_terminal_there_is_one_plain_line_an_epoch(clock):
             shown.on_test_begin()
             clock.now += 60  # validation is no training
             shown.on_epoch_end(epoch, {"loss": 0.5, "nll": 0.4, "val_nll": 0.25, "val_search/ctr_auc": np.nan})
+        shown.on_train_end()
     assert console.file.getvalue().splitlines() == [
-        "epoch 1/4  200 examples/s  1.5 s  loss 0.5000  val_nll 0.2500  val_search/ctr_auc nan",
-        "epoch 2/4  200 examples/s  1.5 s  loss 0.5000  val_nll 0.2500  val_search/ctr_auc nan",
+        "epoch 1/4  200 examples/s  1.5 s  loss 0.5000  val_nll 0.2500  best epoch 1",
+        "  val AUC  search/ctr nan",
+        "epoch 2/4  200 examples/s  1.5 s  loss 0.5000  val_nll 0.2500  best epoch 1",
+        "  val AUC  search/ctr nan",
+        "training ended after epoch 2: val_nll has not improved since epoch 1; best epoch 1, val_nll 0.2500",
     ]
 
 
-def test_a_line_is_not_broken_however_long_it_is(clock):
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"stopped": "epochs"}, "after epoch 2: all epochs are done; best epoch 1, val_nll 0.2500"),
+        ({"stopped": "callback"}, "after epoch 2: a callback stopped it; best epoch 1, val_nll 0.2500"),
+        (
+            {"stopped": "callback", "batches": 12, "of_batches": 102, "best": None},
+            "in epoch 3, after 12 of 102 batches: a callback stopped it; best epoch 1, val_nll undefined",
+        ),
+    ],
+)
+def test_the_last_line_tells_why_training_ended(clock, change, line):
+    console = written(terminal=False)
+    with Progress(4, 3, 100, summary=lambda: SUMMARY | change, console=console) as shown:
+        shown.on_train_end()
+    assert console.file.getvalue() == f"training ended {line}\n"
+
+
+def test_figures_go_to_a_line_of_their_own_beyond_120_columns(clock):
     console = Console(file=io.StringIO(), force_terminal=False, width=20)
     with Progress(epochs=1, steps_per_epoch=1, batch_size=1, console=console) as shown:
         shown.on_epoch_begin(0)
-        shown.on_epoch_end(0, {f"val_{name}_[loss]": 0.5 for name in "abcdefgh"})
-    assert len(console.file.getvalue().splitlines()) == 1
-    assert "val_a_[loss] 0.5000" in console.file.getvalue()  # brackets are no markup
+        shown.on_epoch_end(0, {f"val_{name * 20}/[ctr]_auc": 0.5 for name in "abcd"})
+    lines = console.file.getvalue().splitlines()
+    assert [len(line) for line in lines[1:]] == [9 + 3 * 35, 35]  # of at most 120, whatever the terminal
+    assert f"{'d' * 20}/[ctr] 0.5000" in lines[2]  # brackets are no markup
 
 
 def test_a_terminal_shows_step_rate_time_left_and_loss(clock):
@@ -110,12 +136,14 @@ def test_a_terminal_shows_step_rate_time_left_and_loss(clock):
 
 def test_a_resumed_epoch_goes_on_where_it_was_and_the_next_starts_anew(clock):
     console = written(terminal=True)
-    with Progress(epochs=4, steps_per_epoch=10, batch_size=1, first_step=6, console=console) as shown:
+    with Progress(epochs=4, steps_per_epoch=10, batch_size=1, console=console) as shown:
         for epoch, places in [(2, [7, 8, 9, 10]), (3, [1, 2])]:
             shown.on_epoch_begin(epoch)
-            for batch, place in enumerate(places):
+            for place in places:
+                shown.on_train_batch_begin(place - 1)
+                assert f"{place - 1}/10" in console.file.getvalue().split("epoch ")[-1]
                 clock.now += 1
-                shown.on_train_batch_end(batch, {"loss": 0.0})
+                shown.on_train_batch_end(place - 1, {"loss": 0.0})
                 assert f"{place}/10" in console.file.getvalue().split("epoch ")[-1]
             shown.on_epoch_end(epoch, {"loss": 0.0})
 

@@ -52,7 +52,6 @@ def cost(backbone: str, with_usr: bool, user: int = 4, length: int = 3, scenario
     layout = schema(user, scenarios)
     config = small_config(backbone=backbone, ple={"levels": 1}, **({} if with_usr else {"usr": PLAIN}))
     model = USRModel(layout, sizes_of(layout), config)
-    model.make_variables()
     few, many = (_whole(model, candidates, length) for candidates in (3, 13))
     return Cost((many.flops - few.flops) / 10, (many.numbers - few.numbers) / 10, many.operations)
 
@@ -125,7 +124,6 @@ def test_what_is_computed_once_a_candidate_would_be_seen():
 def _rows(user: int) -> float:
     layout = schema(user)
     model = USRModel(layout, sizes_of(layout), small_config(usr=PLAIN))
-    model.make_variables()
     features, _ = random_rows(layout, 8)
     with folding():
         scores = tf.function(lambda features: model.serve(features, 0, one_request=False))

@@ -74,7 +74,7 @@ def test_metrics_are_those_of_the_best_epoch(toy_run):
 def test_a_run_holds_all_it_needs(toy_run, toy_data):
     names = {path.name for path in toy_run.directory.iterdir()}
     expected = {"config.yaml", "schema.yaml", "checkpoints", "logs", "metrics.json", "transform", "requests", SUCCESS}
-    assert names == expected | {"history.jsonl"}
+    assert names == expected | {"history.jsonl", "training.json"}
     assert toy_run.config == small_config(data=str(toy_data.directory.resolve()))
     assert toy_run.schema == toy_data.schema
 

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_transform as tft
-from tensorflow_recommenders.experimental.optimizers import CompositeOptimizer
 
 from tests.usr_tf.fixtures import small_config
 from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
-from usr_tf.optimizers import make_optimizer, make_state
 from usr_tf.run import open_run
 from usr_tf.train import train
 from usr_tf.warm_start import check_warm_start, warm_start
@@ -36,24 +34,22 @@ def vocabulary_of_items(transform: Path) -> Path:
     return Path(tft.TFTransformOutput(str(transform)).vocabulary_file_by_name("item_id"))
 
 
-def new_model(data: Data) -> tuple[USRModel, CompositeOptimizer]:
-    config = small_config()
-    model = USRModel.from_data(data, config)
-    model.make_variables()
-    optimizer = make_optimizer(model, config.train)
-    make_state(optimizer, model)
-    return model, optimizer
+def new_model(data: Data) -> USRModel:
+    model = USRModel.from_data(data, small_config())
+    model.compile()
+    return model
 
 
 def test_old_ids_keep_their_vectors_and_new_ones_start(toy_run, grown):
-    model, optimizer = new_model(grown)
+    model = new_model(grown)
+    optimizer = model.optimizer
     place = model.embedding.places["item_id"]
     table = model.embedding.tables[str(place.width)]
     fresh = table.numpy()
-    warm_start(model, optimizer, toy_run)
+    warm_start(model, toy_run)
     old = toy_run.load_model()
     assert place.ids == old.embedding.places["item_id"].ids + len(NEW_ITEMS)
-    accumulator = optimizer.optimizers[0].get_slot(table, "accumulator").numpy()
+    accumulator = optimizer.state(table)["accumulator"].numpy()
     for name, now in model.embedding.places.items():
         was = old.embedding.places[name]
         mine = model.embedding.tables[str(now.width)].numpy()[now.before + 1 : now.before + 1 + was.ids]
@@ -66,9 +62,8 @@ def test_old_ids_keep_their_vectors_and_new_ones_start(toy_run, grown):
     assert accumulator[place.before + 1 : new_rows.start].max() > 1e-4
     for mine, others in zip(model.backbone.weights, old.backbone.weights, strict=True):
         np.testing.assert_array_equal(mine, others)
-    momentum = optimizer.optimizers[1].get_slot(model.backbone.trainable_weights[0], "m")
-    assert np.abs(momentum).max() > 0
-    assert all(int(part.iterations) > 0 for part in optimizer.optimizers)
+    assert np.abs(optimizer.state(model.backbone.trainable_weights[0])["m"]).max() > 0
+    assert int(optimizer.iterations) > 0
 
 
 @pytest.mark.slow  # two trainings

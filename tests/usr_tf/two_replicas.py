@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 from sklearn.metrics import roc_auc_score
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
@@ -54,10 +53,8 @@ def check_same_start(strategy: tf.distribute.Strategy, backbone: str) -> None:
     """A seed makes the same weights."""
     weights = []
     for each in (tf.distribute.get_strategy(), strategy):
-        keras.utils.set_random_seed(3)
         with each.scope():
-            model = USRModel(SCHEMA, sizes_of(SCHEMA), small_config(backbone=backbone))
-            model.make_variables(3)
+            model = USRModel(SCHEMA, sizes_of(SCHEMA), small_config(backbone=backbone, seed=3))
         weights.append([variable.numpy() for variable in model.trainable_variables])
     for left, right in zip(*weights, strict=True):
         np.testing.assert_array_equal(left, right)
@@ -173,10 +170,8 @@ def batches(rows: tuple, sizes: tuple[int, ...] = BATCHES) -> tf.data.Dataset:
 
 
 def make(strategy: tf.distribute.Strategy, config: Config) -> USRModel:
-    keras.utils.set_random_seed(5)
     with strategy.scope():
         model = USRModel(SCHEMA, sizes_of(SCHEMA), config)
-        model.make_variables()
         rng = np.random.default_rng(0)
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.3, variable.shape))

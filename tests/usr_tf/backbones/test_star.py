@@ -146,7 +146,6 @@ def test_a_checkpoint_holds_every_variable(tmp_path):
 def test_the_model_adds_the_auxiliary_logit_to_the_scenarios_own():
     schema = toy_schema()
     model = USRModel(schema, sizes_of(schema), small_config(backbone="star", usr={"ie": False, "contrastive": False}))
-    model.make_variables()
     features, _ = random_rows(schema, 8)
     before = model(features)
     model.backbone._auxiliary_logit.bias.assign([0.5, -1.0])

@@ -1,0 +1,33 @@
+"""Epoch history of a run: a line of JSON for each epoch's figures."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from usr_tf.files import write_whole
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The epochs in a file, the first one first; none where there is no file. An undefined figure is None."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def write_history(path: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the figures of epochs, numbered from 1 under `epoch`. A figure that is not finite is null.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    lines = (
+        json.dumps({"epoch": number} | {name: _number(value) for name, value in sorted(figures.items())})
+        for number, figures in enumerate(epochs, start=1)
+    )
+    write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def _number(value: Any) -> float | int | None:
+    if value is None or isinstance(value, int):
+        return value
+    return float(value) if math.isfinite(value) else None
