@@ -349,7 +349,7 @@ def test_sparse_gradients_reach_the_tables():
     with tf.GradientTape() as tape:
         loss = model.compute_loss(random_rows(model.schema, ROWS), training=True)
     for table, gradient in zip(model.table_variables, tape.gradient(loss, model.table_variables), strict=True):
-        few_rows = table.name.startswith("history_")  # the combinations of descriptions are added up first
+        few_rows = table.name.startswith("table_history_")  # the combinations of descriptions are added up first
         assert isinstance(gradient, tf.Tensor if few_rows else tf.IndexedSlices), table.name
 
 
