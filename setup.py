@@ -16,11 +16,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["usr_tf*", "pipelines*", "serving*", "experiments*"]),
+    packages=find_packages(include=["usr_tf*", "pipelines*", "serving*"]),
     package_data={
         "usr_tf": ["configs/*.yaml", "py.typed", "report/*.css"],
         "serving": ["docker/*", "kubernetes/*"],
-        "experiments": ["specs/*.yaml"],
+        "usr_tf.experiments": ["specs/*.yaml"],
     },
     install_requires=[
         "absl-py",

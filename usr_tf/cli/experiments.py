@@ -36,8 +36,8 @@ def _experiment_flags(values: flags.FlagValues) -> None:
 def _experiment(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
-    from experiments.grid.run import format_table, run_experiments
-    from experiments.grid.spec import load_specs, overriding
+    from usr_tf.experiments.grid.run import format_table, run_experiments
+    from usr_tf.experiments.grid.spec import load_specs, overriding
 
     override = overriding(
         impressions=values.impressions,
@@ -87,9 +87,9 @@ def _tune_flags(values: flags.FlagValues) -> None:
 def _tune(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
-    from experiments.tune import best_trials, tune, values_of
-    from experiments.tune_page import format_table
     from usr_tf.data import open_data
+    from usr_tf.experiments.tune import best_trials, tune, values_of
+    from usr_tf.experiments.tune_page import format_table
 
     study = tune(
         open_data(values.data),
@@ -131,7 +131,7 @@ def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from rich.console import Console
 
-    from experiments.abtest import Settings, abtest, format_table
+    from usr_tf.experiments.abtest import Settings, abtest, format_table
 
     settings = Settings(**{field.name: values[field.name].value for field in dataclasses.fields(Settings)})
     document = abtest(

@@ -8,14 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from experiments.grid.compare import compare, views_apart
-from experiments.grid.document import results_document
-from experiments.grid.page import results_page
-from experiments.grid.plan import all_jobs, check_data, chosen_values, plan, tuning_jobs
-from experiments.grid.results import Results, rows
-from experiments.grid.spec import Spec
-from experiments.grid.workers import Failure, Job, pending, run_jobs
 from usr_tf.errors import InputError
+from usr_tf.experiments.grid.compare import compare, views_apart
+from usr_tf.experiments.grid.document import results_document
+from usr_tf.experiments.grid.page import results_page
+from usr_tf.experiments.grid.plan import all_jobs, check_data, chosen_values, plan, tuning_jobs
+from usr_tf.experiments.grid.results import Results, rows
+from usr_tf.experiments.grid.spec import Spec
+from usr_tf.experiments.grid.workers import Failure, Job, pending, run_jobs
 from usr_tf.files import make_folder, replace_text
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.abtest.replay import ArmLog
+from usr_tf.experiments.abtest.replay import ArmLog
 
 ALL = "all"
 METRICS = ("uctr", "ucvr", "ctr", "ctcvr", "revenue")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from experiments.grid.compare import Comparison
-from experiments.grid.results import (
+from usr_tf.experiments.grid.compare import Comparison
+from usr_tf.experiments.grid.results import (
     READING,
     Results,
     answered,

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Group
 
-from experiments.abtest.cells import ESTIMATORS, NAMES, TEST, TWINS, estimate, lifts, test_row, twins_row
+from usr_tf.experiments.abtest.cells import ESTIMATORS, NAMES, TEST, TWINS, estimate, lifts, test_row, twins_row
 from usr_tf.report.terminal import grouped_table
 
 

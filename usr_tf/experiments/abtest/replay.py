@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.abtest.arms import SHOP, TASKS, ArmRanker, ModelPolicy, OwnPolicy, Policy, Ranking, Scorer
-from experiments.abtest.history import Histories
-from experiments.abtest.policies import candidate_chances, place_chances, slate_chances
-from experiments.abtest.requests import Requests
 from pipelines.simulate import Chunk, Simulation, play_chunk
 from pipelines.simulator import noise
 from pipelines.simulator.behaviour import Play, Shop
 from pipelines.simulator.people import Visits, plan_visits
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS, World
+from usr_tf.experiments.abtest.arms import SHOP, TASKS, ArmRanker, ModelPolicy, OwnPolicy, Policy, Ranking, Scorer
+from usr_tf.experiments.abtest.history import Histories
+from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, slate_chances
+from usr_tf.experiments.abtest.requests import Requests
 
 
 @dataclass(frozen=True)

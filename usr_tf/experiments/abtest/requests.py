@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.abtest.history import Event
 from pipelines.simulator import catalogue, tables
 from pipelines.simulator.people import Users
 from pipelines.simulator.world import World
 from usr_tf.errors import InputError
+from usr_tf.experiments.abtest.history import Event
 from usr_tf.schema import Feature, Schema, history_column
 
 _CONTEXT = ("query", "device", "hour")

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.abtest.history import Histories
-from experiments.abtest.policies import ranking_logits
-from experiments.abtest.requests import Requests
 from pipelines.simulator.ranker import EXPLORE, Asked, Ranker, draw_slates
 from pipelines.simulator.tables import query_texts
 from serving.client.formula import Formula
+from usr_tf.experiments.abtest.history import Histories
+from usr_tf.experiments.abtest.policies import ranking_logits
+from usr_tf.experiments.abtest.requests import Requests
 from usr_tf.schema import Schema
 
 SHOP = "shop"

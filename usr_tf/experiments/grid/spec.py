@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from experiments.space import setting
 from pipelines.simulator.scenarios import SCENARIOS
 from usr_tf.config import load_config
 from usr_tf.errors import InputError
+from usr_tf.experiments.space import setting
 from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
 FIRST_SEED, TUNING_SEED = 10, 9
@@ -254,7 +254,7 @@ def known_specs() -> list[str]:
     return sorted(Path(file.name).stem for file in _FOLDER.iterdir() if re.fullmatch(r"[a-z]\w*\.yaml", file.name))
 
 
-_FOLDER = resources.files("experiments") / "specs"
+_FOLDER = resources.files("usr_tf.experiments") / "specs"
 
 
 def _find(name: str) -> Traversable:

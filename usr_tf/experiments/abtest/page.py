@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.abtest.cells import (
+from usr_tf.experiments.abtest.cells import (
     ESTIMATORS,
     LEVEL,
     NAMES,
@@ -22,8 +22,8 @@ from experiments.abtest.cells import (
     test_row,
     twins_row,
 )
-from experiments.abtest.off_policy import CLIP
-from experiments.abtest.outcomes import ALL
+from usr_tf.experiments.abtest.off_policy import CLIP
+from usr_tf.experiments.abtest.outcomes import ALL
 from usr_tf.report import html
 from usr_tf.report.html import Section
 from usr_tf.report.plots import BLUE, FAINT, ORANGE, Dot, dot_plot, svg

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.grid.compare import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
-from experiments.grid.spec import ShopAxes, Spec
-from experiments.grid.workers import Failure
+from usr_tf.experiments.grid.compare import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
+from usr_tf.experiments.grid.spec import ShopAxes, Spec
+from usr_tf.experiments.grid.workers import Failure
 
 
 @dataclass(frozen=True)

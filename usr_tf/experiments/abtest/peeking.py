@@ -17,7 +17,7 @@ users an arm.
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.abtest.inference import ALPHA, Lift
+from usr_tf.experiments.abtest.inference import ALPHA, Lift
 
 
 def mixture_variance(last: NDArray, alpha: float = ALPHA) -> NDArray:

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.abtest.arms import TASKS
-from experiments.abtest.inference import ALPHA, Ratio
-from experiments.abtest.replay import ArmLog
 from pipelines.simulator.ranker import SLATE
+from usr_tf.experiments.abtest.arms import TASKS
+from usr_tf.experiments.abtest.inference import ALPHA, Ratio
+from usr_tf.experiments.abtest.replay import ArmLog
 
 CLIP = 10.0
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from experiments.grid.compare import Comparison
-from experiments.grid.results import READING, Results, answered, answers, apart_rows, by_chance, caution, rows
+from usr_tf.experiments.grid.compare import Comparison
+from usr_tf.experiments.grid.results import READING, Results, answered, answers, apart_rows, by_chance, caution, rows
 from usr_tf.report.html import (
     UNDEFINED,
     Cell,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.abtest.analysis import A, B
-from experiments.abtest.inference import ALPHA
+from usr_tf.experiments.abtest.analysis import A, B
+from usr_tf.experiments.abtest.inference import ALPHA
 from usr_tf.report.html import UNDEFINED
 
 NAMES = {"uctr": "UCTR", "ucvr": "UCVR", "ctr": "CTR", "ctcvr": "CTCVR", "revenue": "revenue per user"}

@@ -15,13 +15,6 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.abtest.analysis import A, B, analyse
-from experiments.abtest.arms import SHOP, TASKS, Ranking
-from experiments.abtest.models import Model, find_version
-from experiments.abtest.page import page
-from experiments.abtest.replay import ArmLog, Plan
-from experiments.abtest.requests import Requests
-from experiments.abtest.workers import play_tasks
 from pipelines.simulate import Simulation, read_simulation
 from pipelines.simulator import tables
 from pipelines.simulator.people import Users
@@ -29,6 +22,13 @@ from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.world import DAYS, World
 from serving.client.formula import Formula
 from usr_tf.errors import InputError
+from usr_tf.experiments.abtest.analysis import A, B, analyse
+from usr_tf.experiments.abtest.arms import SHOP, TASKS, Ranking
+from usr_tf.experiments.abtest.models import Model, find_version
+from usr_tf.experiments.abtest.page import page
+from usr_tf.experiments.abtest.replay import ArmLog, Plan
+from usr_tf.experiments.abtest.requests import Requests
+from usr_tf.experiments.abtest.workers import play_tasks
 from usr_tf.files import make_folder, replace_text
 
 _ARMS = (SHOP, A, B)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.grid.data import DataJob, OneScenario, scenarios_of
-from experiments.grid.models import VIEWED, TrainJob, auc_sample
-from experiments.grid.plan import Cell
-from experiments.grid.spec import Spec
+from usr_tf.experiments.grid.data import DataJob, OneScenario, scenarios_of
+from usr_tf.experiments.grid.models import VIEWED, TrainJob, auc_sample
+from usr_tf.experiments.grid.plan import Cell
+from usr_tf.experiments.grid.spec import Spec
 from usr_tf.metrics.resample import interval
 from usr_tf.schema import oracle_column
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.grid.data import DataJob, Given, OneScenario, Shop
-from experiments.grid.models import TrainJob
-from experiments.grid.spec import TUNING_SEED, Scalar, Settings, Spec
-from experiments.space import setting
 from pipelines.simulator.scenarios import SCENARIOS
 from usr_tf.config import Config, load_config
+from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop
+from usr_tf.experiments.grid.models import TrainJob
+from usr_tf.experiments.grid.spec import TUNING_SEED, Scalar, Settings, Spec
+from usr_tf.experiments.space import setting
 from usr_tf.schema import load_schema
 
 

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.abtest import inference
-from experiments.abtest.arms import TASKS
-from experiments.abtest.inference import Lift, Ratio, split_lift, twin_lift
-from experiments.abtest.off_policy import estimates
-from experiments.abtest.outcomes import ALL, METRICS, Sums, daily_sums
-from experiments.abtest.peeking import half_width, mixture_variance, valid_interval
-from experiments.abtest.replay import ArmLog
-from experiments.abtest.splits import draw_splits, split_lifts
 from pipelines.simulator.tables import user_id
+from usr_tf.experiments.abtest import inference
+from usr_tf.experiments.abtest.arms import TASKS
+from usr_tf.experiments.abtest.inference import Lift, Ratio, split_lift, twin_lift
+from usr_tf.experiments.abtest.off_policy import estimates
+from usr_tf.experiments.abtest.outcomes import ALL, METRICS, Sums, daily_sums
+from usr_tf.experiments.abtest.peeking import half_width, mixture_variance, valid_interval
+from usr_tf.experiments.abtest.replay import ArmLog
+from usr_tf.experiments.abtest.splits import draw_splits, split_lifts
 
 A, B = "a", "b"
 _CRITICAL = stats.norm.isf(inference.ALPHA / 2)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.grid.data import DataJob, content_key, set_aside
-from experiments.grid.workers import peak_mib
 from usr_tf.config import Config
+from usr_tf.experiments.grid.data import DataJob, content_key, set_aside
+from usr_tf.experiments.grid.workers import peak_mib
 from usr_tf.metrics.figures import figure_of
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import order_sums, row_sums
