@@ -10,7 +10,6 @@ import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
 
 from serving.client import Ranker
 from serving.client.errors import ServingError
@@ -187,10 +186,14 @@ def _differences(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: 
 
 
 def _auc(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str, place: int) -> float | None:
-    labels = [label for answer in answers for label in answer[0].labels[task]]
-    if len(set(labels)) < 2:
+    """ROC AUC over all requests: the share of pairs of a positive and a negative in order, ties as halves."""
+    positive = np.array([label for answer in answers for label in answer[0].labels[task]], bool)
+    if positive.all() or not positive.any():
         return None
-    return float(roc_auc_score(labels, np.concatenate([answer[place][task] for answer in answers])))
+    scores = np.concatenate([answer[place][task] for answer in answers])
+    above, negatives = scores[positive], np.sort(scores[~positive])
+    below = np.searchsorted(negatives, above, "left") + np.searchsorted(negatives, above, "right")
+    return float(below.mean() / 2 / len(negatives))
 
 
 def _rank_agreement(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], by: str) -> dict[str, float | None]:
