@@ -42,6 +42,7 @@ from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import Sums
 from usr_tf.report import write_report
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
+from usr_tf.streams import accept_any_text
 
 _BYTES_PER_PARTITION = 8 << 20
 _BLOCK_ROWS = 100_000
@@ -281,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--since")
     parser.add_argument("--replicates", type=int, default=200)
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document, _ = evaluate_scores(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:

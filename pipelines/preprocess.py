@@ -25,6 +25,7 @@ from pipelines.table_inputs import TableInputs, check_columns, find_tables, part
 from pipelines.transform_splits import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
+from usr_tf.streams import accept_any_text
 
 
 def preprocess(
@@ -145,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--since")
     parser.add_argument("--drift_limit", dest="drift_limits", action="append", default=[])
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document = preprocess(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:

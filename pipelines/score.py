@@ -31,6 +31,7 @@ from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from usr_tf.errors import InputError
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
+from usr_tf.streams import accept_any_text
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -199,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--partitions", type=int)
     parser.add_argument("--since")
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document = score_logs(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:
