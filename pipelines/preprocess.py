@@ -15,8 +15,9 @@ from pipelines import drift, stats
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
 from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
-from pipelines.job import display, milliseconds, read_and_join, run, scratch
+from pipelines.job import milliseconds, read_and_join, run, scratch
 from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.progress import display
 from pipelines.quality import MeasureQuality
 from pipelines.rejected import FindExamples, WriteRejected
 from pipelines.requests import REQUESTS_PER_SCENARIO, SampleRequests
@@ -52,7 +53,7 @@ def preprocess(
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
       partitions: parts that the items and the users are split into, each joined in memory; also the number
         of training shards. Default: by the size of the logs.
-      progress: show a progress display on standard error.
+      progress: show stages and rows on standard error while the job runs.
       tables: `TABLE=WHERE` for tables that lie elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
       transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
       grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
@@ -86,7 +87,7 @@ def preprocess(
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
-    with display(progress, f"preprocess {logs_dir or out}"), scratch(pipeline, out) as store:
+    with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
         build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
