@@ -19,6 +19,7 @@ from absl import flags
 from usr_tf import __version__
 from usr_tf.cli import completion, experiments, logs, models, serving
 from usr_tf.cli.extras import require
+from usr_tf.cli.interrupt import Interrupts
 from usr_tf.cli.usage import Group, usage, verb_help
 from usr_tf.cli.verb import PROGRAM, Verb
 from usr_tf.errors import InputError
@@ -41,18 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `usr-tf VERB --flags`, and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     accept_any_text()
+    interrupts = Interrupts()
+    if argv is None:
+        interrupts.watch()
     try:
         status = _run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        if argv is None:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
-        print(_interruption(arguments), file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        if not _stdout_is_closed():
-            raise
-        return _BROKEN_PIPE
+    except BaseException as error:
+        if interrupts.seen or isinstance(error, KeyboardInterrupt):
+            print(_interruption(arguments), file=sys.stderr)
+            return _INTERRUPTED
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            return _BROKEN_PIPE
+        raise
     return status
 
 
