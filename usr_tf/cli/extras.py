@@ -48,4 +48,5 @@ def require(extras: Iterable[str], place: str) -> None:
     for extra in extras:
         for module in EXTRAS[extra]:
             if importlib.util.find_spec(module) is None:
-                raise InputError(place, f"no module {module}", f"it from pip install 'usr-tf[{','.join(extras)}]'")
+                install = f"pip install 'usr-tf[{','.join(extras)}]'"
+                raise InputError(place, f"no module {module}", f"what this installs: {install}")
