@@ -13,7 +13,7 @@ DEVELOP := $(VENV)/.develop-$(VERSION)
 PEERS := .venv-peers
 NO_PYTHON := found no Python 3.11, 3.12 or 3.13, expected one on PATH or as PYTHON=
 
-.PHONY: demo test test-all parity peers paper paper-small lint format wheel dist constraints clean
+.PHONY: demo test test-all parity peers paper paper-small lint format wheel dist extras constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -45,6 +45,7 @@ paper: $(INSTALLED)
 lint: $(DEVELOP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(DEVELOP)
 	$(BIN)/ruff check --fix .
@@ -58,6 +59,10 @@ dist: $(DEVELOP)
 	rm -rf build dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+
+# What each extra takes on disk: the table of BUILD.md.
+extras: wheel
+	$(BIN)/python tools/extras.py
 
 # The versions that pip picks today, once setup.py asks for others.
 constraints:

@@ -151,10 +151,7 @@ def add_figures(
             | f"Tally[{key}]" >> beam.FlatMap(_tally, key, tally, schema, replicates, seed, store.progress)
         )
     return (
-        parts
-        | "AllSums" >> beam.Flatten()
-        | "AddSums" >> beam.CombinePerKey(lambda sums: functools.reduce(merge, sums, {}))
-        | "Cells" >> beam.combiners.ToList()
+        parts | "AllSums" >> beam.Flatten() | "AddSums" >> beam.CombinePerKey(_add) | "Cells" >> beam.combiners.ToList()
     )
 
 
@@ -210,6 +207,11 @@ def _tally(
     for cell, sums in tally(rows, schema, Resample.of(rows.user, replicates, seed)).items():
         yield tuple(cell), sums
     progress.add(TALLY.format(key), len(rows.user))
+
+
+def _add(sums: Iterable[Sums]) -> Sums:
+    nothing: Sums = {}
+    return functools.reduce(merge, sums, nothing)
 
 
 def _documents(sums: Sequence[tuple[tuple[str, ...], Sums]], schema: Schema, bootstrap: dict) -> list[dict]:

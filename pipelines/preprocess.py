@@ -70,10 +70,11 @@ def preprocess(
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
-    if schema_path is None and logs_dir is None:
-        raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
-    schema_path = schema_path or FileSystems.join(logs_dir, SCHEMA)
+    if schema_path is None:
+        if logs_dir is None:
+            raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
+        schema_path = FileSystems.join(logs_dir, SCHEMA)
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = milliseconds(since) if since else EVER
@@ -92,7 +93,7 @@ def preprocess(
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
-    if old:
+    if earlier and old:
         drifts = drift.compare(old, document, schema, limits)
         write_json(drift.document(drifts), FileSystems.join(out, "drift.json"))
         if progress:

@@ -128,7 +128,7 @@ class _BarsView:
             if stage not in self._stages:
                 total = self._rows.get(_TOTALS.get(stage, ""))
                 self._stages[stage] = self._bars.add_task(f"  {stage}", total=total, rows="")
-            if self._current not in (None, stage):
+            if self._current and self._current != stage:
                 self._end(self._current)
             self._current = stage
             shown = f"{self._rows[stage]:,} rows"
@@ -160,14 +160,14 @@ class _LinesView:
                 self._current = stage
             self._rows[stage] = self._rows.get(stage, 0) + rows
         if self._current and time.monotonic() - self._told >= _LINE_SECONDS:
-            self._tell(" so far")
+            self._tell(self._current, " so far")
 
     def close(self) -> None:
         if self._current:
-            self._tell()
+            self._tell(self._current)
 
-    def _tell(self, state: str = "") -> None:
+    def _tell(self, stage: str, state: str = "") -> None:
         self._told = time.monotonic()
-        done = f"{self._current}: {self._rows[self._current]:,} rows{state}"
+        done = f"{stage}: {self._rows[stage]:,} rows{state}"
         line = f"{self._job}: {done} ({self._told - self._began:.0f} s)"
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)

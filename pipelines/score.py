@@ -133,8 +133,8 @@ def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> 
     """Rows and sums of the probabilities of a batch, which is of one scenario."""
     progress.add(SCORE, scores.num_rows)
     scenario = scores.column(SCENARIO)[0].as_py()
-    sums = {(SCORES, scenario, task): pc.sum(scores.column(task)).as_py() for task in tasks}
-    return {(SCORES, scenario, "impressions"): scores.num_rows, **sums}
+    counts: dict[tuple[str, ...], float] = {(SCORES, scenario, "impressions"): scores.num_rows}
+    return counts | {(SCORES, scenario, task): pc.sum(scores.column(task)).as_py() for task in tasks}
 
 
 def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:

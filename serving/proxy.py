@@ -47,11 +47,11 @@ def _proxy(address: Address, kinds: Sequence[str], exceptions: Sequence[str]) ->
 
 def _lists(no_proxy: str, address: Address) -> bool:
     """Whether `no_proxy` lists an address: by name, by a domain that it is in, by IP or by network, or `*`."""
-    if urllib.request.proxy_bypass_environment(str(address), {"no": no_proxy}):
-        return True
-    ip = ip_address(address.host)
-    for entry in no_proxy.split(",") if ip else ():
-        with contextlib.suppress(ValueError):
-            if ip in ipaddress.ip_network(entry.strip(), strict=False):
+    host, ip = address.host.lower(), ip_address(address.host)
+    for entry in (part.strip().lower().lstrip(".") for part in no_proxy.split(",")):
+        if entry in ("*", host, str(address).lower()) or (entry and host.endswith(f".{entry}")):
+            return True
+        with contextlib.suppress(ValueError):  # of an entry that is no network
+            if ip and ip in ipaddress.ip_network(entry, strict=False):
                 return True
     return False

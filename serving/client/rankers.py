@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from serving.client.session import Metadata, Ranking, Session
-from serving.client.transport import AioTransport, GrpcTransport, RestTransport
+from serving.client.transport import AioTransport, GrpcTransport, RestTransport, Transport
 
 _T = TypeVar("_T")
 
@@ -29,7 +29,7 @@ class Ranker(Session):
       InputError: no address, a version and a label, or a file of `tls` that does not load.
     """
 
-    _transport_type = GrpcTransport
+    _transport_type: type[Transport] = GrpcTransport
 
     def metadata(self, timeout: float | None = None) -> Metadata:
         """Signature → input → `(dtype, shape)`, asked of the server once and kept.

@@ -80,11 +80,15 @@ class Transport(Protocol):
 
     address: str
 
+    def __init__(self, address: str, tls: Tls | None, retry: Retry): ...
+
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse: ...
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse: ...
 
     async def pause(self, seconds: float) -> None: ...
+
+    def close(self) -> Any: ...  # on asyncio to be awaited
 
 
 class GrpcTransport:
@@ -119,7 +123,7 @@ class GrpcTransport:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def close(self) -> None:
+    def close(self) -> Any:
         self.channel.close()
 
     async def _call(self, method: Callable, request: Any, timeout: float) -> Any:
@@ -243,7 +247,7 @@ def proxy_options(proxy: Proxy | None) -> list[tuple[str, Any]]:
 
 
 def _channel_options(retry: Retry) -> list[tuple[str, Any]]:
-    options = [
+    options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", _INT32_MAX),
         ("grpc.max_send_message_length", _INT32_MAX),
         # While a call is out, look whether the other end still lives; on Linux this also bounds how long sent bytes may

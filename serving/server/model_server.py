@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 import tensorflow as tf
 from aiohttp import web
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
@@ -413,7 +413,7 @@ def _deadline(context: grpc.aio.ServicerContext) -> float | None:
     return None if left is None else time.monotonic() + left
 
 
-def _parse(kind: type, message: bytes) -> Any:
+def _parse(kind: type[Message], message: bytes) -> Any:
     try:
         return kind.FromString(message)
     except DecodeError as error:  # the code is that of the container's gRPC, which sends no message

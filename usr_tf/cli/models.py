@@ -130,8 +130,8 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
         raise InputError(f"{values.request}: scenario", repr(document["scenario"]), repr(scenario))
     specs, logged = schema_specs(run.schema), run.requests / f"{scenario}.jsonl"
     request = request_inputs(document["inputs"], specs, values.request)
-    background = read_requests(logged)[:BACKGROUND] if logged.exists() else []
-    background = [request_inputs(each.inputs, specs, logged) for each in background]
+    shown = read_requests(logged)[:BACKGROUND] if logged.exists() else []
+    background = [request_inputs(each.inputs, specs, logged) for each in shown]
 
     explainer = Explainer(run.load_model(), run.transform)
     other = explainer.choose(scenario, request, task, values.against) if values.against else []
