@@ -84,6 +84,17 @@ def test_extras_are_those_of_the_page_and_all_are_constrained(asked):
     assert {*needed, *map(_name, asked["install_requires"])} <= pinned
 
 
+def test_versions_that_differ_between_pythons_get_a_marker():
+    merge = runpy.run_path(str(ROOT / "tools" / "constraints.py"))["merge"]
+    resolved = {"3.11": {"beam": "1", "Attrs": "2", "backport": "3"}, "3.13": {"beam": "4", "Attrs": "2"}}
+    assert merge(resolved) == [
+        "Attrs==2",
+        "backport==3",
+        'beam==1; python_version == "3.11"',
+        'beam==4; python_version == "3.13"',
+    ]
+
+
 def test_the_development_extra_holds_every_other_but_parity(asked):
     extras = asked["extras_require"]
     for name in extras.keys() - {"dev", "parity"}:

@@ -84,8 +84,8 @@ class Session:
                 if away is None:
                     raise
             if time.monotonic() + _POLL_SECONDS >= deadline:
-                waited = f"a server, waited for {self.timeout if timeout is None else timeout:.3g} s"
-                raise Unavailable(away.code, away.message, away.address, waited) from away
+                asked = self._transport.asked(self._metadata_request(), timeout or self.timeout)
+                raise Unavailable(away.code, away.message, away.address, asked) from away
             await self._transport.pause(_POLL_SECONDS)
 
     async def _predict(self, name: str, inputs: Mapping[str, Any], timeout: float | None) -> dict[str, np.ndarray]:
@@ -133,8 +133,7 @@ class Session:
         return await ask(signatures)
 
     async def _ask_signatures(self, deadline: float) -> _Signatures:
-        request = GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
-        response = await self._transport.metadata(request, self._left(deadline))
+        response = await self._transport.metadata(self._metadata_request(), self._left(deadline))
         signatures = SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
         self._signatures = {
@@ -143,6 +142,9 @@ class Session:
             if definition.inputs  # a TF 2 SavedModel lists its initialiser too
         }
         return self._signatures
+
+    def _metadata_request(self) -> GetModelMetadataRequest:
+        return GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
 
     async def _ask_outputs(
         self, name: str, signature: _Signature, inputs: Mapping[str, Any], deadline: float

@@ -75,7 +75,7 @@ class Transport(Protocol):
     """A connection to one server, kept and used again.
 
     Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
-    what is answered, which JSON does not.
+    what is answered, which JSON does not. `asked` describes a request for a message.
     """
 
     address: str
@@ -87,6 +87,8 @@ class Transport(Protocol):
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse: ...
 
     async def pause(self, seconds: float) -> None: ...
+
+    def asked(self, request: Any, timeout: float) -> str: ...
 
     def close(self) -> Any: ...  # on asyncio to be awaited
 
@@ -123,6 +125,9 @@ class GrpcTransport:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def asked(self, request: Any, timeout: float) -> str:
+        return _describe(request, timeout, self._proxy)
+
     def close(self) -> Any:
         self.channel.close()
 
@@ -135,7 +140,7 @@ class GrpcTransport:
         try:
             yield
         except grpc.RpcError as error:
-            asked = _describe(request, timeout, self._proxy)
+            asked = self.asked(request, timeout)
             raise serving_error(error.code(), error.details() or "", self.address, asked) from error
 
 
@@ -181,15 +186,18 @@ class RestTransport:
 
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
         path = f"{_path(request.model_spec)}/metadata"
-        return self._call("GET", path, None, read_metadata, _describe(request, timeout, self._proxy), timeout)
+        return self._call("GET", path, None, read_metadata, self.asked(request, timeout), timeout)
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
         path, body = f"{_path(request.model_spec)}:predict", write_request(request)
-        asked = _describe(request, timeout, self._proxy)
+        asked = self.asked(request, timeout)
         return self._call("POST", path, body, lambda answer: read_answer(answer, signature), asked, timeout)
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def asked(self, request: Any, timeout: float) -> str:
+        return _describe(request, timeout, self._proxy)
 
     def close(self) -> None:
         self._client.close()

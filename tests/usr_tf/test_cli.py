@@ -172,7 +172,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "score: no JSON": (["score", "--scenario=search", f"--request={bad_json}"], "bad.json: found no JSON"),
         "score: no server": (
             ["score", "--address=127.0.0.1:1", "--scenario=search", f"--request={good_json}", "--timeout=1"],
-            "127.0.0.1:1: a server, waited for 1 s: found UNAVAILABLE (",
+            "127.0.0.1:1: GetModelMetadata of usr, within 1 s: found UNAVAILABLE (",
         ),
         "publish: run": (["publish", f"--run={empty}", f"--out={folder / 'h'}"], "found no _SUCCESS"),
         "publish: nothing": (["publish", f"--out={folder / 'h'}"], "--run, --promote, --rollback: found nothing"),

@@ -188,7 +188,7 @@ VERBS = {
         ("data", "out"),
         "set",
         example="--data DATA --out STUDY --trials 30",
-        extras=("train", "pipelines"),
+        extras=("train",),
         resumes=True,
     ),
 }
