@@ -2,6 +2,9 @@
 
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -82,6 +85,19 @@ def test_extras_are_those_of_the_page_and_all_are_constrained(asked):
     pinned = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]}
     needed = {_name(line) for extra, lines in asked["extras_require"].items() if extra != "parity" for line in lines}
     assert {*needed, *map(_name, asked["install_requires"])} <= pinned
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_demo_installs_no_development_tools(tmp_path):
+    def planned(target: str) -> str:
+        command = ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    demo, tests = planned("demo"), planned("test")
+    assert "install -c constraints.txt -e '.[train,pipelines]'" in demo
+    assert "[dev]" not in demo
+    assert tests.index(".[train,pipelines]") < tests.index("install -c constraints.txt -e '.[dev]'")
+    assert "-m venv --clear" in demo  # for there is none of this Python yet
 
 
 def test_versions_that_differ_between_pythons_get_a_marker():
