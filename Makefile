@@ -1,14 +1,19 @@
-# `make demo` and `make test` set up .venv when it is missing or older than its inputs, then run.
+# `make demo` installs what runs the package, `make test` the development tools too, both into .venv. Each sets it up
+# when it is missing, of another Python, or older than its inputs.
 
-PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 \
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 \
 	&& { echo $$python; break; }; done)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))' 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+INSTALLED := $(VENV)/.installed-$(VERSION)
+DEVELOP := $(VENV)/.develop-$(VERSION)
 PEERS := .venv-peers
+NO_PYTHON := found no Python 3.11, 3.12 or 3.13, expected one on PATH or as PYTHON=
 
-.PHONY: demo test test-all parity peers paper paper-small lint format wheel constraints clean
+.PHONY: demo test test-all parity peers paper paper-small lint format wheel dist extras constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -21,8 +26,8 @@ test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 # Also against torch-rechub. The index's PyTorch has CUDA with it, some GB; one that is in .venv already is left there.
-parity: $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[parity]'
+parity: $(DEVELOP)
+	$(PIP) install -c constraints.txt -e '.[parity]'
 	$(BIN)/python -m benchmarks.parity
 
 # What `python -m benchmarks.training` compares with, in an environment of its own. PyTorch is large here too.
@@ -37,38 +42,51 @@ paper-small: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/usr-tf experiment --spec=paper --out=$(PAPER)/full --work=$(PAPER)/work
 
-lint: $(INSTALLED)
+lint: $(DEVELOP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 wheel: $(INSTALLED)
-	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+# What a package index takes: a source distribution and the wheel built from it, both checked.
+dist: $(DEVELOP)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# What each extra takes on disk: the table of BUILD.md.
+extras: wheel
+	$(BIN)/python tools/extras.py
 
 # The versions that pip picks today, once setup.py asks for others.
 constraints:
-	$(PYTHON) -m venv $(VENV)-constraints
-	$(VENV)-constraints/bin/pip install -e '.[dev]'
-	{ sed -n 1p constraints.txt; $(VENV)-constraints/bin/pip freeze --exclude-editable; } > constraints.new
+	$(PYTHON) tools/constraints.py python3.11 python3.12 python3.13 > constraints.new
 	mv constraints.new constraints.txt
-	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(INSTALLED): setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@test -n "$(VERSION)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	@echo "Installing usr_tf and its dependencies for Python $(VERSION) into $(VENV)"
+	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) $(VENV)
+	$(PIP) install -c constraints.txt -e '.[train,pipelines]'
+	touch $@
+
+$(DEVELOP): $(INSTALLED)
+	$(PIP) install -c constraints.txt -e '.[dev]'
 	@# What it asks for is an old TensorFlow, and a module that Python has had since 3.7; it needs neither.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps deep-rec-kit==1.0.2
+	$(PIP) install --no-deps deep-rec-kit==1.0.2
 	touch $@
 
 $(PEERS)/.installed: benchmarks/training/peers/constraints.txt
-	@test -n "$(PYTHON)" || { echo "found no Python 3.11 or 3.12, expected one on PATH or as PYTHON=" >&2; exit 2; }
+	@test -n "$(VERSION)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c $< \
 		deepctr keras scikit-learn tensorflow tf_keras torch torch-rechub

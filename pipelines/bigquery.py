@@ -12,6 +12,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines import logs
 from pipelines.blocks import BlockStore
+from pipelines.progress import READ
 from pipelines.rejected import COUNTS, REJECTED, set_aside
 from usr_tf.errors import InputError
 from usr_tf.schema import TIMESTAMP, Schema
@@ -83,6 +84,7 @@ class _CheckRows(beam.DoFn):
         if batch.num_rows:
             yield batch
         yield TaggedOutput(COUNTS, {("rows", self._table, "read"): len(rows)})
+        self._store.progress.add(READ.format(self._table), len(rows))
 
 
 def _places(rows: list[dict]) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.hashing import hash_strings
+from pipelines.progress import Progress
 
 Handle = bytes | tuple[str, int, int]
 """A packed block, or where one lies: file, offset, bytes."""
@@ -50,9 +51,13 @@ class BlockStore:
 
     Args:
       directory: a local one for the files; None to hand out the blocks themselves.
+
+    Attributes:
+      progress: what the stages that have the store add the rows to that they have done.
     """
 
     def __init__(self, directory: str | None = None):
+        self.progress = Progress(directory)
         self._directory = directory
         self._path = ""
 

@@ -26,10 +26,11 @@ from apache_beam.pvalue import AsSingleton
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.evaluated import evaluated, pack, shown_by, unpack
-from pipelines.job import display, milliseconds, run, scratch
+from pipelines.job import milliseconds, run, scratch
 from pipelines.logs import match_in
 from pipelines.ordered import OrderSums
 from pipelines.output import TEMP, read_json, read_schema, write_json
+from pipelines.progress import READ_SCORES, TALLY, Progress, display
 from pipelines.score import SCORES
 from pipelines.scored import SCHEMA_KEY, conform, layout_of
 from pipelines.shown import Shown
@@ -42,6 +43,7 @@ from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import Sums
 from usr_tf.report import write_report
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
+from usr_tf.streams import accept_any_text
 
 _BYTES_PER_PARTITION = 8 << 20
 _BLOCK_ROWS = 100_000
@@ -68,7 +70,7 @@ def evaluate_scores(
       out: the directory to write, on any file system that Beam writes.
       schema_path: default the one that the files were scored by.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      progress: show a progress display on standard error.
+      progress: show stages and rows on standard error while the job runs.
       trained_until: an ISO 8601 date or time: rows before it are what training saw. They are not evaluated; the slices
         of new users and items and of query frequency, and the popularity baseline, count them alone and are left out
         without them.
@@ -93,7 +95,7 @@ def evaluate_scores(
     temp, documents = FileSystems.join(out, TEMP), FileSystems.join(out, TEMP, "documents.json")
     _make_folder(temp)
     try:
-        with display(progress, f"evaluate {scores}"), scratch(pipeline, out) as store:
+        with scratch(pipeline, out) as store, display(progress, f"evaluate {scores}", store.progress):
             sums = add_figures(pipeline, schema, files, layout, store, (until, start), replicates, seed)
             bootstrap = {"level": _LEVEL, "replicates": replicates, "seed": seed}
             _ = sums | "Documents" >> beam.Map(_documents, schema, bootstrap) | beam.Map(write_json, documents)
@@ -146,13 +148,10 @@ def add_figures(
             rows
             | f"Divide[{key}]" >> beam.ParDo(_Divide(key, partitions, store))
             | f"By[{key}]" >> beam.GroupByKey()
-            | f"Tally[{key}]" >> beam.FlatMap(_tally, tally, schema, replicates, seed)
+            | f"Tally[{key}]" >> beam.FlatMap(_tally, key, tally, schema, replicates, seed, store.progress)
         )
     return (
-        parts
-        | "AllSums" >> beam.Flatten()
-        | "AddSums" >> beam.CombinePerKey(lambda sums: functools.reduce(merge, sums, {}))
-        | "Cells" >> beam.combiners.ToList()
+        parts | "AllSums" >> beam.Flatten() | "AddSums" >> beam.CombinePerKey(_add) | "Cells" >> beam.combiners.ToList()
     )
 
 
@@ -177,6 +176,7 @@ class _ToRows(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch, shown: Shown) -> Iterator[Handle]:
         batch = _between(batch, self._since, _NEVER)
+        self._store.progress.add(READ_SCORES, batch.num_rows)
         if batch.num_rows:
             yield self._store.put(pack(evaluated(batch, self._schema, shown, self._place)))
 
@@ -196,14 +196,22 @@ class _Divide(beam.DoFn):
 
 def _tally(
     element: tuple[int, Iterable[Handle]],
+    key: str,
     tally: Callable[[Predictions, Schema, Resample], Cells],
     schema: Schema,
     replicates: int,
     seed: int,
+    progress: Progress,
 ) -> Iterator[tuple[tuple[str, ...], Sums]]:
     rows = unpack(map(load, element[1]))
     for cell, sums in tally(rows, schema, Resample.of(rows.user, replicates, seed)).items():
         yield tuple(cell), sums
+    progress.add(TALLY.format(key), len(rows.user))
+
+
+def _add(sums: Iterable[Sums]) -> Sums:
+    nothing: Sums = {}
+    return functools.reduce(merge, sums, nothing)
 
 
 def _documents(sums: Sequence[tuple[tuple[str, ...], Sums]], schema: Schema, bootstrap: dict) -> list[dict]:
@@ -281,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--since")
     parser.add_argument("--replicates", type=int, default=200)
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document, _ = evaluate_scores(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:

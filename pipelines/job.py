@@ -1,4 +1,4 @@
-"""What the jobs share: dates of the command line, scratch space, a progress display, reading and joining, the run."""
+"""What the jobs share: dates of the command line, scratch space, reading and joining, the run."""
 
 import contextlib
 import datetime
@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipelines.beam_options import is_local
 from pipelines.blocks import BlockStore
@@ -45,18 +43,6 @@ def scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
         near = None if "://" in out else FileSystems.join(out, TEMP)
         with tempfile.TemporaryDirectory(dir=near) as directory:
             yield BlockStore(directory)
-
-
-@contextlib.contextmanager
-def display(progress: bool, text: str) -> Iterator[None]:
-    """A progress display on standard error, if it is asked for."""
-    if not progress:
-        yield
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        bar.add_task(text, total=None)
-        yield
 
 
 def read_and_join(

@@ -17,6 +17,7 @@ from pipelines import logs
 from pipelines.blocks import Block, BlockStore, Gather, gather, load, partition, tables_of
 from pipelines.join import attach, first_of_each, histories, label
 from pipelines.logs import PLACE
+from pipelines.progress import JOIN
 from pipelines.rejected import COUNTS, REJECTED, set_aside_marked
 from pipelines.rows import make_batches
 from pipelines.split import EVER, SPLITS, CountMinutes, Counts, boundaries, count_minutes
@@ -169,6 +170,7 @@ class _JoinUsers(beam.DoFn):
             for batch in make_batches(impressions, labels, past, schema, part):
                 yield TaggedOutput(split, self._store.put(batch))
             start = part.stop
+        self._store.progress.add(JOIN, sum(rows_of_split))
 
 
 def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:

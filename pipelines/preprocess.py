@@ -15,8 +15,9 @@ from pipelines import drift, stats
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
 from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
-from pipelines.job import display, milliseconds, read_and_join, run, scratch
+from pipelines.job import milliseconds, read_and_join, run, scratch
 from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.progress import display
 from pipelines.quality import MeasureQuality
 from pipelines.rejected import FindExamples, WriteRejected
 from pipelines.requests import REQUESTS_PER_SCENARIO, SampleRequests
@@ -25,6 +26,7 @@ from pipelines.table_inputs import TableInputs, check_columns, find_tables, part
 from pipelines.transform_splits import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
+from usr_tf.streams import accept_any_text
 
 
 def preprocess(
@@ -51,7 +53,7 @@ def preprocess(
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
       partitions: parts that the items and the users are split into, each joined in memory; also the number
         of training shards. Default: by the size of the logs.
-      progress: show a progress display on standard error.
+      progress: show stages and rows on standard error while the job runs.
       tables: `TABLE=WHERE` for tables that lie elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
       transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
       grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
@@ -68,10 +70,11 @@ def preprocess(
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
-    if schema_path is None and logs_dir is None:
-        raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
-    schema_path = schema_path or FileSystems.join(logs_dir, SCHEMA)
+    if schema_path is None:
+        if logs_dir is None:
+            raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
+        schema_path = FileSystems.join(logs_dir, SCHEMA)
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = milliseconds(since) if since else EVER
@@ -85,12 +88,12 @@ def preprocess(
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
-    with display(progress, f"preprocess {logs_dir or out}"), scratch(pipeline, out) as store:
+    with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
         build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
-    if old:
+    if earlier and old:
         drifts = drift.compare(old, document, schema, limits)
         write_json(drift.document(drifts), FileSystems.join(out, "drift.json"))
         if progress:
@@ -145,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--since")
     parser.add_argument("--drift_limit", dest="drift_limits", action="append", default=[])
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document = preprocess(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:

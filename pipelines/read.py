@@ -7,6 +7,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines import bigquery, logs
 from pipelines.blocks import BlockStore
+from pipelines.progress import READ
 from pipelines.rejected import COUNTS, REJECTED, set_aside
 from usr_tf.schema import Schema
 
@@ -45,6 +46,7 @@ class _ReadFile(beam.DoFn):
         read = 0
         for batch, rejected in logs.read_file(path, number, self._schema, self._table):
             read += batch.num_rows + len(rejected)
+            self._store.progress.add(READ.format(self._table), batch.num_rows + len(rejected))
             yield from set_aside(rejected, self._table, self._store)
             if batch.num_rows:
                 yield batch

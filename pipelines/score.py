@@ -21,9 +21,10 @@ from apache_beam.ml.inference.base import RunInference
 from pipelines import stats
 from pipelines.beam_options import make_pipeline
 from pipelines.blocks import BlockStore
-from pipelines.job import display, milliseconds, read_and_join, run, scratch
+from pipelines.job import milliseconds, read_and_join, run, scratch
 from pipelines.logs import match_in
 from pipelines.output import TEMP, finish, read_json, read_schema, write_json
+from pipelines.progress import SCORE, Progress, display
 from pipelines.rejected import WriteRejected
 from pipelines.saved_model import Scorer, check_model, read_signatures
 from pipelines.scored import scored_schema
@@ -31,6 +32,7 @@ from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from usr_tf.errors import InputError
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
+from usr_tf.streams import accept_any_text
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -64,7 +66,7 @@ def score_logs(
       schema_path: default the one that lies in the model.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
       partitions: parts that items and users are joined in. Default: by the size of the logs.
-      progress: show a progress display on standard error.
+      progress: show stages and rows on standard error while the job runs.
       tables: `TABLE=WHERE` for tables that lie elsewhere, as `preprocess` takes them.
       since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it are not scored; actions
         before it are the history of those after it.
@@ -87,7 +89,7 @@ def score_logs(
     inputs = find_tables(logs_dir, tables)
     check_columns(schema, inputs)
     _prepare(out)
-    with display(progress, f"score {logs_dir or out}"), scratch(pipeline, out) as store:
+    with scratch(pipeline, out) as store, display(progress, f"score {logs_dir or out}", store.progress):
         build(pipeline, schema, inputs, model, out, partitions or partitions_for(inputs), store, start)
         run(pipeline)
     document = read_json(FileSystems.join(out, STATS))
@@ -119,7 +121,7 @@ def build(
     )
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
     _ = (
-        (counts, scored | "CountScores" >> beam.Map(_count, schema.task_names))
+        (counts, scored | "CountScores" >> beam.Map(_count, schema.task_names, store.progress))
         | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
         | "Stats" >> beam.Map(_document, schema)
@@ -127,11 +129,12 @@ def build(
     )
 
 
-def _count(scores: pa.RecordBatch, tasks: Sequence[str]) -> dict[tuple[str, ...], float]:
+def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> dict[tuple[str, ...], float]:
     """Rows and sums of the probabilities of a batch, which is of one scenario."""
+    progress.add(SCORE, scores.num_rows)
     scenario = scores.column(SCENARIO)[0].as_py()
-    sums = {(SCORES, scenario, task): pc.sum(scores.column(task)).as_py() for task in tasks}
-    return {(SCORES, scenario, "impressions"): scores.num_rows, **sums}
+    counts: dict[tuple[str, ...], float] = {(SCORES, scenario, "impressions"): scores.num_rows}
+    return counts | {(SCORES, scenario, task): pc.sum(scores.column(task)).as_py() for task in tasks}
 
 
 def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
@@ -199,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--partitions", type=int)
     parser.add_argument("--since")
     known, beam_args = parser.parse_known_args(argv)
+    accept_any_text()
     try:
         document = score_logs(**vars(known), beam_args=beam_args, progress=True)
     except InputError as error:

@@ -16,6 +16,7 @@ from pipelines.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.examples import encode_examples
 from pipelines.hashing import hash_rows
 from pipelines.packing import pack
+from pipelines.progress import WRITE, Progress
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, Schema
 
 _COMPRESSION_LEVEL = 2  # half the time of the default for a tenth more bytes
@@ -50,7 +51,7 @@ class WriteShards(beam.PTransform):
             (chunks, every_shard)
             | beam.Flatten()
             | "Shuffle" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write, self._directory, self._shards)
+            | "Write" >> beam.Map(_write, self._directory, self._shards, self._store.progress)
         )
 
 
@@ -74,7 +75,7 @@ class _Divide(beam.DoFn):
             yield shard, self._store.put(part)
 
 
-def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int) -> str:
+def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int, progress: Progress) -> str:
     shard = element[0]
     rows = pa.Table.from_batches([load(handle) for handle in element[1]], _CHUNK)
     order = np.argsort(rows.column("hash").to_numpy(), kind="stable")
@@ -92,4 +93,5 @@ def _write(element: tuple[int, Iterable[Handle]], directory: str, shards: int) -
     if FileSystems.exists(path):  # an earlier try of this bundle
         FileSystems.delete([path])
     FileSystems.rename([aside], [path])
+    progress.add(WRITE, rows.num_rows)
     return path

@@ -107,7 +107,7 @@ def simulate(
             logs.write("items", row)
         write = functools.partial(_write_chunk, logs.folder, world, made)
         totals = np.zeros((len(chosen), len(_SUMS)))
-        bar = {"console": Console(stderr=True), "transient": True, "disable": not progress}
+        bar: dict[str, Any] = {"console": Console(stderr=True), "transient": True, "disable": not progress}
         for written in track(_map(write, chunks, workers), "Simulating", len(chunks), **bar):
             for table, (path, rows) in written.files.items():
                 logs.add_shard(table, path, rows)

@@ -13,6 +13,7 @@ from pipelines.blocks import BlockStore, Handle, load
 from pipelines.earlier import Earlier
 from pipelines.growth import CountAppended, GrowVocabularies, read_vocabularies
 from pipelines.output import TEMP, TRANSFORM
+from pipelines.progress import TRANSFORM_ROWS, Progress
 from pipelines.rows import passthrough_columns, tensor_adapter_config, without_history
 from pipelines.shards import WriteShards
 from pipelines.split import SPLITS
@@ -75,13 +76,17 @@ class TransformSplits(beam.PTransform):
         return handles | "LoadTrain" >> beam.Map(lambda handle: without_history(load(handle), self._schema))
 
     def _transform(self, split: str, handles: beam.PCollection, transform_fn: Any) -> beam.PCollection:
-        batches = handles | f"Load[{split}]" >> beam.Map(_load_after, AsSingleton(transform_fn[0]))
+        batches = handles | f"Load[{split}]" >> beam.Map(
+            _load_after, AsSingleton(transform_fn[0]), self._store.progress
+        )
         dataset = (batches, tensor_adapter_config(self._schema))
         transform = tft_beam.TransformDataset(output_record_batches=True)
         rows, _ = (dataset, transform_fn) | f"Transform[{split}]" >> transform
         return rows
 
 
-def _load_after(handle: Handle, _: object) -> pa.RecordBatch:
+def _load_after(handle: Handle, _: object, progress: Progress) -> pa.RecordBatch:
     """`load`, in the stage that comes after its second argument and not in the one that makes the handles."""
-    return load(handle)
+    batch = load(handle)
+    progress.add(TRANSFORM_ROWS, batch.num_rows)
+    return batch

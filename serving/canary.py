@@ -10,7 +10,6 @@ import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
 
 from serving.client import Ranker
 from serving.client.errors import ServingError
@@ -24,6 +23,16 @@ TOP = 10
 """Places at the top of a ranking that overlap is counted in."""
 
 Scores = Mapping[str, np.ndarray]
+
+
+class Answer(NamedTuple):
+    """A request, and what the two versions answer."""
+
+    request: LoggedRequest
+    stable: Scores
+    canary: Scores
+
+
 """Task → `[N]`."""
 
 
@@ -61,7 +70,7 @@ def compare_versions(
         raise InputError("requests", "none", "at least one to compare by")
     versions = {"stable": stable, "canary": canary}
     errors: dict[str, Counter[str]] = {name: Counter() for name in versions}
-    answered: dict[str, list[tuple[LoggedRequest, Scores, Scores]]] = {}
+    answered: dict[str, list[Answer]] = {}
     seconds: list[tuple[float, float]] = []
     for request, order in zip(requests, itertools.cycle([("stable", "canary"), ("canary", "stable")]), strict=False):
         scores, took = {}, {}
@@ -84,7 +93,7 @@ def compare_versions(
                 raise InputError("canary", f"scores of {', '.join(of_canary)}", f"{', '.join(tasks)}, as of stable")
             if by not in tasks:
                 raise InputError("by", repr(by), f"one of {', '.join(tasks)}")
-            answered.setdefault(request.scenario, []).append((request, scores["stable"], scores["canary"]))
+            answered.setdefault(request.scenario, []).append(Answer(request, scores["stable"], scores["canary"]))
             seconds.append((took["stable"], took["canary"]))
     if not answered:
         told = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
@@ -98,7 +107,7 @@ def compare_versions(
             scenario: {
                 "requests": len(answers),
                 "tasks": {
-                    task: _differences(answers, task) for task in sorted(answers[0][1], key=lambda task: task != by)
+                    task: _differences(answers, task) for task in sorted(answers[0].stable, key=lambda task: task != by)
                 },
                 "ranking": _rank_agreement(answers, by),
             }
@@ -170,30 +179,40 @@ def top_overlap(one: np.ndarray, other: np.ndarray, top: int = TOP) -> float:
     return len(first & second) / len(first)
 
 
-def _differences(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str) -> dict[str, float | None]:
+def _differences(answers: Sequence[Answer], task: str) -> dict[str, float | None]:
     """How far a task's scores lie apart: mean, 99th percentile and maximum; and the AUCs, where there are labels."""
-    stable, canary = (np.concatenate([answer[place][task] for answer in answers]) for place in (1, 2))
+    stable, canary = (np.concatenate([scores[task] for scores in each]) for each in _scores(answers))
     apart = np.abs(canary - stable)
-    labelled = [answer for answer in answers if task in answer[0].labels]
-    aucs = [_auc(labelled, task, place) for place in (1, 2)]
+    labelled = [answer for answer in answers if task in answer.request.labels]
+    labels = np.array([label for answer in labelled for label in answer.request.labels[task]])
+    auc_stable, auc_canary = (_auc(labels, [scores[task] for scores in each]) for each in _scores(labelled))
     return {
         "mean": float(apart.mean()),
         "p99": float(np.percentile(apart, 99)),
         "max": float(apart.max()),
-        "auc_stable": aucs[0],
-        "auc_canary": aucs[1],
-        "auc_drop": None if None in aucs else aucs[0] - aucs[1],
+        "auc_stable": auc_stable,
+        "auc_canary": auc_canary,
+        "auc_drop": None if auc_stable is None or auc_canary is None else auc_stable - auc_canary,
     }
 
 
-def _auc(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], task: str, place: int) -> float | None:
-    labels = [label for answer in answers for label in answer[0].labels[task]]
-    if len(set(labels)) < 2:
+def _scores(answers: Sequence[Answer]) -> tuple[list[Scores], list[Scores]]:
+    """The scores of the stable version, and those of the canary."""
+    return [answer.stable for answer in answers], [answer.canary for answer in answers]
+
+
+def _auc(labels: np.ndarray, scores: Sequence[np.ndarray]) -> float | None:
+    """ROC AUC over all requests: the share of pairs of a positive and a negative in order, ties as halves."""
+    positive = labels.astype(bool)
+    if positive.all() or not positive.any():
         return None
-    return float(roc_auc_score(labels, np.concatenate([answer[place][task] for answer in answers])))
+    every = np.concatenate(scores)
+    above, negatives = every[positive], np.sort(every[~positive])
+    below = np.searchsorted(negatives, above, "left") + np.searchsorted(negatives, above, "right")
+    return float(below.mean() / 2 / len(negatives))
 
 
-def _rank_agreement(answers: Sequence[tuple[LoggedRequest, Scores, Scores]], by: str) -> dict[str, float | None]:
+def _rank_agreement(answers: Sequence[Answer], by: str) -> dict[str, float | None]:
     """Means over the requests that have something to rank.
 
     `change` is (1 - τ) / 2: where no scores are equal, the share of pairs of items that are ordered otherwise.

@@ -10,7 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,10 @@ from serving.formats.signatures import Specs, scenarios_of
 from serving.warmup import to_examples
 from usr_tf.errors import InputError
 from usr_tf.files import write_whole
-from usr_tf.metrics import Predictions
 from usr_tf.schema import Schema
+
+if TYPE_CHECKING:  # whoever only asks a server needs none of what the metrics need
+    from usr_tf.metrics import Predictions
 
 FILE = os.path.join("assets.extra", "golden.jsonl")
 TOLERANCE = 1e-5
@@ -47,7 +49,7 @@ class Difference(NamedTuple):
         return f"{self.value:.1e} ({where}: {self.served:.7f} served, {self.expected:.7f} offline)"
 
 
-def golden_requests(directory: Path, schema: Schema, predictions: Predictions) -> list[LoggedRequest]:
+def golden_requests(directory: Path, schema: Schema, predictions: "Predictions") -> list[LoggedRequest]:
     """The logged requests of a run, each with the offline scores and the labels of its rows.
 
     Args:
@@ -157,7 +159,7 @@ def _difference(request: LoggedRequest, task: str, served: np.ndarray) -> Differ
     return Difference(float(apart[row]), *where, float(expected[row]), float(served[row]))
 
 
-def _rows_of(requests: set[bytes], predictions: Predictions) -> dict[bytes, list[int]]:
+def _rows_of(requests: set[bytes], predictions: "Predictions") -> dict[bytes, list[int]]:
     """The rows of each of `requests`, in the order in which `pipelines.requests` lists items."""
     rows = defaultdict(list)
     for row, request in enumerate(predictions.request):

@@ -117,7 +117,7 @@ def publish(
 
         version = export(run, out, check)
         needed: frozenset[int] = frozenset()
-        if rollout:
+        if rollout and config_file:
             try:
                 write_rollout(config_file, model, rollout.begin(int(version.name)))
             except InputError:

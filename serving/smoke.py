@@ -26,12 +26,16 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.address import parse_address
+from serving.client.transport import proxy_options
 from serving.formats.logged_requests import LoggedRequest
 from serving.formats.rest_json import read_answer, write_request
 from serving.formats.signatures import read_signatures, signature_specs
 from serving.golden import TOLERANCE, largest_difference, predict_requests, read_golden, response_scores
+from serving.proxy import grpc_proxy, rest_proxy
 from usr_tf.errors import InputError
 from usr_tf.schema import EXAMPLES_SUFFIX
+from usr_tf.streams import accept_any_text
 
 _State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -59,11 +63,16 @@ def smoke(
       timeout: seconds that any one call may take.
 
     Raises:
-      InputError: the folder is no published version.
+      InputError: the folder is no published version, or an address is none.
     """
     version = _Version(Path(model_dir), model, timeout)
     checks: dict[str, Callable[[], str]] = {}
-    with grpc.insecure_channel(address) as channel, httpx.Client(timeout=timeout) as http:
+    grpc_at, rest_at = parse_address(address), parse_address(rest) if rest else None
+    proxy = rest_proxy(rest_at, "http") if rest_at else None
+    with (
+        grpc.insecure_channel(str(grpc_at), proxy_options(grpc_proxy(grpc_at))) as channel,
+        httpx.Client(timeout=timeout, proxy=proxy.url if proxy else None, trust_env=False) as http,
+    ):
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         checks["status"] = functools.partial(version.status, model_service_pb2_grpc.ModelServiceStub(channel))
         checks["metadata"] = functools.partial(version.metadata, predict)
@@ -71,10 +80,11 @@ def smoke(
         checks["example signatures"] = functools.partial(version.scores, predict, EXAMPLES_SUFFIX)
         for name, (code, request) in version.mistakes().items():
             checks[name] = functools.partial(version.refused, predict, code, request)
-        if rest:
-            checks["REST status"] = functools.partial(version.rest_status, http, f"http://{rest}")
-            checks["REST scores"] = functools.partial(version.rest_scores, http, f"http://{rest}")
-            checks["REST unknown model"] = functools.partial(version.rest_refused, http, f"http://{rest}")
+        if rest_at:
+            root = f"http://{rest_at}"
+            checks["REST status"] = functools.partial(version.rest_status, http, root)
+            checks["REST scores"] = functools.partial(version.rest_scores, http, root)
+            checks["REST unknown model"] = functools.partial(version.rest_refused, http, root)
         for name, check in checks.items():
             try:
                 yield Result(name, check(), True)
@@ -214,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_dir", required=True, help="SERVING/<version>, as published")
     parser.add_argument("--model", default="usr", help="name that the model is served under")
     arguments = parser.parse_args(argv)
+    accept_any_text()
     failed = 0
     try:
         for result in smoke(arguments.address, arguments.model_dir, arguments.model, arguments.rest):

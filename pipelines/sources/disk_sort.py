@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ class DiskSort:
 
     def __init__(self, columns: int, keys: int):
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file of no name
+        self._close = weakref.finalize(self, self._database.close)  # also where an error keeps the rows from being read
         for pragma in ("journal_mode = OFF", "temp_store = FILE", f"cache_size = -{_CACHE_KIB}"):
             self._database.execute(f"PRAGMA {pragma}")
         names = [f"c{column}" for column in range(columns)]
@@ -44,7 +46,7 @@ class DiskSort:
             with _room_on_disk():
                 yield from self._database.execute(self._select)
         finally:
-            self._database.close()
+            self._close()
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Refused(ServingError, InputError):
     expected = "a request that it takes"
 
 
-_KINDS = {
+_KINDS: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,

@@ -65,7 +65,8 @@ class Formula:
         """
         self.check_names(values)
         with np.errstate(all="ignore"):
-            return _evaluate(self._tree, {name: np.asarray(values[name], np.float64) for name in self._names})
+            columns = {name: np.asarray(values[name], np.float64) for name in self._names}
+            return np.asarray(_evaluate(self._tree, columns))
 
     def _parse(self) -> ast.expr:
         if len(self.text) > MAX_LENGTH:
@@ -83,6 +84,7 @@ class Formula:
         rest: list[tuple[ast.expr, int]] = [(self._tree, 1)]
         while rest:
             node, depth = rest.pop()
+            inner: list[ast.expr]
             if depth > MAX_DEPTH:
                 raise self._refuse(node, f"more than {MAX_DEPTH} levels", "a formula that nests less")
             match node:
@@ -111,11 +113,11 @@ class Formula:
         return InputError(f"{self._place}, column {column}", found, expected)
 
 
-def _evaluate(node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _evaluate(node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray | np.float64:
     match node:
         case ast.Name(id=name):
             return columns[name]
-        case ast.Constant(value=value):
+        case ast.Constant(value=int() | float() as value):
             return _number(value)
         case ast.UnaryOp(op=op, operand=operand):
             return _UNARY[type(op)](_evaluate(operand, columns))

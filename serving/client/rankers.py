@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from serving.client.session import Metadata, Ranking, Session
-from serving.client.transport import AioTransport, GrpcTransport, RestTransport
+from serving.client.transport import AioTransport, GrpcTransport, RestTransport, Transport
 
 _T = TypeVar("_T")
 
@@ -17,7 +17,7 @@ class Ranker(Session):
     It keeps one connection: make one, use it from as many threads as you like, and close it, or use it in a `with`.
 
     Args:
-      address: `HOST:PORT` of the server.
+      address: `HOST:PORT` of the server; IPv6 with or without brackets.
       model: the name that the model is served under.
       version: the version to ask, rather than the latest.
       label: the label of the version to ask, such as `stable` or `canary`; not along with `version`.
@@ -26,10 +26,10 @@ class Ranker(Session):
       retries: how often a call is made again, from 0 to 4, while the server is away.
 
     Raises:
-      InputError: a version and a label, or a file of `tls` that does not load.
+      InputError: no address, a version and a label, or a file of `tls` that does not load.
     """
 
-    _transport_type = GrpcTransport
+    _transport_type: type[Transport] = GrpcTransport
 
     def metadata(self, timeout: float | None = None) -> Metadata:
         """Signature → input → `(dtype, shape)`, asked of the server once and kept.
@@ -41,6 +41,20 @@ class Ranker(Session):
           ServingError: of the kind that `serving.client.errors` has for what went wrong.
         """
         return _at_once(self._metadata(timeout))
+
+    def wait_until_ready(self, timeout: float | None = None) -> float:
+        """Waits for a server that is starting, until it answers for the model.
+
+        Args:
+          timeout: in place of the client's.
+
+        Returns:
+          Seconds that are left of it.
+
+        Raises:
+          ServingError: there was no server in that time, or it answered with an error.
+        """
+        return _at_once(self._wait_until_ready(timeout))
 
     def predict(self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None) -> dict[str, np.ndarray]:
         """Runs a signature on arrays or rectangular lists, which are sent with the signature's dtypes.
@@ -106,6 +120,10 @@ class AsyncRanker(Session):
     async def metadata(self, timeout: float | None = None) -> Metadata:
         """As `Ranker.metadata`."""
         return await self._metadata(timeout)
+
+    async def wait_until_ready(self, timeout: float | None = None) -> float:
+        """As `Ranker.wait_until_ready`."""
+        return await self._wait_until_ready(timeout)
 
     async def predict(
         self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None

@@ -28,6 +28,7 @@ Metadata = dict[str, dict[str, TensorSpec]]
 """Signature → input → dtype and shape."""
 Ranking = list[dict[str, Any]]
 _T = TypeVar("_T")
+_POLL_SECONDS = 0.1
 
 
 class _Signature(NamedTuple):
@@ -58,7 +59,6 @@ class Session:
             raise ValueError(f"`retries` should be from 0 to {MAX_RETRIES}. Received: retries={retries}")
         if version is not None and label is not None:
             raise InputError("version", f"{version}, and the label {label!r}", "one of the two")
-        self.address = address
         self.model = model
         self.timeout = _checked(timeout)
         self._spec = ModelSpec(name=model, version_label=label)
@@ -66,10 +66,27 @@ class Session:
             self._spec.version.value = version
         self._signatures: _Signatures | None = None
         self._transport = self._transport_type(address, tls, Retry(retries))
+        self.address = self._transport.address
 
     async def _metadata(self, timeout: float | None) -> Metadata:
         signatures = self._signatures or await self._ask_signatures(self._deadline(timeout))
         return {name: dict(signature.inputs) for name, signature in signatures.items()}
+
+    async def _wait_until_ready(self, timeout: float | None) -> float:
+        deadline, away = self._deadline(timeout), None
+        while True:
+            try:
+                self._signatures or await self._ask_signatures(deadline)
+                return self._left(deadline)
+            except Unavailable as error:
+                away = error
+            except DeadlineExceeded:  # also of gRPC's pause before it tries again
+                if away is None:
+                    raise
+            if time.monotonic() + _POLL_SECONDS >= deadline:
+                asked = self._transport.asked(self._metadata_request(), timeout or self.timeout)
+                raise Unavailable(away.code, away.message, away.address, asked) from away
+            await self._transport.pause(_POLL_SECONDS)
 
     async def _predict(self, name: str, inputs: Mapping[str, Any], timeout: float | None) -> dict[str, np.ndarray]:
         deadline = self._deadline(timeout)
@@ -116,8 +133,7 @@ class Session:
         return await ask(signatures)
 
     async def _ask_signatures(self, deadline: float) -> _Signatures:
-        request = GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
-        response = await self._transport.metadata(request, self._left(deadline))
+        response = await self._transport.metadata(self._metadata_request(), self._left(deadline))
         signatures = SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
         self._signatures = {
@@ -126,6 +142,9 @@ class Session:
             if definition.inputs  # a TF 2 SavedModel lists its initialiser too
         }
         return self._signatures
+
+    def _metadata_request(self) -> GetModelMetadataRequest:
+        return GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
 
     async def _ask_outputs(
         self, name: str, signature: _Signature, inputs: Mapping[str, Any], deadline: float

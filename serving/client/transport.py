@@ -3,6 +3,7 @@
 A transport's calls are coroutines. Those of `GrpcTransport` and `RestTransport` never wait: they block.
 """
 
+import asyncio
 import contextlib
 import json
 import random
@@ -20,14 +21,17 @@ from tensorflow_serving.apis import model_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
+from serving.address import parse_address
 from serving.client.errors import Unavailable, serving_error
 from serving.formats.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
+from serving.proxy import Proxy, grpc_proxy, rest_proxy
 from serving.tls import Tls
 from usr_tf.errors import InputError
 
 MAX_RETRIES = 4
 """gRPC makes no more, whatever it is told."""
 _INT32_MAX = 2**31 - 1
+_GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 
 
 class Retry(NamedTuple):
@@ -71,24 +75,39 @@ class Transport(Protocol):
     """A connection to one server, kept and used again.
 
     Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
-    what is answered, which JSON does not.
+    what is answered, which JSON does not. `asked` describes a request for a message.
     """
 
     address: str
+
+    def __init__(self, address: str, tls: Tls | None, retry: Retry): ...
 
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse: ...
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse: ...
 
+    async def pause(self, seconds: float) -> None: ...
+
+    def asked(self, request: Any, timeout: float) -> str: ...
+
+    def close(self) -> Any: ...  # on asyncio to be awaited
+
 
 class GrpcTransport:
-    """Blocking calls over one channel, from any number of threads."""
+    """Blocking calls over one channel, from any number of threads.
+
+    The address is `HOST:PORT`, or a name in one of gRPC's schemes, such as `dns:///HOST:PORT` or `unix:PATH`.
+    """
 
     _channels: types.ModuleType = grpc
 
     def __init__(self, address: str, tls: Tls | None, retry: Retry):
+        self._proxy = None
+        if not address.startswith(_GRPC_SCHEMES):
+            parsed = parse_address(address)
+            address, self._proxy = str(parsed), grpc_proxy(parsed)
         self.address = address
-        options = _channel_options(retry)
+        options = [*proxy_options(self._proxy), *_channel_options(retry)]
         self.channel = (
             self._channels.secure_channel(address, tls.credentials(), options)
             if tls
@@ -103,7 +122,13 @@ class GrpcTransport:
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
         return await self._call(self._predict, request, timeout)
 
-    def close(self) -> None:
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def asked(self, request: Any, timeout: float) -> str:
+        return _describe(request, timeout, self._proxy)
+
+    def close(self) -> Any:
         self.channel.close()
 
     async def _call(self, method: Callable, request: Any, timeout: float) -> Any:
@@ -115,15 +140,17 @@ class GrpcTransport:
         try:
             yield
         except grpc.RpcError as error:
-            raise serving_error(
-                error.code(), error.details() or "", self.address, _describe(request, timeout)
-            ) from error
+            asked = self.asked(request, timeout)
+            raise serving_error(error.code(), error.details() or "", self.address, asked) from error
 
 
 class AioTransport(GrpcTransport):
     """The same on asyncio. To be made and used where one event loop runs."""
 
     _channels = grpc.aio
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         await self.channel.close()
@@ -140,23 +167,37 @@ class RestTransport:
     """
 
     def __init__(self, address: str, tls: Tls | None, retry: Retry):
-        self.address = address
+        parsed = parse_address(address)
+        self.address = str(parsed)
         self._retry = retry
         scheme, verify = ("https", tls.context()) if tls else ("http", False)  # False saves reading authorities
+        self._proxy = rest_proxy(parsed, scheme)
         try:
-            # Only the address given is spoken to, whatever proxy the environment names.
-            self._client = httpx.Client(base_url=f"{scheme}://{address}", verify=verify, trust_env=False)
+            self._client = httpx.Client(
+                base_url=f"{scheme}://{parsed}",
+                verify=verify,
+                proxy=self._proxy.url if self._proxy else None,
+                trust_env=False,
+            )
         except httpx.InvalidURL as error:
             raise InputError(repr(address), f"no address ({error})", "HOST:PORT") from error
+        except (ValueError, ImportError) as error:
+            raise InputError(self._proxy, f"no proxy to use ({error})", "http://HOST:PORT") from error
 
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
         path = f"{_path(request.model_spec)}/metadata"
-        return self._call("GET", path, None, read_metadata, _describe(request, timeout), timeout)
+        return self._call("GET", path, None, read_metadata, self.asked(request, timeout), timeout)
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
         path, body = f"{_path(request.model_spec)}:predict", write_request(request)
-        asked = _describe(request, timeout)
+        asked = self.asked(request, timeout)
         return self._call("POST", path, body, lambda answer: read_answer(answer, signature), asked, timeout)
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def asked(self, request: Any, timeout: float) -> str:
+        return _describe(request, timeout, self._proxy)
 
     def close(self) -> None:
         self._client.close()
@@ -208,8 +249,13 @@ class _TimeLeft(dict):
         return max(self._deadline - time.monotonic(), 1e-3)  # 0 would mean without blocking
 
 
+def proxy_options(proxy: Proxy | None) -> list[tuple[str, Any]]:
+    """The channel options that make gRPC use this proxy, or none whatever the environment says."""
+    return [("grpc.http_proxy", proxy.url)] if proxy else [("grpc.enable_http_proxy", 0)]
+
+
 def _channel_options(retry: Retry) -> list[tuple[str, Any]]:
-    options = [
+    options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", _INT32_MAX),
         ("grpc.max_send_message_length", _INT32_MAX),
         # While a call is out, look whether the other end still lives; on Linux this also bounds how long sent bytes may
@@ -218,7 +264,7 @@ def _channel_options(retry: Retry) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 5_000),
         # By default a server that was long away is looked for only every two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
     if retry.retries:
         options += [
@@ -235,11 +281,12 @@ def _path(spec: model_pb2.ModelSpec) -> str:
     return f"{path}/labels/{quote(spec.version_label, safe='')}" if spec.version_label else path
 
 
-def _describe(request: Any, timeout: float) -> str:
-    """What was asked, for a message: `Predict search of usr, version 3, within 10 s`."""
+def _describe(request: Any, timeout: float, proxy: Proxy | None) -> str:
+    """What was asked, for a message: `Predict search of usr, version 3, within 10 s, through the proxy …`."""
     spec = request.model_spec
     is_predict = isinstance(request, PredictRequest)
     what = f"Predict {spec.signature_name}" if is_predict else "GetModelMetadata"
     version = f", version {spec.version.value}" if spec.HasField("version") else ""
     label = f", label {spec.version_label}" if spec.version_label else ""
-    return f"{what} of {spec.name}{version}{label}, within {timeout:.3g} s"
+    through = f", through {proxy}" if proxy else ""
+    return f"{what} of {spec.name}{version}{label}, within {timeout:.3g} s{through}"

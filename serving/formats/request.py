@@ -179,12 +179,14 @@ def _neutral(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
-    reference = next((name for name in counts if name.endswith(ITEM)), next(iter(counts), None))
+    if not counts:
+        return
+    reference = next((name for name in counts if name.endswith(ITEM)), next(iter(counts)))
     for name, count in counts.items():
         if count != counts[reference]:
             expected = f"{counts[reference]}, one for each {unit} of {reference}"
             raise InputError(f"{place}.{name}", f"length {count}", expected)
-    if unit == "item" and counts and counts[reference] == 0:
+    if unit == "item" and counts[reference] == 0:
         raise InputError(f"{place}.{reference}", "no item", "at least one to rank")
 
 

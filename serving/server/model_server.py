@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 import tensorflow as tf
 from aiohttp import web
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
@@ -26,6 +26,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, 
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
+from serving.address import Address, without_brackets
 from serving.formats.status import code_of, message_of
 from serving.server.access_log import AccessLog
 from serving.server.admission import Admission
@@ -133,7 +134,7 @@ class ModelServer:
     Args:
       base_path: the folder of versions, of which the latest is served; any file system that TensorFlow reads.
       name: the model's name in requests.
-      host: the address to listen on; `0.0.0.0` lets other machines in.
+      host: the address to listen on, IPv6 with or without brackets; `0.0.0.0` and `::` let other machines in.
       port: 0 takes any free port.
       poll_seconds: how long until it looks for new versions, and a new configuration, again.
       model_config_file: the container's `ModelServerConfig` in text form, in place of `base_path` and `name`.
@@ -181,7 +182,7 @@ class ModelServer:
         _check("max_request_bytes", max_request_bytes, 0 < max_request_bytes <= _INT32_MAX, f"1 to {_INT32_MAX}")
         _check("drain_seconds", drain_seconds, drain_seconds >= 0, "0 or more")
         self.name = name
-        self.host = host
+        self.host = without_brackets(host)
         self.port = port
         self.rest_port = rest_port
         self.poll_seconds = poll_seconds
@@ -204,12 +205,12 @@ class ModelServer:
     @property
     def address(self) -> str:
         """`host:port` of gRPC, the port being the real one once the server has started."""
-        return f"{self.host}:{self.port}"
+        return str(Address(self.host, self.port))
 
     @property
     def rest_address(self) -> str | None:
         """`host:port` of the REST API, likewise; None without one."""
-        return None if self.rest_port is None else f"{self.host}:{self.rest_port}"
+        return None if self.rest_port is None else str(Address(self.host, self.rest_port))
 
     @property
     def version(self) -> int | None:
@@ -412,7 +413,7 @@ def _deadline(context: grpc.aio.ServicerContext) -> float | None:
     return None if left is None else time.monotonic() + left
 
 
-def _parse(kind: type, message: bytes) -> Any:
+def _parse(kind: type[Message], message: bytes) -> Any:
     try:
         return kind.FromString(message)
     except DecodeError as error:  # the code is that of the container's gRPC, which sends no message

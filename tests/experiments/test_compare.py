@@ -7,17 +7,17 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, mean_over_seeds, overall
-from experiments.grid.data import DataJob, Shop
-from experiments.grid.document import results_document
-from experiments.grid.models import REPLICATES, TrainJob, auc_sample
-from experiments.grid.page import results_page
-from experiments.grid.plan import Cell
-from experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
-from experiments.grid.run import format_table
-from experiments.grid.spec import ShopAxes, Spec
-from experiments.grid.workers import Failure
 from usr_tf.config import Config
+from usr_tf.experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, mean_over_seeds, overall
+from usr_tf.experiments.grid.data import DataJob, Shop
+from usr_tf.experiments.grid.document import results_document
+from usr_tf.experiments.grid.models import REPLICATES, TrainJob, auc_sample
+from usr_tf.experiments.grid.page import results_page
+from usr_tf.experiments.grid.plan import Cell
+from usr_tf.experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
+from usr_tf.experiments.grid.run import format_table
+from usr_tf.experiments.grid.spec import ShopAxes, Spec
+from usr_tf.experiments.grid.workers import Failure
 from usr_tf.metrics import Predictions, paired_bootstrap_sample
 
 SCHEMA = """\

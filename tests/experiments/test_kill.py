@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.grid.data import DataJob, Given, OneScenario
 from tests.usr_tf.fixtures import small_config
 from usr_tf.data import open_data
+from usr_tf.experiments.grid.data import DataJob, Given, OneScenario
 
 ALONE = {"usr.ie": False, "usr.fg": False, "usr.contrastive": False}
 """Traced sooner."""

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.grid.data import DataJob, Given, OneScenario, Shop
-from experiments.grid.models import TrainJob
-from experiments.grid.plan import all_jobs, plan, tuning_jobs
-from experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
 from usr_tf.errors import InputError
+from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop
+from usr_tf.experiments.grid.models import TrainJob
+from usr_tf.experiments.grid.plan import all_jobs, plan, tuning_jobs
+from usr_tf.experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
 from usr_tf.schema import SUCCESS
 
 SPEC = {

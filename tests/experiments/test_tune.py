@@ -1,6 +1,6 @@
 """With a training that takes no time in place of the real one."""
 
-import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
+import usr_tf
 
 # isort: split
 import csv
@@ -13,14 +13,14 @@ import optuna
 import pytest
 import yaml
 
-import experiments.tune
-from experiments.space import Choices, Range, default_space, load_space
-from experiments.tune import best_trials, tune, values_of
-from experiments.tune_page import tune_page
+import usr_tf.experiments.tune
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data
 from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
+from usr_tf.experiments.space import Choices, Range, default_space, load_space
+from usr_tf.experiments.tune import best_trials, tune, values_of
+from usr_tf.experiments.tune_page import tune_page
 
 SPACE = {
     "train.learning_rate": {"low": 0.0001, "high": 1.0, "log": True},
@@ -56,9 +56,9 @@ class FakeTrain:
 @pytest.fixture
 def train(monkeypatch):
     fake = FakeTrain()
-    monkeypatch.setattr(experiments.tune, "train", fake)
-    monkeypatch.setattr(experiments.tune.gc, "collect", lambda: 0)  # there is nothing to collect, and it takes its time
-    monkeypatch.setattr(experiments.tune, "tune_page", lambda *_: "")  # so do its pictures
+    monkeypatch.setattr(usr_tf.experiments.tune, "train", fake)
+    monkeypatch.setattr(usr_tf.experiments.tune.gc, "collect", lambda: 0)  # collecting is slow
+    monkeypatch.setattr(usr_tf.experiments.tune, "tune_page", lambda *_: "")  # so do its pictures
     return fake
 
 
@@ -74,7 +74,7 @@ def search(tmp_path):
 
 
 def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, search, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments.tune, "tune_page", tune_page)
+    monkeypatch.setattr(usr_tf.experiments.tune, "tune_page", tune_page)
     study = search(12, overrides=["train.epochs=9"])
     best = best_trials(study)[0]
     assert best.value == pytest.approx(abs(math.log10(best.params["train.learning_rate"]) + 2) + 1 / EPOCHS)
@@ -115,7 +115,7 @@ def test_a_trial_whose_process_was_killed_has_failed_and_does_not_count(train, s
 def test_a_trial_that_another_process_runs_is_left_alone_and_counts(train, search, tmp_path):
     study = search(2)
     trial = study.ask()
-    with experiments.tune._held(tmp_path / "out", trial.number):
+    with usr_tf.experiments.tune._held(tmp_path / "out", trial.number):
         again = search(3)
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
 

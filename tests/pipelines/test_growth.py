@@ -164,6 +164,13 @@ def test_data_that_drifted_beyond_a_limit_are_not_taken_for_whole(made, shop, tm
     assert f"in {made.data} to " in line
     assert line.endswith("expected at most 0.5, or a wider --drift_limit numeric_shift=NUMBER")
     assert re.search(r"numeric_shift +search +price p\d\d .* beyond", table)
+    counted = json.loads((out / "stats.json").read_text())["rows"]
+    written = counted["impressions"]["written"]
+    read = {f"read {name}": rows["read"] for name, rows in counted.items()}
+    shown = re.findall(r"^preprocess \S+: ([a-z ]+): ([\d,]+) rows \(\d+ s\)$", table, re.MULTILINE)
+    assert {stage: int(rows.replace(",", "")) for stage, rows in shown} == {
+        **read, "join": written, "transform": written, "write": written
+    }  # fmt: skip
     with pytest.raises(InputError, match="found no _SUCCESS"):
         open_data(out)
     drifts = json.loads((out / "drift.json").read_text())

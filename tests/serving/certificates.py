@@ -46,6 +46,10 @@ class Authority:
             .not_valid_after(now + day)
             .add_extension(x509.BasicConstraints(ca=key is self._key, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(_LOOPBACK), critical=False)
+            # Python 3.13 wants these of a chain, and of an authority the permission to sign.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(_usage(signs_certificates=key is self._key), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -56,6 +60,15 @@ def private_pem(
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption(),  # noqa: B008
 ) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    allowed = {"digital_signature", *({"key_cert_sign", "crl_sign"} if signs_certificates else ())}
+    every = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: name in allowed for name in every})
 
 
 def _named(name: str) -> x509.Name:

@@ -1,17 +1,23 @@
 import usr_tf  # picks Keras 2, before TensorFlow comes
 
 # isort: split
+import dataclasses
+import itertools
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import yaml
 
 import usr_tf.train
-from usr_tf.cli import VERBS, Verb, main
-from usr_tf.cli.models import _export_flags
+from usr_tf.cli import VERBS, main
+from usr_tf.cli.extras import EXTRAS
+from usr_tf.cli.program import GROUPS
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -165,8 +171,8 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         ),
         "score: no JSON": (["score", "--scenario=search", f"--request={bad_json}"], "bad.json: found no JSON"),
         "score: no server": (
-            ["score", "--address=127.0.0.1:1", "--scenario=search", f"--request={good_json}"],
-            "127.0.0.1:1: GetModelMetadata of usr, within 10 s: found UNAVAILABLE (",
+            ["score", "--address=127.0.0.1:1", "--scenario=search", f"--request={good_json}", "--timeout=1"],
+            "127.0.0.1:1: GetModelMetadata of usr, within 1 s: found UNAVAILABLE (",
         ),
         "publish: run": (["publish", f"--run={empty}", f"--out={folder / 'h'}"], "found no _SUCCESS"),
         "publish: nothing": (["publish", f"--out={folder / 'h'}"], "--run, --promote, --rollback: found nothing"),
@@ -179,6 +185,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
             ["abtest", f"--a={empty}", f"--b={empty}", f"--logs={empty}", f"--out={folder / 'k'}"],
             "simulation.json: found no readable",
         ),
+        "completion: shell": (["completion", "csh"], "usr-tf completion: found 'csh', expected one of bash, zsh, fish"),
     }
 
 
@@ -196,22 +203,120 @@ def test_bad_input_leaves_no_output_behind(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "taken", "config.yaml", "bad.json", "good.json"}
 
 
-def test_an_interruption_is_neither_done_nor_wrong_input(monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def raising(error: BaseException) -> dict:
+    """What makes a verb raise an error as soon as it runs."""
 
-    monkeypatch.setitem(VERBS, "export", Verb("", _export_flags, interrupted))
-    assert main(["export"]) == 1
-    assert capsys.readouterr().err == "interrupted\n"
+    def run(*_):
+        raise error
+
+    return {"run": run, "required": (), "tensorflow": False}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_interruption_ends_with_130_and_names_the_command_that_goes_on(monkeypatch, capsys, verb):
+    monkeypatch.setitem(VERBS, verb, dataclasses.replace(VERBS[verb], **raising(KeyboardInterrupt())))
+    given = ["--out", "my run"] if verb in ("train", "tune", "experiment") else []
+    assert main([verb, *given]) == 130
+    goes_on = f"; to go on: usr-tf {verb} --out 'my run'" if given else ""
+    assert capsys.readouterr().err == f"interrupted{goes_on}\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
-    def broken(*_):
-        raise RuntimeError("ours")
-
-    monkeypatch.setitem(VERBS, "export", Verb("", _export_flags, broken))
+    monkeypatch.setitem(VERBS, "export", dataclasses.replace(VERBS["export"], **raising(RuntimeError("ours"))))
     with pytest.raises(RuntimeError, match="ours"):
         main(["export"])
+
+
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if verb.extras])
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(monkeypatch, capsys, verb):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = [f"--{flag}=x" for flag in VERBS[verb].required]
+    line = refused(capsys, verb, *arguments)
+    install = f"pip install 'usr-tf[{','.join(VERBS[verb].extras)}]'"
+    assert re.fullmatch(rf"usr-tf {verb}: found no module \w+, expected what this installs: {re.escape(install)}", line)
+
+
+def test_extras_name_a_module_of_each_of_their_requirements():
+    of_module = metadata.packages_distributions()
+    named = {extra: {_normal(of_module[module][0]) for module in modules} for extra, modules in EXTRAS.items()}
+    assert named == {extra: _requirements(extra) for extra in EXTRAS}
+
+
+def _requirements(extra: str) -> set[str]:
+    """Distributions that setup.py asks for in an extra."""
+    asked = [line for line in metadata.requires("usr-tf") if line.endswith(f'extra == "{extra}"')]
+    return {_normal(re.match(r"[\w.-]+", line)[0]) for line in asked}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verbs_example_is_a_command_that_it_takes(monkeypatch, verb):
+    ran = []
+    monkeypatch.setitem(VERBS, verb, dataclasses.replace(VERBS[verb], run=lambda *_: ran.append(verb)))
+    assert main([verb, *shlex.split(VERBS[verb].example)]) == 0
+    assert ran == [verb]
+
+
+def test_the_usage_shows_each_verb_once_and_an_example_of_each_group(capsys):
+    assert main(["help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if re.match(r"  \w+ ", line)] == list(VERBS)
+    assert sum(line.startswith("  e.g. usr-tf ") for line in lines) == len(GROUPS)
+    assert max(map(len, lines)) <= 120
+
+
+def test_help_of_a_verb_is_its_flags(capsys):
+    assert main(["train", "--help"]) == 0
+    expected = capsys.readouterr().out
+    assert main(["help", "train"]) == 0
+    assert capsys.readouterr().out == expected
+    assert "usr-tf train --data DATA --out RUN" in expected
+    assert refused(capsys, "help", "predict").startswith("usr-tf: found 'predict', expected one of demo, ")
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"usr-tf {usr_tf.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_flags_take_dashes_as_well_as_underscores(monkeypatch, verb):
+    """Every flag of every verb, by both spellings: the values come out the same."""
+    seen = []
+    run = lambda values, _: seen.append({name: values[name].value for name in values})  # noqa: E731
+    monkeypatch.setitem(VERBS, verb, dataclasses.replace(VERBS[verb], run=run, required=(), tensorflow=False))
+    given = {}
+    for name in (defined := VERBS[verb].flags()):
+        choices = getattr(defined[name].parser, "enum_values", ())
+        given[name] = "true" if defined[name].boolean else choices[0] if choices else "2"
+    for spell in (str, lambda name: name.replace("_", "-")):
+        assert main([verb, *(f"--{spell(name)}={value}" for name, value in given.items())]) == 0
+        in_two = [[f"--{spell(name)}", *([] if defined[name].boolean else [given[name]])] for name in given]
+        assert main([verb, *itertools.chain.from_iterable(in_two)]) == 0
+        assert main([verb, *(f"--no-{spell(name)}" for name in given if defined[name].boolean)]) == 0
+    with_values, separately, off, *dashed = seen
+    assert with_values == separately
+    assert [with_values, separately, off] == dashed
+    assert not any(off[name] for name in given if defined[name].boolean)
+
+
+def test_a_value_that_looks_like_a_flag_stays_as_it_is(monkeypatch):
+    seen = []
+    scored = dataclasses.replace(VERBS["score"], run=lambda values, _: seen.append(values.by), required=())
+    monkeypatch.setitem(VERBS, "score", scored)
+    assert main(["score", "--by", "-ctr-price"]) == 0
+    assert seen == ["-ctr-price"]
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "usr_tf.cli", "help"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_program_itself(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import usr_tf
+from usr_tf.cli.extras import EXTRAS
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -36,11 +37,31 @@ def test_is_content_with_a_tensorflow_of_keras_2():
     assert done.stdout == "fine\n", done.stderr
 
 
+NEEDED = {
+    "client": ["serving.client", "serving.canary", "serving.smoke"],
+    "serve": ["serving.server"],
+    "pipelines": ["pipelines.simulate", "pipelines.preprocess", "pipelines.score", "pipelines.evaluate"],
+    "train": ["usr_tf.train", "usr_tf.evaluate", "usr_tf.explain", "serving.publish", "usr_tf.experiments.tune"],
+}
+"""Extra → what it is for."""
+BROUGHT = {"pipelines": {"grpc"}, "train": {"apache_beam", "pyarrow", "tensorflow_metadata", "tfx_bsl"}}
+"""Extra → what its requirements require."""
+
+
 @pytest.mark.slow
-def test_a_client_needs_nothing_of_what_trains_and_exports():
-    heavy = "tensorflow_transform tensorflow_recommenders usr_tf.model usr_tf.export"
-    done = run(f"import sys, serving.client; print([name for name in '{heavy}'.split() if name in sys.modules])")
-    assert done.stdout == "[]\n", done.stderr
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_an_extra_is_for_needs_no_other_extra(extra):
+    others = {module for modules in EXTRAS.values() for module in modules}
+    others -= {*EXTRAS[extra], *BROUGHT.get(extra, ())}
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({sorted(others)}))"
+    done = run(f"{hidden}; import {', '.join(NEEDED[extra])}; print('fine')")
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_the_schema_and_the_configuration_need_no_extra():
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({sorted({*sum(EXTRAS.values(), ())})}))"
+    done = run(f"{hidden}; import usr_tf, usr_tf.cli; print(usr_tf.load_config().backbone, usr_tf.Schema.__name__)")
+    assert done.stdout == "shared_bottom Schema\n", done.stderr
 
 
 def test_public_names_are_there():

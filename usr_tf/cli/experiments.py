@@ -36,8 +36,8 @@ def _experiment_flags(values: flags.FlagValues) -> None:
 def _experiment(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
-    from experiments.grid.run import format_table, run_experiments
-    from experiments.grid.spec import load_specs, overriding
+    from usr_tf.experiments.grid.run import format_table, run_experiments
+    from usr_tf.experiments.grid.spec import load_specs, overriding
 
     override = overriding(
         impressions=values.impressions,
@@ -87,9 +87,9 @@ def _tune_flags(values: flags.FlagValues) -> None:
 def _tune(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
-    from experiments.tune import best_trials, tune, values_of
-    from experiments.tune_page import format_table
     from usr_tf.data import open_data
+    from usr_tf.experiments.tune import best_trials, tune, values_of
+    from usr_tf.experiments.tune_page import format_table
 
     study = tune(
         open_data(values.data),
@@ -131,7 +131,7 @@ def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from rich.console import Console
 
-    from experiments.abtest import Settings, abtest, format_table
+    from usr_tf.experiments.abtest import Settings, abtest, format_table
 
     settings = Settings(**{field.name: values[field.name].value for field in dataclasses.fields(Settings)})
     document = abtest(
@@ -169,12 +169,26 @@ VERBS = {
         ("spec", "out"),
         "set",
         tensorflow=False,
+        example="--spec backbones --seeds 3 --out OUT",
+        extras=("train", "pipelines"),
+        resumes=True,
     ),
     "abtest": Verb(
         "Two exported models as rankers of the simulated shop that goes on",
         _abtest_flags,
         _abtest,
         ("a", "b", "logs", "out"),
+        example="--a SERVING_A --b SERVING_B --logs LOGS --out OUT",
+        extras=("train", "pipelines"),
     ),
-    "tune": Verb("Search for the best configuration", _tune_flags, _tune, ("data", "out"), "set"),
+    "tune": Verb(
+        "Search for the best configuration",
+        _tune_flags,
+        _tune,
+        ("data", "out"),
+        "set",
+        example="--data DATA --out STUDY --trials 30",
+        extras=("train",),
+        resumes=True,
+    ),
 }

@@ -207,7 +207,15 @@ def _short(value: object) -> str:
 
 
 VERBS = {
-    "simulate": Verb("Make the logs of a simulated shop", _simulate_flags, _simulate, ("out",), tensorflow=False),
+    "simulate": Verb(
+        "Make the logs of a simulated shop",
+        _simulate_flags,
+        _simulate,
+        ("out",),
+        tensorflow=False,
+        example="--out LOGS --impressions 200000",
+        extras=("pipelines",),
+    ),
     "import": Verb(
         "Turn someone else's logs into ours",
         _import_flags,
@@ -215,14 +223,26 @@ VERBS = {
         ("source", "input", "out"),
         "input",
         tensorflow=False,
+        example="--source ga360 --input sessions.ndjson.gz --out LOGS",
+        extras=("pipelines",),
     ),
-    "preprocess": Verb("Join, label, split and transform logs", _preprocess_flags, _preprocess, ("out",), beam=True),
+    "preprocess": Verb(
+        "Join, label, split and transform logs",
+        _preprocess_flags,
+        _preprocess,
+        ("out",),
+        beam=True,
+        example="--logs LOGS --out DATA",
+        extras=("pipelines",),
+    ),
     "score_logs": Verb(
         "Score logged impressions offline by an exported model",
         _score_logs_flags,
         _score_logs,
         ("model", "out"),
         beam=True,
+        example="--model SERVING/VERSION --logs LOGS --out SCORES",
+        extras=("pipelines",),
     ),
     "evaluate_scores": Verb(
         "Figures and a report of scored logs, however many",
@@ -230,5 +250,7 @@ VERBS = {
         _evaluate_scores,
         ("scores", "out"),
         beam=True,
+        example="--scores SCORES --out REPORT",
+        extras=("pipelines",),
     ),
 }

@@ -130,8 +130,8 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
         raise InputError(f"{values.request}: scenario", repr(document["scenario"]), repr(scenario))
     specs, logged = schema_specs(run.schema), run.requests / f"{scenario}.jsonl"
     request = request_inputs(document["inputs"], specs, values.request)
-    background = read_requests(logged)[:BACKGROUND] if logged.exists() else []
-    background = [request_inputs(each.inputs, specs, logged) for each in background]
+    shown = read_requests(logged)[:BACKGROUND] if logged.exists() else []
+    background = [request_inputs(each.inputs, specs, logged) for each in shown]
 
     explainer = Explainer(run.load_model(), run.transform)
     other = explainer.choose(scenario, request, task, values.against) if values.against else []
@@ -175,13 +175,57 @@ def _compare(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 VERBS = {
-    "train": Verb("Train a model", _train_flags, _train, ("data",), "set"),
-    "evaluate": Verb("Figures and a report of a run", _evaluate_flags, _evaluate, ("run", "out")),
-    "compare": Verb("Two runs on the same rows, tested", _compare_flags, _compare, ("run", "with")),
-    "export": Verb("Write a SavedModel for TF Serving", _export_flags, _export, ("run", "out")),
-    "explain": Verb("Tell what moved a candidate's scores", _explain_flags, _explain, ("run", "request")),
+    "train": Verb(
+        "Train a model",
+        _train_flags,
+        _train,
+        ("data",),
+        "set",
+        example="--data DATA --out RUN --set backbone=mmoe train.epochs=3",
+        extras=("train",),
+        resumes=True,
+    ),
+    "evaluate": Verb(
+        "Figures and a report of a run",
+        _evaluate_flags,
+        _evaluate,
+        ("run", "out"),
+        example="--run RUN --out REPORT",
+        extras=("train",),
+    ),
+    "compare": Verb(
+        "Two runs on the same rows, tested",
+        _compare_flags,
+        _compare,
+        ("run", "with"),
+        example="--run RUN_A --with RUN_B",
+        extras=("train",),
+    ),
+    "export": Verb(
+        "Write a SavedModel for TF Serving",
+        _export_flags,
+        _export,
+        ("run", "out"),
+        example="--run RUN --out SERVING",
+        extras=("train",),
+    ),
+    "explain": Verb(
+        "Tell what moved a candidate's scores",
+        _explain_flags,
+        _explain,
+        ("run", "request"),
+        example="--run RUN --request request.json --top 3",
+        extras=("train",),
+    ),
 }
 
 DEMO = {
-    "demo": Verb("Everything once, on a simulated shop: logs to served scores", _demo_flags, _demo, ("out",)),
+    "demo": Verb(
+        "Everything once, on a simulated shop: logs to served scores",
+        _demo_flags,
+        _demo,
+        ("out",),
+        example="--out demo_out",
+        extras=("train", "pipelines"),
+    ),
 }

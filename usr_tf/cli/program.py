@@ -1,50 +1,92 @@
 """The console program `usr-tf`: each verb reads its flags and makes one call of the library.
 
-Exit status: 0 done, 2 the user's input is wrong (one line, no traceback), 1 anything else.
+Exit status: 0 done, 2 the user's input is wrong (one line, no traceback), 130 interrupted by Ctrl-C, 141 nobody reads
+its output any more, 1 anything else.
 """
 
 import logging
 import os
+import re
+import select
+import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
 from absl import flags
 
-from usr_tf.cli import experiments, logs, models, serving
+from usr_tf import __version__
+from usr_tf.cli import completion, experiments, logs, models, serving
+from usr_tf.cli.extras import require
+from usr_tf.cli.interrupt import Interrupts
+from usr_tf.cli.usage import Group, usage, verb_help
 from usr_tf.cli.verb import PROGRAM, Verb
 from usr_tf.errors import InputError
+from usr_tf.streams import accept_any_text
 
-VERBS = {**models.DEMO, **logs.VERBS, **models.VERBS, **serving.VERBS, **experiments.VERBS}
+GROUPS = [
+    Group("All steps at once", models.DEMO, "demo"),
+    Group("Logs and Beam jobs", logs.VERBS, "preprocess"),
+    Group("Models", models.VERBS, "train"),
+    Group("Serving", serving.VERBS, "serve"),
+    Group("Experiments", experiments.VERBS, "tune"),
+    Group("The program itself", completion.VERBS, "completion"),
+]
+VERBS: dict[str, Verb] = {name: verb for group in GROUPS for name, verb in group.verbs.items()}
+
+_INTERRUPTED, _BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `usr-tf VERB --flags`, and returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return 0 if arguments else 2
+    accept_any_text()
+    interrupts = Interrupts()
+    if argv is None:
+        interrupts.watch()
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BaseException as error:
+        if interrupts.seen or isinstance(error, KeyboardInterrupt):
+            print(_interruption(arguments), file=sys.stderr)
+            return _INTERRUPTED
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            return _BROKEN_PIPE
+        raise
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments:
+        print(usage(GROUPS))
+        return 2
     name, *rest = arguments
+    if name == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    if name in ("-h", "--help", "help"):
+        if not rest:
+            print(usage(GROUPS))
+            return 0
+        name, rest = rest[0], ["--help"]
     verb = VERBS.get(name)
     if verb is None:
         return _refuse(f"{PROGRAM}: found {name!r}, expected one of {', '.join(VERBS)}")
     if "-h" in rest or "--help" in rest:
-        print(_help(name, verb))
+        print(verb_help(name, verb))
         return 0
     try:
         values, beam_options = _parse(name, verb, rest)
+        require(verb.extras, f"{PROGRAM} {name}")
         if verb.tensorflow:
             _quiet()
         verb.run(values, beam_options)
     except InputError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 1
     except Exception as error:
-        from serving.client.errors import ServingError  # only now: gRPC takes its time to start
-
-        if not isinstance(error, ServingError):
+        if not _is_serving_error(error):
             raise
         print(error, file=sys.stderr)  # the server's doing: no traceback of ours helps
         return 1
@@ -59,11 +101,10 @@ def _parse(name: str, verb: Verb, arguments: list[str]) -> tuple[flags.FlagValue
     place = f"{PROGRAM} {name}"
     if beam_options and not verb.beam:
         raise InputError(place, f"options after -- ({beam_options[0]})", "none")
-    values = flags.FlagValues()
-    verb.define(values)
+    values = verb.flags()
     try:
-        extra = values([name, *arguments])[1:]
-    except flags.Error as error:
+        extra = values([name, *(_with_underscores(argument, values) for argument in arguments)])[1:]
+    except (flags.Error, ValueError) as error:
         raise InputError(place, " ".join(str(error).split()), f"flags that {place} --help lists") from error
     if extra and verb.more is None:
         raise InputError(place, f"the argument {extra[0]!r}", "flags alone")
@@ -75,9 +116,43 @@ def _parse(name: str, verb: Verb, arguments: list[str]) -> tuple[flags.FlagValue
     return values, beam_options
 
 
+def _with_underscores(argument: str, values: flags.FlagValues) -> str:
+    """`--dry-run` as `--dry_run`, `--no-dry-run` as `--nodry_run`; what names no flag as it is."""
+    match = re.fullmatch(r"--?(?P<name>[\w-]+)(?P<value>=.*)?", argument, re.DOTALL)
+    if match is None:
+        return argument
+    name = match["name"].replace("-", "_")
+    if name.startswith("no_") and name.removeprefix("no_") in values:
+        name = "no" + name.removeprefix("no_")
+    known = name in values or name.removeprefix("no") in values
+    return f"--{name}{match['value'] or ''}" if known else argument
+
+
 def _refuse(line: str) -> int:
     print(line, file=sys.stderr)
     return 2
+
+
+def _interruption(arguments: Sequence[str]) -> str:
+    verb = VERBS.get(arguments[0]) if arguments else None
+    if verb is None or not verb.resumes:
+        return "interrupted"
+    return f"interrupted; to go on: {shlex.join([PROGRAM, *arguments])}"
+
+
+def _stdout_is_closed() -> bool:
+    """Whether nobody reads standard output any more. If so, what is still to be written is dropped."""
+    poller = select.poll()
+    poller.register(sys.stdout, 0)
+    closed = any(events & select.POLLERR for _, events in poller.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python flushes it once more at the end
+    return closed
+
+
+def _is_serving_error(error: Exception) -> bool:
+    errors = sys.modules.get("serving.client.errors")  # not imported here: gRPC takes its time, and may be missing
+    return errors is not None and isinstance(error, errors.ServingError)
 
 
 def _quiet() -> None:
@@ -98,21 +173,3 @@ def _quiet() -> None:
         os.dup2(kept, 2)
         os.close(kept)
     tf.get_logger().setLevel("ERROR")
-
-
-def _usage() -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
-    return "\n".join(
-        [f"usage: {PROGRAM} VERB [--flags]", "", *lines, "", f"{PROGRAM} VERB --help tells a verb's flags."]
-    )
-
-
-def _help(name: str, verb: Verb) -> str:
-    values = flags.FlagValues()
-    verb.define(values)
-    lines = [f"usage: {PROGRAM} {name} [--flags]" + (" [-- BEAM OPTIONS]" if verb.beam else ""), "", verb.summary, ""]
-    for flag in sorted(values):
-        default = "required" if flag in verb.required else values[flag].default_as_str
-        lines.append(f"  --{flag}: {values[flag].help}" + (f" ({default})" if default else ""))
-    return "\n".join(lines)

@@ -18,7 +18,7 @@ def _serve_flags(values: flags.FlagValues) -> None:
         "In place of --model: TF Serving's ModelServerConfig in text form; read again when it changes",
         flag_values=values,
     )
-    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on", flag_values=values)
+    flags.DEFINE_string("host", "127.0.0.1", "Address to listen on, IPv4, IPv6 or a name", flag_values=values)
     flags.DEFINE_integer("port", 8500, "Port of gRPC; 0 takes any", 0, 65535, flag_values=values)
     flags.DEFINE_integer("rest_port", 0, "Port of the REST API; 0 leaves it out", 0, 65535, flag_values=values)
     flags.DEFINE_float(
@@ -99,7 +99,9 @@ def _score_flags(values: flags.FlagValues) -> None:
         "What to rank by: an output, or a formula such as 'ctr + 5 * ctcvr' or 'ctcvr * price'; ctr when absent",
         flag_values=values,
     )
-    flags.DEFINE_float("timeout", 10.0, "Seconds to wait for the answer", 1e-3, flag_values=values)
+    flags.DEFINE_float(
+        "timeout", 10.0, "Seconds to wait for the answer, and for a server that is starting", 1e-3, flag_values=values
+    )
     flags.DEFINE_string("tls_ca", None, "Authorities whose servers to trust, PEM; turns TLS on", flag_values=values)
     flags.DEFINE_string("tls_cert", None, "Certificate to show to the server, PEM", flag_values=values)
     flags.DEFINE_string("tls_key", None, "Private key of --tls_cert, PEM", flag_values=values)
@@ -125,7 +127,9 @@ def _score(values: flags.FlagValues, _: Sequence[str]) -> None:
         timeout=values.timeout,
         tls=tls if any(tls) else None,
     ) as ranker:
-        ranking = ranker.score(values.scenario, request, values.by, values.request)
+        with Console(stderr=True).status(f"waiting for {ranker.address}"):
+            left = ranker.wait_until_ready()
+        ranking = ranker.score(values.scenario, request, values.by, values.request, timeout=left)
     if values["json"].value:
         for row in ranking:
             print(orjson.dumps(row).decode())  # NaN as null
@@ -228,8 +232,36 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 VERBS = {
-    "serve": Verb("Serve SavedModels over TF Serving's gRPC and REST APIs", _serve_flags, _serve),
-    "score": Verb("Rank the items of a request by a served model", _score_flags, _score, ("scenario", "request")),
-    "publish": Verb("Export a run if it passes every check; go back; move labels", _publish_flags, _publish, ("out",)),
-    "canary": Verb("Compare two live versions on the same requests", _canary_flags, _canary, ("requests",), "requests"),
+    "serve": Verb(
+        "Serve SavedModels over TF Serving's gRPC and REST APIs",
+        _serve_flags,
+        _serve,
+        example="--model SERVING --rest_port 8501",
+        extras=("serve",),
+    ),
+    "score": Verb(
+        "Rank the items of a request by a served model",
+        _score_flags,
+        _score,
+        ("scenario", "request"),
+        example="--scenario search --request request.json --by 'ctr + 5 * ctcvr'",
+        extras=("client",),
+    ),
+    "publish": Verb(
+        "Export a run if it passes every check; go back; move labels",
+        _publish_flags,
+        _publish,
+        ("out",),
+        example="--run RUN --out SERVING",
+        extras=("train",),
+    ),
+    "canary": Verb(
+        "Compare two live versions on the same requests",
+        _canary_flags,
+        _canary,
+        ("requests",),
+        "requests",
+        example="--requests SERVING/VERSION/assets.extra/golden.jsonl --max_rank_change 0.1",
+        extras=("client",),
+    ),
 }

@@ -14,6 +14,11 @@ class Verb:
 
     `more` names the flag that arguments without a flag belong to: `--set a=1 b=2`. `beam` lets options
     after `--` through to Beam; `tensorflow` tells whether it takes TensorFlow's time to start.
+
+    Args:
+      example: arguments of a typical call, without the program's and the verb's name.
+      extras: extras of the package that the verb needs (`usr_tf.cli.extras`).
+      resumes: whether the same command goes on with the work of an interrupted one.
     """
 
     summary: str
@@ -23,3 +28,13 @@ class Verb:
     more: str | None = None
     beam: bool = False
     tensorflow: bool = True
+    _: dataclasses.KW_ONLY
+    example: str
+    extras: tuple[str, ...]
+    resumes: bool = False
+
+    def flags(self) -> flags.FlagValues:
+        """The verb's flags, with their defaults."""
+        values = flags.FlagValues()
+        self.define(values)
+        return values

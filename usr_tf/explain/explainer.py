@@ -110,9 +110,8 @@ class Explainer:
         shown = f"{count} logged candidates of {scenario}" if background else f"the request's {count} candidates"
         if inputs.history is not None:
             shown += ", to a user without history" if background else ", without history"
-        if progress:
-            rows = track(rows, "explaining", console=Console(stderr=True), transient=True)
-        return [self._explain(request, features, row, _one(inputs, row), number, start, shown, steps) for row in rows]
+        bar = track(rows, "explaining", console=Console(stderr=True), transient=True, disable=not progress)
+        return [self._explain(request, features, row, _one(inputs, row), number, start, shown, steps) for row in bar]
 
     def _explain(
         self,
@@ -127,7 +126,7 @@ class Explainer:
     ) -> Explanation:
         end, given = _parts(inputs), _mask(inputs)
         if "history" in end:
-            start = start | {"history": tf.zeros([len(start["candidate"]), *end["history"].shape[1:]])}
+            start = {**start, "history": tf.zeros([len(start["candidate"]), *end["history"].shape[1:]])}
         log_odds, baseline, moved, steps = self._integrate("inputs", scenario, start, end, given, steps)
         gates, moved_by_gates = self._explain_gates(inputs, scenario, steps)
         names = list(self.schema.features)
@@ -140,7 +139,9 @@ class Explainer:
                 baseline_log_odds=float(baseline[task]),
                 features=dict(zip(names, places[: len(names)], strict=True)),
                 history=tuple(places[len(names) :]),
-                gates=gates and {name: float(moved_by_gates[task, names.index(name)]) for name in gates},
+                gates=None
+                if gates is None or moved_by_gates is None
+                else {name: float(moved_by_gates[task, names.index(name)]) for name in gates},
             )
 
         return Explanation(

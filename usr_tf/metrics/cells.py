@@ -167,8 +167,7 @@ def merge(left: Sums, right: Sums) -> Sums:
     merged = left | right
     for name in left.keys() & right.keys():
         kind = name.rpartition(".")[2]
-        add = {"bin_lowest": np.minimum, "bin_highest": np.maximum, "roc": _both}.get(kind, np.add)
-        merged[name] = add(left[name], right[name])
+        merged[name] = _ADD.get(kind, np.add)(left[name], right[name])
     return merged
 
 
@@ -211,3 +210,7 @@ def _prefixed(score: str, sums: Sums) -> Sums:
 
 def _both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([left, right])
+
+
+_ADD: dict[str, Callable[..., np.ndarray]] = {"bin_lowest": np.minimum, "bin_highest": np.maximum, "roc": _both}
+"""Kind of a sum → how two are added, where it is not by `+`."""

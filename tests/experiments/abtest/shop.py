@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.abtest.arms import Ranking
-from experiments.abtest.replay import Plan
 from pipelines.simulate import Simulation, simulate
+from usr_tf.experiments.abtest.arms import Ranking
+from usr_tf.experiments.abtest.replay import Plan
 from usr_tf.schema import Schema, load_schema
 
 IMPRESSIONS, DAYS = 6_000, 3

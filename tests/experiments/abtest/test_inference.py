@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.abtest import inference
-from experiments.abtest.inference import Lift, Ratio, split_lift, twin_lift
+from usr_tf.experiments.abtest import inference
+from usr_tf.experiments.abtest.inference import Lift, Ratio, split_lift, twin_lift
 
 
 def test_a_ratio_deviates_by_the_delta_method():

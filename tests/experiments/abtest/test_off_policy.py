@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments.abtest.off_policy import CLIP, estimates
-from experiments.abtest.policies import candidate_chances, place_chances, ranking_logits, slate_chances
-from experiments.abtest.replay import ArmLog, Target
 from pipelines.simulator.ranker import SLATE, draw_slates
+from usr_tf.experiments.abtest.off_policy import CLIP, estimates
+from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, ranking_logits, slate_chances
+from usr_tf.experiments.abtest.replay import ArmLog, Target
 
 CANDIDATES, USERS, REQUESTS, EXPLORE = 16, 250, 4, 0.3
 

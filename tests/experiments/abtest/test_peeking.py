@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.abtest.inference import ALPHA, Lift
-from experiments.abtest.peeking import half_width, mixture_variance, valid_interval
+from usr_tf.experiments.abtest.inference import ALPHA, Lift
+from usr_tf.experiments.abtest.peeking import half_width, mixture_variance, valid_interval
 
 TESTS, USERS, DAYS = 1500, 200, 14
 

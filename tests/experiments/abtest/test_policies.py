@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.abtest.policies import candidate_chances, place_chances, ranking_logits, slate_chances
 from pipelines.simulator.ranker import SLATE, draw_slates
+from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, ranking_logits, slate_chances
 
 CANDIDATES, DRAWS, EXPLORE = 14, 60_000, 0.1
 

@@ -6,12 +6,12 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from experiments.abtest import Settings, abtest
-from experiments.abtest.page import page
 from pipelines.simulate import SIMULATION
 from tests.experiments.abtest.shop import schema_of, write_logs
 from usr_tf.cli import main
 from usr_tf.errors import InputError
+from usr_tf.experiments.abtest import Settings, abtest
+from usr_tf.experiments.abtest.page import page
 from usr_tf.request import request_spec
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.abtest.inference import ALPHA, Ratio, split_lift
-from experiments.abtest.splits import draw_splits, split_lifts
+from usr_tf.experiments.abtest.inference import ALPHA, Ratio, split_lift
+from usr_tf.experiments.abtest.splits import draw_splits, split_lifts
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Network addresses, `HOST:PORT`: names, IPv4, and IPv6 with or without brackets."""
+
+import ipaddress
+from typing import NamedTuple
+
+from usr_tf.errors import InputError
+
+_PORTS = range(1, 2**16)
+
+
+class Address(NamedTuple):
+    """A host, IPv6 without brackets, and a port. As text it is `HOST:PORT`, IPv6 in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine by its loopback address or name."""
+        ip = ip_address(self.host)
+        if ip is None:
+            return self.host.lower() == "localhost" or self.host.lower().endswith(".localhost")
+        return ip.is_loopback or ip.is_unspecified
+
+
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is, an IPv4 address within IPv6 as IPv4; None for a name."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def without_brackets(host: str) -> str:
+    """`::1` for `[::1]`; any other host as it is."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def parse_address(text: str) -> Address:
+    """Reads `HOST:PORT`; of `::1:8500` the last number is the port.
+
+    Raises:
+      InputError: no host, no port from 1 to 65535, or colons in a host that is no IPv6 address.
+    """
+    host, _, port = text.rpartition(":")
+    bare = without_brackets(host)
+    is_host = bare and not set(bare) & set("[]/ ") and (":" not in bare or ip_address(bare) is not None)
+    if not is_host or not (port.isascii() and port.isdigit() and int(port) in _PORTS):
+        raise InputError(repr(text), "no address", "HOST:PORT, such as localhost:8500 or [::1]:8500")
+    return Address(bare, int(port))

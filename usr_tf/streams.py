@@ -1,0 +1,46 @@
+"""Standard output and error that take any character, whatever encoding the terminal has."""
+
+import codecs
+import io
+import sys
+
+_ERRORS = "usr_tf.plain"
+_PLAIN = {
+    "–": "-",
+    "−": "-",
+    "→": ">",
+    "…": "...",
+    "×": "x",
+    "·": ".",
+    "±": "+-",
+    "≤": "<=",
+    "≥": ">=",
+    "█": "#",
+    "²": "^2",
+    "ρ": "rho",
+}
+"""ASCII for signs that the product's own tables and messages use."""
+
+
+def accept_any_text() -> None:
+    """Lets `sys.stdout` and `sys.stderr` replace characters that their encoding lacks, where Python would raise.
+
+    The product's own signs turn into ASCII, anything else into `\\uXXXX`, so that a line of JSON stays JSON.
+    """
+    codecs.register_error(_ERRORS, _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character) or _escape(character) for character in characters), error.end
+
+
+def _escape(character: str) -> str:
+    """`\\uXXXX`, twice for a character beyond 16 bits: as JSON and JavaScript write it."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[start : start + 2].hex()}" for start in range(0, len(units), 2))
