@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema
+from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema, bounds_column
 
 Features = dict[str, tf.Tensor]
 Spec = dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
@@ -40,7 +40,10 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 def densify(transformed: Features, schema: Schema) -> Features:
     """What the transform's graph gives, padded as `parse` does."""
     dense: Features = {}
+    bounds = {bounds_column(name) for name in schema.number_features}  # which no model reads
     for name, values in transformed.items():
+        if name in bounds:
+            continue
         if isinstance(values, tf.SparseTensor):
             values = tf.sparse.to_dense(values)
         elif isinstance(values, tf.RaggedTensor):

@@ -302,6 +302,13 @@ def global_label(task: str) -> str:
     return f"global_{task}"
 
 
+def bounds_column(name: str) -> str:
+    """Output of the transform for a numeric feature, `[B, 2]`: the lower bound where a row's number was clamped to it,
+    and the upper one, else NaN. `stats.json` counts them; no stored row has them.
+    """
+    return f"packed_bounds_{name}"
+
+
 def oracle_column(task: str) -> str:
     """Name of a task's true probability, which only a simulator knows: `ctr` → `oracle_ctr`."""
     return f"oracle_{task}"
