@@ -17,7 +17,7 @@ import experiments.tune
 from experiments.space import Choices, Range, default_space, load_space
 from experiments.tune import best_trials, tune, values_of
 from experiments.tune_page import tune_page
-from usr_tf.config import Config, load_config
+from usr_tf.config import BACKBONE_NAMES, Config, load_config
 from usr_tf.data import Data
 from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
@@ -219,7 +219,7 @@ def test_a_bad_space_is_refused_in_a_line(tmp_path, space, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("backbone", ["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"])
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_the_default_space_is_bounded_and_the_configuration_takes_all_of_it(tmp_path, backbone):
     space = default_space(load_config(None, [f"backbone={backbone}"]))
     path = tmp_path / "space.yaml"
