@@ -75,7 +75,10 @@ def compare(
     def of_task(scenario: str, task: str) -> dict[str, Any]:
         cell = Cell(scenario, task)
         if cell not in cells_a:
-            return {}
+            undefined = dict.fromkeys(("a", "b", "difference", "interval"))
+            figures = {name: dict(undefined) for name in figure_names(schema, task)}
+            figures["auc"]["delong"] = None
+            return figures | {"n": 0, "positives": 0}
         mine, other = cells_a[cell], cells_b[cell]
         figures: dict[str, Any] = {}
         for name in figure_names(schema, task):

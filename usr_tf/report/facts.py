@@ -57,7 +57,7 @@ def _features(stats: Mapping[str, Any], schema: Schema, sizes: Mapping[str, int]
     for name, feature in schema.features.items():
         per_scenario = [found[name] for found in stats.get("quality", {}).get(split, {}).values() if name in found]
         shown = sum(found["rows"] for found in per_scenario)
-        covered = sum(found["coverage"] * found["rows"] for found in per_scenario)
+        covered = sum((found["coverage"] or 0) * found["rows"] for found in per_scenario)
         values = sum(found.get("values", 0) for found in per_scenario)
         unknown = sum(found.get("oov", 0) for found in per_scenario)
         ids = count(sizes[name]) if name in sizes else html.UNDEFINED
