@@ -166,7 +166,7 @@ def test_given_data_are_known_by_what_they_are_wherever_they_lie(tmp_path):
 
 
 def test_data_without_a_row_to_compare_on_are_refused():
-    with pytest.raises(InputError, match="^toy: found no row in the test split, expected some"):
+    with pytest.raises(InputError, match=r"^toy: found no row in the test split, expected some"):
         _test_columns(SimpleNamespace(directory="toy", rows=lambda _: 0))
 
 
