@@ -137,7 +137,8 @@ class Feature(_Strict):
     """Another feature, whose ids and embedding table this one has too: a title's words are then a query's. Values that
     the other one has not in training are out of vocabulary."""
     transform: Literal["standard", "log", "none"] | None = None
-    """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|)."""
+    """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|). Each, `none` too, clamps
+    outliers first (`docs/data_quality.md`)."""
 
     @model_validator(mode="after")
     def _keys_suit_the_type(self) -> "Feature":
