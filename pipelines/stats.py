@@ -63,7 +63,7 @@ def describe(stats: dict) -> str:
         for scenario, counts in scenarios.items():
             shown, *labels = (f"{count:,} {name}" for name, count in counts.items())
             lines.append(f"{split} {scenario}: {shown}; {', '.join(labels)}")
-    return "\n".join([*lines, *_describe_clamped(stats["quality"])])
+    return "\n".join([*lines, *_describe_clamped(stats.get("quality", {}))])
 
 
 def _describe_clamped(quality: dict) -> list[str]:

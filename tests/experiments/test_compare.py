@@ -270,6 +270,6 @@ def test_names_do_not_break_tables(tmp_path):
     assert "| [red] | a\\|b &lt;c> | **+0.020" in text
     assert "a|b" not in text
     assert "a|b &lt;c&gt;" in results_page("x", [results])
-    with (tmp_path / "table.txt").open("w") as file:
+    with (tmp_path / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=200).print(format_table(results))
-    assert "[red]" in (tmp_path / "table.txt").read_text()
+    assert "[red]" in (tmp_path / "table.txt").read_text(encoding="utf-8")

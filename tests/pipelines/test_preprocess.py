@@ -85,7 +85,7 @@ def expected_bounds(made):
 
 
 def test_stats_account_for_every_row(made):
-    assert made.stats == json.loads((made.data / "stats.json").read_text())
+    assert made.stats == json.loads((made.data / "stats.json").read_text(encoding="utf-8"))
     tables = made.shop.tables
     rows = {
         table: {key: counts[key] for key in ("read", "written", "rejected")}
