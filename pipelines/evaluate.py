@@ -8,7 +8,6 @@ Runs as `usr-tf evaluate_scores` and as `python -m pipelines.evaluate --scores=â
 
 import argparse
 import functools
-import json
 import math
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from pipelines.scored import SCHEMA_KEY, conform, layout_of
 from pipelines.shown import Shown
 from pipelines.split import EVER
 from usr_tf.errors import InputError
+from usr_tf.files import strict_json
 from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
 from usr_tf.metrics.documents import details_of, metrics_of
 from usr_tf.metrics.predictions import Predictions
@@ -295,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(document, indent=2))
+    print(strict_json(document, indent=2))
     return 0
 
 

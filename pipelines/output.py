@@ -9,6 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.logs import match_in
 from pipelines.split import SPLITS
 from usr_tf.errors import InputError
+from usr_tf.files import strict_json
 from usr_tf.schema import SUCCESS, Schema, load_schema, parse_schema
 
 TEMP, TRANSFORM, SCHEMA = ".temp", "transform", "schema.yaml"
@@ -91,4 +92,4 @@ def read_json(path: str) -> dict:
 
 def write_json(document: dict | list, path: str) -> None:
     with FileSystems.create(path, "application/json") as stream:
-        stream.write(json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
+        stream.write(strict_json(document, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")

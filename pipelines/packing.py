@@ -3,15 +3,17 @@
 import numpy as np
 import pyarrow as pa
 
-from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema
+from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, bounds_column
 
 
 def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """A batch with one column for each feature, as `IDS`, `NUMBERS`, `HISTORY` and the columns that these do not hold.
+    """A batch with one column for each feature, as `IDS`, `NUMBERS`, `HISTORY` and the columns that these do not hold,
+    those of bounds excepted.
 
     What the schema does not have gets no column.
     """
     packed = {*schema.id_features, *schema.number_features, *schema.history_columns}
+    packed |= {bounds_column(name) for name in schema.number_features}
     columns = {name: batch.column(name) for name in batch.schema.names if name not in packed}
     if schema.id_features:
         columns[IDS] = _side_by_side(batch, schema.id_features)

@@ -119,8 +119,8 @@ def build(
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
     raw = {f"raw {split}": splits[split] for split in SPLITS}
-    ids = {f"ids {split}": transformed[split] for split in SPLITS}
-    quality = raw | ids | "Quality" >> MeasureQuality(schema)
+    after = {f"transformed {split}": transformed[split] for split in SPLITS}
+    quality = raw | after | "Quality" >> MeasureQuality(schema)
     sample = SampleRequests(schema, FileSystems.join(out, "requests"), logged_requests)
     _ = splits["test"] | "SampleRequests" >> sample
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipelines.blocks import load
 from pipelines.hashing import hash_rows, hash_strings
 from pipelines.sketch import Distinct, Moments, Sample
-from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, history_column
+from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, bounds_column, history_column
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 HISTORY = history_column("action")
@@ -29,11 +29,11 @@ Figures = dict[str, dict[str, dict[str, Any]]]
 Sums = dict[tuple[str, str], "_Sums"]
 """By scenario and feature, what adds up to the figures."""
 Measured = dict[tuple[str, str], Sums]
-"""By kind, `raw` or `ids`, and split."""
+"""By kind, `raw` or `transformed`, and split."""
 
 
 class MeasureQuality(beam.PTransform):
-    """`{"raw SPLIT": handles of blocks of joined rows, "ids SPLIT": batches of them transformed}` → `Measured`.
+    """`{"raw SPLIT": handles of blocks of joined rows, "transformed SPLIT": batches of them transformed}` → `Measured`.
 
     Every batch is measured where it passes, and the sums meet in one step: a stage for each kind and split would cost
     more than the measuring.
@@ -52,20 +52,22 @@ class MeasureQuality(beam.PTransform):
 
 
 def _measure(batch: Any, key: tuple[str, str], schema: Schema) -> tuple[tuple[str, str], dict]:
-    return key, measure_raw(load(batch), schema) if key[0] == "raw" else measure_ids(batch, schema)
+    return key, measure_raw(load(batch), schema) if key[0] == "raw" else measure_transformed(batch, schema)
 
 
 def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
     """What was measured in one split."""
-    raw, ids = measured.get(("raw", split), {}), measured.get(("ids", split), {})
+    raw, transformed = measured.get(("raw", split), {}), measured.get(("transformed", split), {})
     kinds = {name: _kind(feature) for name, feature in schema.features.items()}
+    kinds_transformed = _kinds_transformed(schema)
     if schema.history_columns:
         kinds[HISTORY] = _History
 
     def figures(scenario: str, name: str) -> dict[str, Any]:
         of_raw = raw.get((scenario, name), kinds[name]()).document()
-        has_ids = name in schema.features and schema.features[schema.owner(name)].has_vocabulary
-        return of_raw | ids.get((scenario, name), _Ids()).document() if has_ids else of_raw
+        if name not in kinds_transformed:
+            return of_raw
+        return of_raw | transformed.get((scenario, name), kinds_transformed[name]()).document()
 
     return {scenario: {name: figures(scenario, name) for name in kinds} for scenario in schema.scenarios}
 
@@ -87,18 +89,22 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
     return _by_scenario(measured, schema)
 
 
-def measure_ids(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
-    """Sums of the features that have a vocabulary, of transformed rows.
+def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
+    """Sums of the numbers and of the features that have a vocabulary, of transformed rows.
 
-    An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary.
+    An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
+    transform of an earlier version, which clamps no number, has no bounds.
     """
     batch = batch[0] if isinstance(batch, tuple) else batch
     scenario_of = _scenarios(batch, schema)
     measured = {
-        name: _measure_ids(batch.column(name), scenario_of, schema, owner)
-        for name in schema.features
-        if (owner := schema.features[schema.owner(name)]).has_vocabulary
+        name: _measure_ids(batch.column(name), scenario_of, schema, schema.features[schema.owner(name)])
+        for name, kind in _kinds_transformed(schema).items()
+        if kind is _Ids
     }
+    for name in schema.number_features:
+        if bounds_column(name) in batch.schema.names:
+            measured[name] = _measure_clamped(batch.column(bounds_column(name)), scenario_of, schema)
     return _by_scenario(measured, schema)
 
 
@@ -179,6 +185,24 @@ class _Numeric(_Categorical):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class _Clamped(_Sums):
+    below: int = 0
+    above: int = 0
+    low: frozenset[float] = frozenset()
+    """The lower bound, once a number lay below it."""
+    high: frozenset[float] = frozenset()
+
+    def __add__(self, other: "_Clamped") -> "_Clamped":
+        return _Clamped(
+            self.below + other.below, self.above + other.above, self.low | other.low, self.high | other.high
+        )
+
+    def document(self) -> dict[str, Any]:
+        low, high = (_shortest(min(bound)) if bound else None for bound in (self.low, self.high))
+        return {"clamped": {"below": self.below, "low": low, "above": self.above, "high": high}}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Ids(_Sums):
     values: int = 0
     oov: int = 0
@@ -191,6 +215,17 @@ def _kind(feature: Feature) -> type[_Column]:
     if feature.type == "numeric":
         return _Numeric
     return _List if feature.is_list else _Categorical
+
+
+def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
+    """What is measured of features after the transform."""
+    kinds: dict[str, type[_Sums]] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            kinds[name] = _Clamped
+        elif schema.features[schema.owner(name)].has_vocabulary:
+            kinds[name] = _Ids
+    return kinds
 
 
 def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
@@ -263,6 +298,14 @@ def _measure_ids(column: pa.Array, scenario_of: np.ndarray, schema: Schema, feat
     values = np.bincount(scenarios[ids > 0], minlength=len(schema.scenarios))
     known = np.bincount(scenarios[ids > feature.oov_buckets], minlength=len(schema.scenarios))
     return [_Ids(*sums) for sums in zip(values.tolist(), (values - known).tolist(), strict=True)]
+
+
+def _measure_clamped(column: pa.Array, scenario_of: np.ndarray, schema: Schema) -> list[_Clamped]:
+    bounds, measured = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2), []
+    for scenario in range(len(schema.scenarios)):
+        low, high = (side[np.isfinite(side)] for side in bounds[scenario_of == scenario].T)
+        measured.append(_Clamped(len(low), len(high), frozenset(low[:1].tolist()), frozenset(high[:1].tolist())))
+    return measured
 
 
 def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:

@@ -13,6 +13,7 @@ from apache_beam.pvalue import TaggedOutput
 from pipelines import logs
 from pipelines.blocks import Block, BlockStore, load
 from pipelines.logs import PLACE
+from usr_tf.files import strict_json
 
 COUNTS, REJECTED = "counts", "rejected"
 """Tags of the outputs that every stage of the join has beside its rows."""
@@ -113,6 +114,5 @@ def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:
 
 def _to_json(row: object) -> str:
     """JSON that UTF-8 can hold, though the row may hold half a surrogate, or a number that is none."""
-    finite = json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)
-    text = json.dumps(finite, ensure_ascii=False)
+    text = strict_json(row, default=str, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

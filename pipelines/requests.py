@@ -3,7 +3,6 @@
 They warm up a server, load-test it, and prove that served scores equal offline ones.
 """
 
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.blocks import Handle, load
 from pipelines.hashing import hash_rows
+from usr_tf.files import strict_json
 from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 REQUESTS_PER_SCENARIO = 200
@@ -95,7 +95,7 @@ def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator
         inputs[name] = values
     scenario = first[SCENARIO][0]
     document = {"request_id": request, "scenario": scenario, "inputs": inputs}
-    yield scenario, (zlib.crc32(request.encode("utf-8")), json.dumps(document, ensure_ascii=False))
+    yield scenario, (zlib.crc32(request.encode("utf-8")), strict_json(document, ensure_ascii=False))
 
 
 def _one(values: list) -> Any:

@@ -7,7 +7,6 @@ Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +30,7 @@ from pipelines.scored import scored_schema
 from pipelines.split import EVER
 from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
 from usr_tf.errors import InputError
+from usr_tf.files import strict_json
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
 from usr_tf.streams import accept_any_text
 
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(document, indent=2))
+    print(strict_json(document, indent=2))
     return 0
 
 

@@ -63,7 +63,34 @@ def describe(stats: dict) -> str:
         for scenario, counts in scenarios.items():
             shown, *labels = (f"{count:,} {name}" for name, count in counts.items())
             lines.append(f"{split} {scenario}: {shown}; {', '.join(labels)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_describe_clamped(stats.get("quality", {}))])
+
+
+def _describe_clamped(quality: dict) -> list[str]:
+    """A warning for each feature with outliers: how many numbers of each split were clamped, and to what."""
+    found: dict[str, dict[str, list[dict]]] = {}
+    for split, scenarios in quality.items():
+        for features in scenarios.values():
+            for name, figures in features.items():
+                if "clamped" in figures:
+                    found.setdefault(name, {}).setdefault(split, []).append(figures)
+    warnings = []
+    for name, splits in found.items():
+        clamped = [figures["clamped"] for scenarios in splits.values() for figures in scenarios]
+        bounds = []
+        for side, words in (("low", "at least"), ("high", "at most")):
+            known = [each[side] for each in clamped if each[side] is not None]
+            bounds += [f"{words} {known[0]:.6g}"] if known else []
+        if bounds:
+            counts = (_clamped_of(split, scenarios) for split, scenarios in splits.items())
+            warnings.append(f"warning: {name}: outliers clamped to {' and '.join(bounds)}: {', '.join(counts)}")
+    return warnings
+
+
+def _clamped_of(split: str, scenarios: list[dict]) -> str:
+    clamped = sum(figures["clamped"]["below"] + figures["clamped"]["above"] for figures in scenarios)
+    present = sum(round((figures["coverage"] or 0) * figures["rows"]) for figures in scenarios)
+    return f"{clamped:,} of {present:,} numbers in {split}"
 
 
 def check(stats: dict, logs_dir: str) -> None:

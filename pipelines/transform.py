@@ -10,7 +10,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from usr_tf.schema import AGE_BUCKETS, Feature, Schema, history_column
+from pipelines.scaling import scale
+from usr_tf.schema import AGE_BUCKETS, Feature, Schema, bounds_column, history_column
 
 Values = tf.Tensor | tf.SparseTensor
 
@@ -43,10 +44,14 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
         outputs: dict[str, Values] = {}
         values: dict[str, Values] = {}
         for name, feature in schema.features.items():
-            if feature.type == "numeric":
-                outputs[name] = _numeric(inputs[name], feature)
-            else:
+            if feature.type != "numeric":
                 values[name] = tokens(inputs[name], feature)
+        present = {name: _finite(inputs[name]) for name in schema.number_features}
+        scaled = scale({name: numbers.values for name, numbers in present.items()}, schema.features)
+        for name, (numbers, bounds) in scaled.items():
+            outputs[name] = _dense(present[name], numbers, 0.0)
+            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(bounds, axis=1)]
+            outputs[bounds_column(name)] = tf.stack(sides, axis=1)
         lookups = {
             name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
         }
@@ -132,16 +137,12 @@ def _age_bucket(age: tf.Tensor) -> tf.Tensor:
     return 1 + tf.minimum(bucket, AGE_BUCKETS - 1)
 
 
-def _numeric(values: tf.SparseTensor, feature: Feature) -> tf.Tensor:
-    """`[B]` float32, centred and scaled on the training split; a missing or non-finite number is 0."""
-    numbers = values.values
-    if feature.transform == "log":
-        numbers = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))
-    finite = tf.math.is_finite(numbers)
-    present = tf.sparse.retain(values.with_values(numbers), finite)
-    if feature.transform != "none":
-        scale = tf.sqrt(tft.var(present))
-        present = present.with_values(tf.math.divide_no_nan(present.values - tft.mean(present), scale))
-    dense = tf.sparse.to_dense(tf.sparse.reorder(present), validate_indices=False)
-    rows = values.dense_shape[0]
-    return tf.reshape(tf.concat([dense, tf.zeros([rows, 1])], axis=1)[:, :1], [rows])
+def _finite(values: tf.SparseTensor) -> tf.SparseTensor:
+    return tf.sparse.retain(values, tf.math.is_finite(values.values))
+
+
+def _dense(places: tf.SparseTensor, numbers: tf.Tensor, missing: float) -> tf.Tensor:
+    """`[B]`: the first of each row's numbers."""
+    dense = tf.sparse.to_dense(tf.sparse.reorder(places.with_values(numbers)), missing, validate_indices=False)
+    rows = places.dense_shape[0]
+    return tf.reshape(tf.concat([dense, tf.fill([rows, 1], missing)], axis=1)[:, :1], [rows])

@@ -66,7 +66,7 @@ def test_figures_tell_more_than_chance(made):
         assert figures["overall"]["ctr"]["auc"] > 0.55
         assert figures["overall"]["ctr"]["oracle_auc"] > figures["overall"]["ctr"]["auc"]
     assert figures["overall"]["ctr"]["n"] == open_data(made / "data").rows("test")
-    assert "<html" in (made / "report" / "report.html").read_text()
+    assert "<html" in (made / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_served_scores_are_the_offline_ones(made, server):

@@ -1,6 +1,5 @@
 """Two runs held against each other on the same rows."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 from usr_tf.data import Split
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
-from usr_tf.files import make_folder, replace_text
+from usr_tf.files import make_folder, replace_text, strict_json
 from usr_tf.metrics import compare
 from usr_tf.metrics.cells import OVERALL
 from usr_tf.run import Run, open_run_data
@@ -57,7 +56,7 @@ def write_comparison(document: dict[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     make_folder(path.parent)
-    replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    replace_text(path, strict_json(document, indent=2) + "\n")
 
 
 def format_comparison(document: dict[str, Any]) -> Table:

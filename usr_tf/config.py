@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +12,9 @@ from usr_tf.errors import InputError
 from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
 Units = Annotated[int, Field(ge=1)]
+BackboneName = Literal["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"]
+"""Names of the backbones: values of `backbone`, sections of the configuration, keys of `usr_tf.backbones.BACKBONES`."""
+BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 
 
 class _Strict(BaseModel):
@@ -80,20 +83,30 @@ class PositionTower(_Strict):
     """Share of the training rows whose position is hidden; that of Zhao et al. (RecSys 2019)."""
 
 
-class SharedBottom(_Strict):
+class _Backbone(_Strict):
+    """Sizes of a backbone."""
+
+    widths: ClassVar[dict[str, list[list[int]]]] = {}
+    """Key → what the default search of `usr-tf tune` chooses among."""
+
+
+class SharedBottom(_Backbone):
+    widths = {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
     tower: tuple[Units, ...] = (64,)
 
 
-class MMoE(_Strict):
+class MMoE(_Backbone):
+    widths = {"expert": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     experts: int = Field(4, ge=1)
     expert: tuple[Units, ...] = Field((256, 128), min_length=1)
     tower: tuple[Units, ...] = (64,)
 
 
-class PLE(_Strict):
+class PLE(_Backbone):
     """The defaults are those of DeepCTR's `PLE`."""
 
+    widths = {"expert": [[128], [256], [512]], "tower": [[32], [64]]}
     levels: int = Field(2, ge=1)
     specific_experts: int = Field(1, ge=0)
     """Experts of each scenario and task, at each level."""
@@ -103,10 +116,11 @@ class PLE(_Strict):
     tower: tuple[Units, ...] = (64,)
 
 
-class STAR(_Strict):
+class STAR(_Backbone):
     """The defaults are those of Scenario-Wise-Rec's scripts, whose network of (128, 64, 32) has one task: here each
     task has a last layer of its own."""
 
+    widths = {"network": [[64, 32], [128, 64], [256, 128]], "tower": [[32], [64]]}
     network: tuple[Units, ...] = Field((128, 64), min_length=1)
     tower: tuple[Units, ...] = (32,)
     auxiliary: tuple[Units, ...] = (32,)
@@ -115,7 +129,8 @@ class STAR(_Strict):
     """Size of the scenario's vector that the auxiliary network reads."""
 
 
-class PEPNet(_Strict):
+class PEPNet(_Backbone):
+    widths = {"tower": [[64, 32], [100, 64], [256, 128]]}
     scenario_embedding: int = Field(16, ge=1)
     """Size of the scenarios' vectors; 16 is FuxiCTR's size for what its gates read."""
     gate_hidden: int = Field(64, ge=1)
@@ -124,10 +139,11 @@ class PEPNet(_Strict):
     """Sizes of the gated towers; deep-rec-kit's `hidden_units`."""
 
 
-class M2M(_Strict):
+class M2M(_Backbone):
     """Sizes of fun-rec's M2M (4 experts, views of 32, scenarios of 16, units and tower of depth 3), but for `(256,)`
     before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours."""
 
+    widths = {"expert": [[128, 32], [256, 32], [256, 64]]}
     experts: int = Field(4, ge=1)
     expert: tuple[Units, ...] = Field((256, 32), min_length=1)
     scenario_embedding: int = Field(16, ge=1)
@@ -139,10 +155,11 @@ class M2M(_Strict):
     """Levels of the meta tower, each a meta unit and a residual."""
 
 
-class APG(_Strict):
+class APG(_Backbone):
     """Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's
     (`rank_k`, `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom."""
 
+    widths = {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
     tower: tuple[Units, ...] = (64,)
     condition: Literal["group", "mix", "self"] = "group"
@@ -241,7 +258,7 @@ class Config(_Strict):
     seed: int = Field(0, ge=0, lt=2**32)
     data: str | None = None
     """The data that the run was trained on; `train` fills it in."""
-    backbone: Literal["shared_bottom", "mmoe", "ple", "star", "pepnet", "m2m", "apg"] = "shared_bottom"
+    backbone: BackboneName = "shared_bottom"
     embedding_size: int = Field(16, ge=1)
     embedding_spread: float = Field(0.05, gt=0)
     """Standard deviation of new embeddings. Narrow suits ids that are seen a few times each, whose first vector is mere
@@ -257,6 +274,11 @@ class Config(_Strict):
     apg: APG = APG()
     pepnet: PEPNet = PEPNet()
     train: Train = Train()
+
+    @property
+    def sizes(self) -> _Backbone:
+        """The section of the backbone."""
+        return getattr(self, self.backbone)
 
     def learns_as(self, other: "Config") -> bool:
         """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""

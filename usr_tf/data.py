@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -26,6 +27,7 @@ from usr_tf.schema import (
     RAW_USER,
     REQUEST,
     ROW_FORMAT,
+    SCENARIO,
     SUCCESS,
     TIMESTAMP,
     Schema,
@@ -166,18 +168,19 @@ class Data:
 
     @contextlib.contextmanager
     def naming_broken(self, split: Split) -> Iterator[None]:
-        """Where `tf.data` tells that a file of the split is broken, `refuse_broken` tells which."""
+        """Where `tf.data` tells that the split cannot be read, `refuse_broken` tells why."""
         try:
             yield
-        except tf.errors.DataLossError:
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
             self.refuse_broken(split)
             raise
 
     def refuse_broken(self, split: Split) -> None:
-        """Names the file that cannot be read, after `tf.data` has told that there is one.
+        """Names what cannot be read, after `tf.data` has told that there is something.
 
         Raises:
-          InputError: a file breaks off, or there are more or fewer rows than `stats.json` counts.
+          InputError: a file breaks off, there are more or fewer rows than `stats.json` counts, or the schema lacks a
+            row's scenario.
         """
         shards = self.read_through(split)
         for shard in shards:
@@ -190,6 +193,13 @@ class Data:
         if rows != self.rows(split):
             empty = "".join(f", none of them in {Path(shard.file).name}" for shard in shards if not shard.records)
             raise InputError(self.directory / split, f"{rows} rows{empty}", f"{self.rows(split)}, as stats.json says")
+        spec = {SCENARIO: tf.io.FixedLenFeature([], tf.string, "")}
+        for file in self._files(split):
+            for batch in _records(file).batch(_SHUFFLE_ROWS):
+                for name in np.unique(tf.io.parse_example(batch, spec)[SCENARIO]).tolist():
+                    if name.decode("utf-8", "replace") not in self.schema.scenarios:
+                        found = f"the scenario {name.decode('utf-8', 'replace')!r}"
+                        raise InputError(file, found, f"one of {', '.join(self.schema.scenarios)}")
 
     def _files(self, split: Split) -> list[str]:
         files = sorted(str(path) for path in (self.directory / split).glob("*.tfrecord.gz"))

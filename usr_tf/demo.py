@@ -1,6 +1,5 @@
 """The main job once, on a simulated shop: simulate, preprocess, train, evaluate, export, serve, score."""
 
-import json
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
 from usr_tf.evaluate import evaluate, predict
 from usr_tf.export import export
+from usr_tf.files import strict_json
 from usr_tf.report import format_table
 from usr_tf.run import Run, open_run
 from usr_tf.train import train
@@ -60,7 +60,7 @@ def demo(out: str | Path, impressions: int) -> None:
         for scenario in data.schema.scenarios:
             request = read_requests(run.requests / f"{scenario}.jsonl")[0].document
             file = out / f"request_{scenario}.json"
-            file.write_text(json.dumps(request, indent=2), encoding="utf-8")
+            file.write_text(strict_json(request, indent=2), encoding="utf-8")
             asked = f"{scenario}: {request['inputs'].get('query') or 'no query'} ({file})"
             console.print(format_ranking(ranker.score(scenario, request), asked))
         requests, difference = serving_difference(run, data, ranker)

@@ -1,8 +1,11 @@
-"""Files that nobody reads half of, and the folders they are written to."""
+"""Atomic file writes, the folders of the files, and strict JSON."""
 
 import contextlib
+import json
+import math
 import uuid
 from pathlib import Path
+from typing import Any
 
 from usr_tf.errors import InputError
 
@@ -42,3 +45,24 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(path, f"no writable directory ({error.strerror})", "one that can be written") from error
     return path
+
+
+def strict_json(document: Any, **options: Any) -> str:
+    """JSON text in which null stands for NaN and the infinities, which JSON does not have.
+
+    Args:
+      document: of Python's own types and `numpy.float64`, as `json.dumps` takes them.
+      options: of `json.dumps`.
+    """
+    try:
+        return json.dumps(document, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(document), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

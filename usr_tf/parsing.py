@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema
+from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema, bounds_column
 
 Features = dict[str, tf.Tensor]
 Spec = dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
@@ -26,6 +26,9 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 
     Ids and numbers are `[B]`, lists `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`, 0 where they are
     shorter. The scenario is its number, int32 `[B]`.
+
+    Raises:
+      tf.errors.InvalidArgumentError: a scenario that the schema lacks; it names one.
     """
     row = tf.io.parse_example(records, spec)
     for column, names in ((IDS, schema.id_features), (NUMBERS, schema.number_features)):
@@ -33,14 +36,17 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
             row |= zip(names, tf.unstack(row.pop(column), axis=1), strict=True)
     if schema.history_columns:
         row |= _apart(row.pop(HISTORY), schema)
-    row[SCENARIO] = tf.argmax(row[SCENARIO][:, tf.newaxis] == tf.constant(schema.scenarios), 1, tf.int32)
+    row[SCENARIO] = _numbers(row[SCENARIO], schema)
     return row
 
 
 def densify(transformed: Features, schema: Schema) -> Features:
     """What the transform's graph gives, padded as `parse` does."""
     dense: Features = {}
+    bounds = {bounds_column(name) for name in schema.number_features}  # which no model reads
     for name, values in transformed.items():
+        if name in bounds:
+            continue
         if isinstance(values, tf.SparseTensor):
             values = tf.sparse.to_dense(values)
         elif isinstance(values, tf.RaggedTensor):
@@ -52,6 +58,16 @@ def densify(transformed: Features, schema: Schema) -> Features:
             shape = tf.shape(dense[name])
             dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // width, width])
     return dense
+
+
+def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
+    """int32 `[B]` numbers of scenarios `[B]`."""
+    found = scenarios[:, tf.newaxis] == tf.constant(schema.scenarios)
+    known = tf.reduce_any(found, axis=1)
+    expected = f"Scenarios must be among {', '.join(schema.scenarios)}. Received:"
+    check = tf.debugging.Assert(tf.reduce_all(known), [expected, tf.boolean_mask(scenarios, ~known)[:1]])
+    with tf.control_dependencies([check] if check is not None else []):  # None: eager, and already checked
+        return tf.argmax(found, 1, tf.int32)
 
 
 def _padded(shape: list[int]) -> tf.io.FixedLenSequenceFeature:

@@ -137,7 +137,8 @@ class Feature(_Strict):
     """Another feature, whose ids and embedding table this one has too: a title's words are then a query's. Values that
     the other one has not in training are out of vocabulary."""
     transform: Literal["standard", "log", "none"] | None = None
-    """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|)."""
+    """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|). Each, `none` too, clamps
+    outliers first (`docs/data_quality.md`)."""
 
     @model_validator(mode="after")
     def _keys_suit_the_type(self) -> "Feature":
@@ -300,6 +301,13 @@ class Schema(_Strict):
 def global_label(task: str) -> str:
     """Name of a task's global label: `ctr` → `global_ctr`."""
     return f"global_{task}"
+
+
+def bounds_column(name: str) -> str:
+    """Output of the transform for a numeric feature, `[B, 2]`: the lower bound where a row's number was clamped to it,
+    and the upper one, else NaN. `stats.json` counts them; no stored row has them.
+    """
+    return f"packed_bounds_{name}"
 
 
 def oracle_column(task: str) -> str:

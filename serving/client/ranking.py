@@ -37,7 +37,14 @@ def rank(
     Returns:
       Rows of `rank` from 1, `item_id` (or `row`, the place in the request from 0, without `items`), `score` where `by`
       is more than an output's name, and each output: that of `by` first, then `ctr`, then by name.
+
+    Raises:
+      ValueError: columns that are not of one length.
     """
+    lengths = {name: np.shape(column) for name, column in {**inputs, **outputs}.items()}
+    lengths |= {} if items is None else {"items": (len(items),)}
+    if len(set(lengths.values())) != 1 or any(len(shape) != 1 for shape in lengths.values()):
+        raise ValueError(f"Outputs, inputs and items must be [N] each. Received: shapes {lengths}")
     scores = by({**inputs, **outputs})
     names = sorted(outputs, key=lambda name: (name != by.name, name != _CLICK, name))
     columns = {} if by.name in outputs else {SCORE: scores.tolist()}

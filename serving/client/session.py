@@ -1,5 +1,6 @@
 """What every client does, whatever it speaks: asks in TF Serving's protos, and makes rankings of the answers."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -55,8 +56,12 @@ class Session:
         tls: Tls | None = None,
         retries: int = Retry().retries,
     ):
-        if not 0 <= retries <= MAX_RETRIES:
-            raise ValueError(f"`retries` should be from 0 to {MAX_RETRIES}. Received: retries={retries}")
+        if not (isinstance(address, str) and address and isinstance(model, str) and model):
+            raise ValueError(f"`address` and `model` should be texts. Received: address={address!r}, model={model!r}")
+        if not (isinstance(retries, int) and 0 <= retries <= MAX_RETRIES):
+            raise ValueError(f"`retries` should be a whole number from 0 to {MAX_RETRIES}. Received: retries={retries}")
+        if not (version is None or (isinstance(version, int) and version >= 0)):
+            raise ValueError(f"`version` should be a whole number from 0. Received: version={version!r}")
         if version is not None and label is not None:
             raise InputError("version", f"{version}, and the label {label!r}", "one of the two")
         self.model = model
@@ -169,8 +174,8 @@ class Session:
 
 
 def _checked(timeout: float) -> float:
-    if not timeout > 0:
-        raise ValueError(f"`timeout` should be above 0 seconds. Received: timeout={timeout}")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"`timeout` should be above 0 seconds, and finite. Received: timeout={timeout}")
     return timeout
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.formats.request import check_request
 from usr_tf.errors import InputError
+from usr_tf.files import strict_json
 from usr_tf.schema import ITEM
 
 _KNOWN = ("expected", "labels")
@@ -33,7 +34,7 @@ class LoggedRequest:
         return self.inputs[ITEM][row] if ITEM in self.inputs else f"[{row}]"
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return strict_json(dataclasses.asdict(self), ensure_ascii=False)
 
 
 def read_requests(path: str | Path) -> list[LoggedRequest]:

@@ -52,6 +52,22 @@ def lay_down_rows(work, data: DataJob, seed: int, rows: int = 400) -> dict[str, 
     return columns
 
 
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([{"val_nll": 0.5, "val_search/ctr_auc": 0.6, "val_home/ctr_auc": 0.8}, {"val_nll": 0.6}], 0.7),
+        ([{"val_nll": None}, {"val_nll": 0.5, "val_search/ctr_auc": 0.6, "val_home/ctr_auc": None}], 0.6),
+        ([{"val_nll": 0.5, "val_search/ctr_auc": None}], np.nan),
+        ([{"nll": 0.5, "search/ctr_auc": 0.6}], np.nan),
+    ],
+)
+def test_figures_that_an_epoch_leaves_undefined_do_not_count(history, expected, tmp_path):
+    job = TrainJob(DataJob(Shop(seed=1, **SHOP)), Config())
+    (tmp_path / "results" / job.key).mkdir(parents=True)
+    (tmp_path / "results" / job.key / "job.json").write_text(json.dumps({"history": history}), encoding="utf-8")
+    assert job.validation_auc(tmp_path) == pytest.approx(expected, nan_ok=True)
+
+
 def lay_down_scores(work, job: TrainJob, rows: dict[str, np.ndarray], skill: float, seed: int) -> np.ndarray:
     scores = np.random.default_rng(seed).random(len(rows["ctr"])) + skill * rows["ctr"]
     folder = work / "results" / job.key
@@ -254,6 +270,6 @@ def test_names_do_not_break_tables(tmp_path):
     assert "| [red] | a\\|b &lt;c> | **+0.020" in text
     assert "a|b" not in text
     assert "a|b &lt;c&gt;" in results_page("x", [results])
-    with (tmp_path / "table.txt").open("w") as file:
+    with (tmp_path / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=200).print(format_table(results))
-    assert "[red]" in (tmp_path / "table.txt").read_text()
+    assert "[red]" in (tmp_path / "table.txt").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ def test_a_failed_job_is_told_by_every_experiment_that_needs_it_whatever_it_call
     assert [len(each.failures) for each in results] == [1, 1, 0, 2, 2]
     assert results[0].failures[0].name == "USR on shop of 200,000 impressions, seed 10, similarity 0.3"
     assert json.loads((tmp_path / "other.json").read_text())["failures"][0]["reason"] == "no luck"
-    told = (tmp_path / "results.md").read_text()
+    told = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert told.count("Not done: ") == 6
     assert "| [Q?](#t) | alone | USR: not done |" in told
     assert "- *USR* against *alone*: nothing can be told, not all models are there." in told

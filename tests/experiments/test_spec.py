@@ -1,11 +1,12 @@
 import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from usr_tf.errors import InputError
-from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop
+from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop, _test_columns
 from usr_tf.experiments.grid.models import TrainJob
 from usr_tf.experiments.grid.plan import all_jobs, plan, tuning_jobs
 from usr_tf.experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
@@ -162,6 +163,11 @@ def test_given_data_are_known_by_what_they_are_wherever_they_lie(tmp_path):
         (folder / "train" / "part-0.tfrecord.gz").write_bytes(content)
         keys.append(Given(str(folder)).key)
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_data_without_a_row_to_compare_on_are_refused():
+    with pytest.raises(InputError, match=r"^toy: found no row in the test split, expected some"):
+        _test_columns(SimpleNamespace(directory="toy", rows=lambda _: 0))
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

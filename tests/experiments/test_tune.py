@@ -6,6 +6,7 @@ import usr_tf
 import csv
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 import usr_tf.experiments.tune
-from usr_tf.config import Config, load_config
+from usr_tf.config import BACKBONE_NAMES, Config, load_config
 from usr_tf.data import Data
 from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
@@ -37,7 +38,7 @@ class FakeTrain:
     def __init__(self) -> None:
         self.configs: list[Config] = []
         self.fails: Exception | None = None
-        self.auc = 1.0
+        self.auc: float | Callable[[int], float] = 1.0
 
     def __call__(self, data, out: Path, config: Config, verbose, callbacks) -> dict:
         out.mkdir(parents=True)
@@ -47,9 +48,8 @@ class FakeTrain:
         loss = abs(math.log10(config.train.learning_rate) + 2)
         for epoch in range(EPOCHS):
             for callback in callbacks:
-                callback.on_epoch_end(
-                    epoch, {"val_nll": loss + 1 / (1 + epoch), "val_search/ctr_auc": self.auc - loss / 10}
-                )
+                auc = self.auc(epoch) if callable(self.auc) else self.auc - loss / 10
+                callback.on_epoch_end(epoch, {"val_nll": loss + 1 / (1 + epoch), "val_search/ctr_auc": auc})
         return {"overall": {"ctr": {"gauc": 1 - loss / 10, "ne": None}}, "scenarios": {}}
 
 
@@ -142,7 +142,10 @@ def test_a_figure_that_is_better_the_higher_is_maximised(train, search, objectiv
     ("arguments", "message"),
     [
         ({"objective": "overall/ctr/calibration"}, "--objective: found 'overall/ctr/calibration', expected a figure"),
-        ({"objective": "overall/ctr/ne"}, "--objective: found 'overall/ctr/ne', expected SCENARIO/TASK/FIGURE"),
+        (
+            {"objective": "overall/ctr/ne"},
+            "--objective: found 'overall/ctr/ne', undefined on the validation split, expected one that is defined: g",
+        ),
         ({"objective": "serch/ctr/auc"}, "--objective: found 'serch/ctr/auc', expected val_FIGURE or SCENARIO/TASK/F"),
         (
             {"objective": "val_serch/ctr_auc"},
@@ -162,6 +165,12 @@ def test_a_bad_question_is_refused(train, search, arguments, message):
         search(**({"trials": 1} | arguments))
     assert message in str(error.value)
     assert len(train.configs) == (arguments.get("objective") == "overall/ctr/ne")  # else before anything is trained
+
+
+def test_epochs_that_do_not_define_the_objective_do_not_count(train, search):
+    train.auc = lambda epoch: math.nan if epoch in (0, 2) else 0.5 + epoch / 10
+    (best,) = best_trials(search(1, objective="val_search/ctr_auc"))
+    assert best.value == pytest.approx(0.8)
 
 
 def test_an_objective_that_validation_does_not_define_ends_the_search(train, search):
@@ -219,7 +228,7 @@ def test_a_bad_space_is_refused_in_a_line(tmp_path, space, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("backbone", ["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"])
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_the_default_space_is_bounded_and_the_configuration_takes_all_of_it(tmp_path, backbone):
     space = default_space(load_config(None, [f"backbone={backbone}"]))
     path = tmp_path / "space.yaml"

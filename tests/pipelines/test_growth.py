@@ -119,7 +119,7 @@ def test_stats_tell_how_the_vocabularies_grew(made, grown):
         "query": {"old": 6, "new": 9, "appended_values": 5, "values": 7},
         "place": {"old": 1, "new": 1, "appended_values": 0, "values": 1},  # one with a line break in it
     }
-    assert json.loads((data / "stats.json").read_text()) == stats
+    assert json.loads((data / "stats.json").read_text(encoding="utf-8")) == stats
 
 
 def test_impressions_before_since_are_no_rows_but_their_actions_are_history(made, grown):

@@ -85,7 +85,7 @@ def expected_bounds(made):
 
 
 def test_stats_account_for_every_row(made):
-    assert made.stats == json.loads((made.data / "stats.json").read_text())
+    assert made.stats == json.loads((made.data / "stats.json").read_text(encoding="utf-8"))
     tables = made.shop.tables
     rows = {
         table: {key: counts[key] for key in ("read", "written", "rejected")}
@@ -187,6 +187,7 @@ def test_rows_are_the_plain_join_of_the_logs_seen_through_the_written_transform(
     ]
     parsed = tf.io.parse_example([to_example(row, schema) for row in raw], raw_feature_spec(schema))
     transformed = tft.TFTransformOutput(str(made.data / "transform")).transform_raw_features(parsed)
+    assert all(np.isnan(transformed.pop(f"packed_bounds_{name}")).all() for name in ("price", "weight"))
     assert set(transformed) == {*schema.features, *schema.history_columns}
     transformed = {
         name: (values.indices.numpy()[:, 0], values.values.numpy())
@@ -226,7 +227,7 @@ def test_features_are_those_of_the_schema_and_never_position_truth_or_labels(mad
     schema = made.shop.schema
     allowed = {*schema.features, *schema.history_columns}
     output = tft.TFTransformOutput(str(made.data / "transform"))
-    assert set(output.transformed_feature_spec()) == allowed
+    assert set(output.transformed_feature_spec()) == {*allowed, "packed_bounds_price", "packed_bounds_weight"}
     assert set(output.raw_feature_spec()) == allowed
     for features, labels in open_data(made.data).training(64).take(1):
         assert set(features) == {*allowed, "scenario"}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.blocks import BlockStore
-from pipelines.quality import MeasureQuality, _lengths, figures_of, measure_ids, measure_raw, merge
+from pipelines.quality import MeasureQuality, _lengths, figures_of, measure_raw, measure_transformed, merge
 from pipelines.rows import row_schema
 from pipelines.transform import tokens
 from usr_tf.schema import Feature, Schema, parse_schema
@@ -37,7 +37,9 @@ ROWS = [
     {"scenario": "search", "user_id": "", "words": ["a"], "price": math.nan, "query": "", "history": 1},
     {"scenario": "search", "user_id": "u2", "words": ["c", "c"], "price": 3.0, "query": "茶"},
 ]
-RAW, IDS, OF_IDS = "raw", "ids", {"values", "oov", "oov_share"}
+RAW, TRANSFORMED = "raw", "transformed"
+OF_TRANSFORMED = {"values", "oov", "oov_share", "clamped"}
+NONE_CLAMPED = {"clamped": {"below": 0, "low": None, "above": 0, "high": None}}
 
 
 def to_batch(rows: list[dict], schema: Schema = SCHEMA) -> pa.RecordBatch:
@@ -57,24 +59,26 @@ def to_batch(rows: list[dict], schema: Schema = SCHEMA) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(lists, row_schema(schema))
 
 
-def to_ids(scenarios: list[str], **columns: list[list[int]]) -> pa.RecordBatch:
-    """Transformed rows, as TensorFlow Transform lays them out."""
+def to_ids(scenarios: list[str], bounds: list | None = None, **columns: list[list[int]]) -> pa.RecordBatch:
+    """Transformed rows, as TensorFlow Transform lays them out. `bounds` are those that the price was clamped to."""
     arrays = {name: pa.array(ids, pa.large_list(pa.int64())) for name, ids in columns.items()}
+    if bounds is not None:
+        arrays["packed_bounds_price"] = pa.array(bounds, pa.large_list(pa.float32()))
     arrays["scenario"] = pa.array([[name] for name in scenarios], pa.list_(pa.string()))
     return pa.RecordBatch.from_pydict(arrays)
 
 
 def measure(kind: str, *batches, schema: Schema = SCHEMA) -> dict:
     """The figures of one kind, each batch measured by a worker of its own; they must be JSON."""
-    measure_batch = {RAW: measure_raw, IDS: measure_ids}[kind]
+    measure_batch = {RAW: measure_raw, TRANSFORMED: measure_transformed}[kind]
     sums = merge(measure_batch(batch, schema) for batch in batches)
     figures = figures_of({(kind, "train"): sums}, "train", schema)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     return {
         scenario: {
-            name: {key: value for key, value in found.items() if (key in OF_IDS) == (kind == IDS)}
+            name: {key: value for key, value in found.items() if (key in OF_TRANSFORMED) == (kind == TRANSFORMED)}
             for name, found in of_features.items()
-            if kind == RAW or found.keys() >= OF_IDS
+            if kind == RAW or found.keys() & OF_TRANSFORMED
         }
         for scenario, of_features in figures.items()
     }
@@ -150,7 +154,7 @@ def test_tokens_are_those_of_the_transform(tokenizer):
 
 def test_ids_out_of_vocabulary_are_those_of_the_buckets():
     found = measure(
-        IDS,
+        TRANSFORMED,
         to_ids(
             ["search", "feed", "search"],
             user_id=[[0], [1], [2]],
@@ -163,6 +167,7 @@ def test_ids_out_of_vocabulary_are_those_of_the_buckets():
         "user_id": {"values": 1, "oov": 0, "oov_share": 0.0},
         "item_id": {"values": 2, "oov": 2, "oov_share": 1.0},
         "words": {"values": 1, "oov": 0, "oov_share": 0.0},
+        "price": NONE_CLAMPED,
         "query": {"values": 1, "oov": 1, "oov_share": 1.0},
     }
     assert found["feed"]["words"] == {"values": 3, "oov": 2, "oov_share": 2 / 3}
@@ -171,14 +176,35 @@ def test_ids_out_of_vocabulary_are_those_of_the_buckets():
 
 def test_raw_and_id_figures_stand_side_by_side():
     raw = measure(RAW, to_batch(ROWS))
-    ids = measure(IDS, to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]))
+    ids = measure(TRANSFORMED, to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]))
     sums = {
         (RAW, "train"): measure_raw(to_batch(ROWS), SCHEMA),
-        (IDS, "train"): measure_ids(to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]), SCHEMA),
+        (TRANSFORMED, "train"): measure_transformed(
+            to_ids(["search"], user_id=[[1]], item_id=[[1]], words=[[1]], query=[[1]]), SCHEMA
+        ),
     }
     merged = figures_of(sums, "train", SCHEMA)
     assert merged["search"]["user_id"] == raw["search"]["user_id"] | ids["search"]["user_id"]
-    assert merged["search"]["price"] == raw["search"]["price"]
+    assert merged["search"]["price"] == raw["search"]["price"] | NONE_CLAMPED
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_clamped_numbers_are_counted_by_side_and_scenario(batches):
+    columns = {"user_id": [[1]], "item_id": [[1]], "words": [[1]], "query": [[1]]}
+    rows = [
+        to_ids([scenario], [bounds], **columns)
+        for scenario, bounds in [
+            ("search", [-5.5, math.nan]),
+            ("search", [math.nan, 0.1]),
+            ("feed", [math.nan, math.nan]),
+            ("search", [math.nan, 0.1]),
+        ]
+    ]
+    if batches == 1:
+        rows = [pa.Table.from_batches(rows).combine_chunks().to_batches()[0]]
+    found = measure(TRANSFORMED, *rows)
+    assert found["search"]["price"] == {"clamped": {"below": 1, "low": -5.5, "above": 2, "high": 0.1}}
+    assert found["feed"]["price"] == NONE_CLAMPED
 
 
 ROW = st.fixed_dictionaries(
@@ -216,13 +242,13 @@ def test_beam_combines_them():
         rows = {
             "raw train": pipeline
             | "Blocks" >> beam.Create([store.put(to_batch(ROWS[:2])), store.put(to_batch(ROWS[2:]))]),
-            "ids train": pipeline | "Ids" >> beam.Create([ids]),
+            "transformed train": pipeline | "Ids" >> beam.Create([ids]),
             "raw test": pipeline | "NoBlocks" >> beam.Create([]),
         }
 
         def check(elements):
             measured = dict(elements)
-            assert set(measured) == {("raw", "train"), ("ids", "train")}
+            assert set(measured) == {("raw", "train"), ("transformed", "train")}
             expected = {"rows": 5, "coverage": 0.8, "cardinality": 3, "values": 4, "oov": 2, "oov_share": 0.5}
             assert figures_of(measured, "train", SCHEMA)["search"]["user_id"] == expected
             assert figures_of(measured, "test", SCHEMA)["search"]["user_id"]["coverage"] is None

@@ -88,11 +88,27 @@ def test_numbers_are_centred_and_scaled_by_the_training_rows_that_have_them(appl
     prices = {row["item_id"]: row["price"] for row in made.shop.tables["items"]}
     rows = [prices[row["raw_item_id"][0]] for row in parse_rows(made.data, "train")]
     logs = np.log1p([price for price in rows if price is not None])
-    for price in (0.0, 12.5, -3.0, 1e9):
+    for price in (0.0, 12.5, -3.0, 1e3):
         expected = (math.copysign(math.log1p(abs(price)), price) - logs.mean()) / logs.std()
         assert apply(price=[price])["price"] == [pytest.approx(expected, rel=1e-4)]
     assert apply()["price"] == apply(price=[math.nan])["price"] == apply(price=[math.inf])["price"] == [0.0]
     assert apply(weight=[-0.25])["weight"] == [-0.25]
+
+
+def test_outliers_are_clamped_to_bounds_that_the_transform_tells(apply):
+    def bounds_of(name):
+        bounds = np.array([apply(**{name: [far]})[f"packed_bounds_{name}"] for far in (-3e38, 3e38)])
+        np.testing.assert_array_equal(np.isnan(bounds), [[[False, True]], [[True, False]]])
+        return bounds[0, 0, 0], bounds[1, 0, 1]
+
+    (low, high), (lightest, heaviest) = bounds_of("price"), bounds_of("weight")
+    assert -1e3 < low < -10 < 1e3 < high < 1e6
+    assert -10 < lightest < -1 < 1 < heaviest < 10
+    for price, bound in ((-1e20, low), (1e20, high)):
+        assert apply(price=[price])["price"] == apply(price=[float(bound)])["price"]
+    assert apply(weight=[1e9])["weight"] == [heaviest]
+    for ordinary in (20.0, math.nan):
+        assert np.isnan(apply(price=[ordinary])["packed_bounds_price"]).all()
 
 
 def test_history_names_are_places_in_the_schema_and_ages_powers_of_two_seconds(apply):

@@ -62,7 +62,8 @@ def test_every_signature_is_warmed_up_with_logged_requests_and_a_scenario_with_e
         document(items=["a", "b"], history=["c"], query="tea\u2028green"),
         document(items=["zzz"], history=["a", "b", "c"]),
     ]
-    (tmp_path / "search.jsonl").write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+    (tmp_path / "search.jsonl").write_text(text, encoding="utf-8")
     assert write_logged_requests(version, tmp_path, candidates=(1, 5)) == 4 + 3 + 2 + 1
 
     records = read_warmup_records(version)

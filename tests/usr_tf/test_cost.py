@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.cli import main
+from usr_tf.config import BACKBONE_NAMES
 from usr_tf.cost import ModelCost, PartCost, _run, model_cost
 from usr_tf.data import Data
 from usr_tf.model import USRModel
@@ -132,7 +133,7 @@ def test_a_dry_run_needs_no_place_to_write_and_training_does(toy_data, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["mmoe", "ple", "star", "pepnet", "m2m", "apg"])
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_every_backbone_is_counted(toy_data, backbone):
     cost = model_cost(toy_data, small_config(backbone=backbone))
     assert "between the parts" not in {part.name for part in cost.parts}

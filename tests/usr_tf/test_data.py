@@ -1,6 +1,7 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
+import dataclasses
 import json
 import re
 import shutil
@@ -147,6 +148,13 @@ def test_a_broken_or_lost_file_is_named_by_who_counts_and_who_predicts(toy_data,
     sorted((data.directory / "train").glob("*.tfrecord.gz"))[0].unlink()
     with pytest.raises(InputError, match=r"data/train: found (\d+ rows|no \*)"):
         data.shown()
+
+
+def test_a_row_of_a_scenario_that_the_schema_lacks_is_named(toy_data):
+    other = dataclasses.replace(toy_data, schema=toy_data.schema.model_copy(update={"scenarios": ("search", "home")}))
+    named = r"test/part-.*: found the scenario 'recommendation', expected one of search, home$"
+    with pytest.raises(InputError, match=named), other.naming_broken("test"):
+        list(other.evaluation(64))
 
 
 def test_unfinished_data_is_refused(tmp_path):

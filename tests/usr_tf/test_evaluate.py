@@ -52,7 +52,7 @@ def test_writes_figures_details_and_report(toy_run, toy_data, predictions, tmp_p
             assert document["scenarios"][scenario][task] == pytest.approx(figures, rel=1e-4)
     assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == document
     assert json.loads((tmp_path / "report" / "details.json").read_text()) == details
-    report = (tmp_path / "report" / "report.html").read_text()
+    report = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "shared_bottom on the test split" in report
     for part in ("Learning", "What the views learned", "Worst errors", "Data", "How it was made"):
         assert f"<h2>{part}</h2>" in report

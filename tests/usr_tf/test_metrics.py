@@ -198,9 +198,10 @@ class TestPredictions:
         ("labels", "probabilities", "message"),
         [
             ([0, 1], [0.5], "one length.*probabilities.ctr': 1"),
-            ([0, 2], [0.5, 0.5], "must be 0 or 1. Received: .*2"),
-            ([0, 1], [0.5, np.nan], "within .0, 1.. Received: nan and 0 more"),
-            ([0, 1], [1.5, -0.1], "within .0, 1.. Received: 1.5 and 1 more"),
+            ([0, 2], [0.5, 0.5], r"`labels.ctr` must be 0 or 1\. Received: 2.0 in row 1$"),
+            ([0, np.nan], [0.5, 0.5], r"`labels.ctr` must be 0 or 1\. Received: nan in row 1$"),
+            ([0, 1], [0.5, np.nan], r"`probabilities.ctr` must be from 0 to 1\. Received: nan in row 1$"),
+            ([0, 1], [1.5, -0.1], r"must be from 0 to 1\. Received: 1.5 in row 0 and 1 more$"),
         ],
     )
     def test_refuses(self, labels, probabilities, message):

@@ -111,4 +111,7 @@ class TestCompare:
     def test_a_scenario_without_rows_has_no_figures(self):
         a = drawn_predictions(n=100)
         a = a.only(a.scenario == 0)
-        assert metrics.compare(a, a, SCHEMA, replicates=2)["scenarios"]["recommendation"] == {"ctr": {}, "ctcvr": {}}
+        found = metrics.compare(a, a, SCHEMA, replicates=2)["scenarios"]["recommendation"]["ctr"]
+        undefined = dict.fromkeys(("a", "b", "difference", "interval"))
+        expected = dict.fromkeys(FIGURES, undefined) | {"auc": {**undefined, "delong": None}}
+        assert found == expected | {"n": 0, "positives": 0}

@@ -3,6 +3,7 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 # isort: split
 import numpy as np
 import pyarrow as pa
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,23 @@ def test_the_shapes_of_a_batch_are_known_before_it_comes():
     assert shapes["user_id"] == shapes["price"] == shapes["scenario"] == shapes["ctr"] == [8]
     assert shapes["tags"] == shapes["query"] == shapes["history_item_id"] == shapes["history_age"] == [8, None]
     assert shapes["history_tags"] == [8, None, 2]
+
+
+@pytest.mark.parametrize("trace", [tf.function, lambda function: function], ids=["traced", "eager"])
+@pytest.mark.parametrize("unknown", ["shop", "Search", "", "ré"])
+def test_a_scenario_that_the_schema_lacks_is_refused(unknown, trace):
+    schema = Schema(
+        scenarios=("search", "home"),
+        tasks=({"name": "ctr", "action": "click"},),
+        features={"price": {"group": "item", "type": "numeric"}},
+    )
+    rows = [{"scenario": [name], "ctr": [0], "global_ctr": [0], "price": [1.0]} for name in ("home", unknown, "search")]
+    layout = pa.schema({name: column(name, schema) for name in rows[0]})
+    records = encode_examples(pack(pa.RecordBatch.from_pylist(rows, schema=layout), schema)).to_pylist()
+    read = trace(lambda records: parse(records, row_spec(schema), schema)["scenario"])
+    assert read(tf.constant(records[::2])).numpy().tolist() == [1, 0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Scenarios must be among search, home\. Received:"):
+        read(tf.constant(records))
 
 
 def test_densify_pads_lists_and_folds_histories_of_lists():

@@ -21,7 +21,10 @@ SCHEMA = Schema.model_validate(
     {
         "scenarios": ["search", "recommendation", "feed", "video"],
         "tasks": [{"name": "ctr", "action": "click"}, {"name": "ctcvr", "action": "purchase"}],
-        "features": {"item_id": {"group": "item", "type": "categorical"}},
+        "features": {
+            "item_id": {"group": "item", "type": "categorical"},
+            "price": {"group": "item", "type": "numeric"},
+        },
     }
 )
 TITLE = 'runs/<b>"mmoe"</b> & test'
@@ -32,6 +35,16 @@ HISTORY = [
     {"epoch": 3, "loss": 0.7, "nll": 0.6, "val_nll": 0.65, "search/ctr_auc": 0.8, "val_search/ctr_auc": 0.67},
 ]
 COUNTS = {"impressions": 300, "ctr": 90, "ctcvr": 30, "global_ctr": 120, "global_ctcvr": 45}
+QUALITY = {
+    "search": {
+        "item_id": {"rows": 300, "coverage": 0.5, "values": 150, "oov": 3},
+        "price": {"rows": 100, "coverage": 0.8, "clamped": {"below": 0, "low": None, "above": 1, "high": 5.5}},
+    },
+    "video": {  # no rows
+        "item_id": {"rows": 0, "coverage": None, "values": 0, "oov": 0},
+        "price": {"rows": 0, "coverage": None, "clamped": {"below": 0, "low": None, "above": 0, "high": None}},
+    },
+}
 PICTURE = {
     "points": [[[0.0, 1.0], [1.0, 0.0]]] * 4,
     "explained": [0.75, 0.125],
@@ -153,7 +166,7 @@ def evaluation():
             stats={
                 "rows": {"impressions": {"read": 1234, "written": 1230, "rejected": {"no item": 4}}},
                 "splits": {"test": {"search": COUNTS}},
-                "quality": {"test": {"search": {"item_id": {"rows": 300, "coverage": 0.5, "values": 150, "oov": 3}}}},
+                "quality": {"test": QUALITY},
             },
             vocabulary_sizes={"item_id": 77},
             views=VIEWS,
@@ -187,8 +200,8 @@ def test_writes_three_files_and_leaves_nothing_else(folder, evaluation):
 
 def test_a_failed_report_leaves_the_earlier_one_whole(folder, evaluation):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    broken = evaluation["document"] | {"extra": float("nan")}
-    with pytest.raises(ValueError, match="JSON compliant"):
+    broken = evaluation["document"] | {"extra": object()}
+    with pytest.raises(TypeError, match="JSON serializable"):
         report.write_report(folder, **(evaluation | {"document": broken, "title": "other"}))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -393,7 +406,10 @@ def test_data_and_making(page):
         ["test", "search", "300", "9030.00%", "3010.00%", "12040.00%", "4515.00%"]
     ]
     assert page.table("table", "rows read") == [["impressions", "1,234", "1,230", "4", "no item 4"]]
-    assert page.table("feature", "group", "type") == [["item_id", "item", "categorical", "77", "50.00%", "2.00%"]]
+    assert page.table("feature", "group", "type") == [
+        ["item_id", "item", "categorical", "77", "50.00%", "2.00%", "–"],
+        ["price", "item", "numeric", "–", "80.00%", "–", "1.25%"],
+    ]
     assert page.table("setting", "this run") == [["backbone", "mmoe", "shared_bottom"]]
     assert "usr-tf evaluate \\ --run 'my run --1'" in page.text
     assert "2026-01-02 03:04 UTC" in page.text

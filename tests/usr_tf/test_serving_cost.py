@@ -10,12 +10,14 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
+from usr_tf.config import BACKBONE_NAMES
 from usr_tf.cost import PRODUCTS, product_flops
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
 from usr_tf.schema import SCENARIO, Schema, parse_schema
 
-OTHERS = ("ple", "star", "m2m", "apg")  # not PEPNet, which rescales the user's features anew for every candidate
+OTHERS = sorted({*BACKBONE_NAMES} - {"shared_bottom", "mmoe", "pepnet"})
+"""Not PEPNet, which rescales the user's features anew for every candidate."""
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
 ITEM, CANDIDATE, TASKS = 4 + 3, (4 + 3) + 4 + 1, 2
 """Widths of an item in a history (`item_id`, `tags`), and of a candidate: with `title` and `price`."""

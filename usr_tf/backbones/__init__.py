@@ -1,7 +1,7 @@
 """The networks that USR plugs into, by the name that `backbone` has in the configuration.
 
-A further backbone is a file here with a `Backbone`, a section of its sizes in `usr_tf.config`, whose keys are its
-constructor's, and a line in `BACKBONES`.
+A further backbone is a file here with a `Backbone`, its name in `usr_tf.config.BackboneName` with a section of its
+sizes, whose keys are its constructor's, and a line in `BACKBONES`.
 """
 
 from usr_tf.backbones.apg import APG
@@ -12,9 +12,9 @@ from usr_tf.backbones.pepnet import PEPNet
 from usr_tf.backbones.ple import PLE
 from usr_tf.backbones.shared_bottom import SharedBottom
 from usr_tf.backbones.star import STAR
-from usr_tf.config import Config
+from usr_tf.config import BackboneName, Config
 
-BACKBONES: dict[str, type[Backbone]] = {
+BACKBONES: dict[BackboneName, type[Backbone]] = {
     "shared_bottom": SharedBottom,
     "mmoe": MMoE,
     "ple": PLE,
@@ -29,5 +29,5 @@ __all__ = ["BACKBONES", "Backbone", "BackboneOutput", "make_backbone"]
 
 def make_backbone(config: Config, scenarios: int, tasks: int) -> Backbone:
     """The backbone that `config` names, for so many scenarios and tasks."""
-    sizes = getattr(config, config.backbone).model_dump()
+    sizes = config.sizes.model_dump()
     return BACKBONES[config.backbone](scenarios, tasks, config.usr.glmt, l2=config.train.l2, **sizes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from usr_tf.cli.verb import Verb
+from usr_tf.files import strict_json
 
 
 def _simulate_flags(values: flags.FlagValues) -> None:
@@ -70,15 +71,13 @@ def _import_flags(values: flags.FlagValues) -> None:
 
 
 def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
-    import json
-
     from pipelines.sources import import_logs
     from pipelines.sources.lists import parse_lists
 
     logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
     options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
-    print(json.dumps(import_logs(values.source, values.input, values.out, options=options), indent=2))
+    print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
 
 
 def _preprocess_flags(values: flags.FlagValues) -> None:
@@ -139,8 +138,6 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
 
 
 def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
-    import json
-
     from pipelines.score import score_logs
 
     stats = score_logs(
@@ -154,7 +151,7 @@ def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         tables=values.table,
         since=values.since,
     )
-    print(json.dumps(stats, indent=2))
+    print(strict_json(stats, indent=2))
 
 
 def _evaluate_scores_flags(values: flags.FlagValues) -> None:

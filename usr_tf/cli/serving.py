@@ -204,7 +204,6 @@ def _canary_flags(values: flags.FlagValues) -> None:
 
 
 def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
-    import json
     from pathlib import Path
 
     from rich.console import Console
@@ -213,7 +212,7 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
     from serving.client import Ranker
     from serving.formats.logged_requests import read_requests
     from serving.tls import Tls
-    from usr_tf.files import replace_text
+    from usr_tf.files import replace_text, strict_json
 
     requests = [request for path in values.requests for request in read_requests(path)]
     tls = Tls(values.tls_ca, values.tls_cert, values.tls_key)
@@ -227,7 +226,7 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
         comparison = compare_versions(stable, canary, requests, values.by)
     Console().print(format_comparison(comparison))
     if values.out:
-        replace_text(Path(values.out), json.dumps(comparison, indent=2) + "\n")
+        replace_text(Path(values.out), strict_json(comparison, indent=2) + "\n")
     refuse_beyond(comparison, Limits(*(values[f"max_{name}"].value for name in Limits._fields)))
 
 

@@ -48,8 +48,9 @@ def value_in(metrics: Mapping[str, Any], objective: str) -> float:
     """
     scenario, task, figure = objective.split("/")
     tasks = metrics["overall"] if scenario == "overall" else metrics["scenarios"].get(scenario, {})
-    value = tasks.get(task, {}).get(figure)
-    if value is None:
-        expected = "SCENARIO/TASK/FIGURE of a figure that metrics.json defines"
-        raise InputError("--objective", repr(objective), expected)
-    return value
+    figures = tasks.get(task, {})
+    if figures.get(figure) is None:
+        known = ", ".join(name for name, value in figures.items() if value is not None)
+        undefined = ", undefined on the validation split" if figure in figures else ""
+        raise InputError("--objective", f"{objective!r}{undefined}", f"one that is defined: {known or 'none is'}")
+    return figures[figure]

@@ -1,7 +1,7 @@
 """Where tuning looks: keys of the training configuration, each with bounds or choices. Needs no TensorFlow."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,6 @@ class Choices(_Strict):
 Space = dict[str, Range | Choices]
 """Key of the configuration → where to look."""
 
-_WIDTHS: Mapping[str, dict[str, list[list[int]]]] = {
-    "shared_bottom": {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
-    "mmoe": {"expert": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
-    "ple": {"expert": [[128], [256], [512]], "tower": [[32], [64]]},
-    "star": {"network": [[64, 32], [128, 64], [256, 128]], "tower": [[32], [64]]},
-    "m2m": {"expert": [[128, 32], [256, 32], [256, 64]]},
-    "apg": {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]},
-    "pepnet": {"tower": [[64, 32], [100, 64], [256, 128]]},
-}
-
 
 def default_space(config: Config) -> Space:
     """Bounds around the defaults, of what the configuration has: no weight of a part that is switched off."""
@@ -70,7 +60,7 @@ def default_space(config: Config) -> Space:
         "embedding_size": Choices(choices=(8, 16, 32)),
         "embedding_spread": Range(low=0.02, high=0.5, log=True),
     }
-    for key, widths in _WIDTHS[config.backbone].items():
+    for key, widths in config.sizes.widths.items():
         space[f"{config.backbone}.{key}"] = Choices(choices=tuple(widths))
     if config.usr.glmt:
         space["usr.global_weight"] = Range(low=0.1, high=1.0)

@@ -229,10 +229,10 @@ class _Search:
     def _value(self, metrics: Mapping[str, Any], epochs: Sequence[float]) -> float:
         """The objective of a finished run."""
         if is_of_validation(self.objective):
-            value = max(epochs) if _maximises(self.study) else min(epochs)
-            if math.isnan(value):
+            defined = [value for value in epochs if math.isfinite(value)]
+            if not defined:
                 raise InputError("--objective", f"{self.objective!r}, undefined in validation", "one that is defined")
-            return value
+            return max(defined) if _maximises(self.study) else min(defined)
         return value_in(metrics, self.objective)
 
     def write(self) -> None:

@@ -1,6 +1,5 @@
 """Explanations as a page: a waterfall from the baseline to the score, and tables."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from usr_tf.explain.rows import (
     history_rows,
     strongest,
 )
-from usr_tf.files import make_folder, replace_text
+from usr_tf.files import make_folder, replace_text, strict_json
 from usr_tf.report.html import Section, card, code, definitions, details, grid, page, paragraph, table
 from usr_tf.report.plots import BLUE, FAINT, INK, ROSE, SOFT, shorten, svg
 
@@ -74,7 +73,7 @@ def write_page(
     names = ", ".join(each.item for each in explanations)
     title = f"Why {names}" + (f", and not {against.item}" if against else "")
     lead = f"Scenario {explanations[0].scenario}. The baseline is the mean over {explanations[0].baseline}."
-    replace_text(out / "explanation.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    replace_text(out / "explanation.json", strict_json(document, indent=2, ensure_ascii=False) + "\n")
     replace_text(out / "explanation.html", page(title, lead, sections, kicker="Explanation of a score"))
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.shapes import check_shapes
+
 Variant = Literal["same_view", "augmented"]
 
 _LOWEST_TEMPERATURE = 0.01
@@ -58,7 +60,7 @@ class ContrastiveLoss(keras.layers.Layer):
       one view some have none.
 
     Raises:
-      ValueError: `augmented` is missing where the variant needs it, or given where it does not.
+      ValueError: `augmented` is missing where the variant needs it, or given where it does not; or another shape.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class ContrastiveLoss(keras.layers.Layer):
             raise ValueError(f"`variant` must be one of {get_args(Variant)}. Received: {variant}")
         if min(projection, negatives) < 1:
             raise ValueError(f"`projection` and `negatives` must be at least 1. Received: {projection}, {negatives}")
-        if temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0. Received: {temperature}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"`temperature` must be above 0, and finite. Received: {temperature}")
         self.variant = variant
         self.projection = projection
         self.temperature = temperature
@@ -101,6 +103,7 @@ class ContrastiveLoss(keras.layers.Layer):
             raise ValueError(
                 f"`augmented` must be given if and only if the variant is. Received: {augmented} for {self.variant}"
             )
+        check_shapes(z=(z, "B V d"), augmented=(augmented, "B V d"), weight=(weight, "B"))
         anchors = self._embed(z)
         keys = anchors if augmented is None else self._embed(tf.cast(augmented, z.dtype))
         batch, views = tf.shape(z)[0], tf.shape(z)[1]

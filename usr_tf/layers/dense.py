@@ -300,8 +300,15 @@ def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None 
 
     Returns:
       `[..., u]`; with S kernels `[B, S, u]`.
+
+    Raises:
+      ValueError: the parts together are not as wide as the kernel is long.
     """
     parts = tf.nest.flatten(inputs)
+    widths = [part.shape[-1] for part in parts]
+    if None not in widths and sum(widths) != kernel.shape[-2]:
+        found = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(f"The inputs must be {kernel.shape[-2]} wide together. Received: shapes {found}")
     if len(kernel.shape) == 3:
         return _affine_each(parts, kernel, bias)
     parts = [part for part in parts if part.shape[-1]] or parts[:1]

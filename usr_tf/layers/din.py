@@ -8,6 +8,7 @@ import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.folding import fold
+from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -57,6 +58,8 @@ class DIN(keras.layers.Layer):
 
     def attention(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """`[B, L]`: what `call` weighs each action with, once the layer is built."""
+        check_shapes(item=(item, "B d"), history=(history, "B L d"), mask=(mask, "B L"))
+        check_mask(mask)
         of_history, of_item, of_product = self._kernels()
         item = item[:, tf.newaxis]
         first = tf.tensordot(history, of_history, 1) + tf.tensordot(item, of_item, 1)

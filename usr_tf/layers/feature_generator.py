@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from usr_tf.layers.dense import Split
 from usr_tf.layers.gate_unit import GateUnit
+from usr_tf.layers.shapes import check_shapes
 
 Condition = Literal["trigger", "trigger_and_features"]
 
@@ -46,6 +47,7 @@ class FeatureGenerator(GateUnit):
         self.condition = condition
 
     def call(self, features: Split, trigger: tf.Tensor) -> Split:
+        check_shapes(request=(features[0], "R dr"), candidate=(features[1], "B dc"), trigger=(trigger, "T V t"))
         values = _by_view(features)
         return super().call(values, self._condition(values, trigger))
 

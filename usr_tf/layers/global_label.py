@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.scenario import Scenario, apply_own_weights
+from usr_tf.layers.shapes import check_shapes
 
 
 class LogProbabilities(NamedTuple):
@@ -47,7 +48,8 @@ class GlobalLabelHeads(keras.layers.Layer):
       `LogProbabilities`.
 
     Raises:
-      ValueError: `shared_hidden` is missing where there are global heads, or given where there are none.
+      ValueError: another shape; or `shared_hidden` is missing where there are global heads, or given where there are
+        none.
     """
 
     def __init__(
@@ -90,6 +92,12 @@ class GlobalLabelHeads(keras.layers.Layer):
                 f"`shared_hidden` must be given if and only if `use_global`. Received: {shared_hidden} "
                 f"with use_global={self.use_global}"
             )
+        check_shapes(
+            scenario_hidden=(scenario_hidden, f"B {self.tasks} h"),
+            shared_hidden=(shared_hidden, f"B {self.tasks} h"),
+            scenario_logit=(scenario_logit, f"B {self.tasks}"),
+            shared_logit=(shared_logit, f"B {self.tasks}"),
+        )
         own = self._own_logits(scenario_hidden, scenario)
         # In mixed precision, what comes from other layers has fewer bits than what logarithms need.
         if scenario_logit is not None:

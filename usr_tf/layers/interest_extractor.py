@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.dense import glorot_uniform
+from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -44,7 +45,7 @@ class InterestExtractor(keras.layers.Layer):
       `[B, V, d]`, the interest in each view.
 
     Raises:
-      ValueError: the heads do not divide d.
+      ValueError: the heads do not divide d, or another shape.
     """
 
     def __init__(self, rank: int, hidden: int, heads: int = 1, **kwargs: Any):
@@ -75,6 +76,8 @@ class InterestExtractor(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
+        check_shapes(item=(item, "B d"), history=(history, "B L d"), mask=(mask, "B L"), trigger=(trigger, "T V t"))
+        check_mask(mask)
         query, key, value = self._generate(trigger)  # each [B, V, r, r]
         weights, shape = self._weigh(item, history, mask, query, key)
         pooled = tf.reshape(tf.matmul(weights, history), shape)

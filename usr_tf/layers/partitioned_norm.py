@@ -9,6 +9,7 @@ from usr_tf.distribution import sum_over_replicas
 from usr_tf.layers.dense import Split
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
+from usr_tf.layers.shapes import check_shapes
 
 
 class Normalized(NamedTuple):
@@ -57,7 +58,7 @@ class PartitionedNormalization(keras.layers.Layer):
         super().__init__(**kwargs)
         if scenarios < 1:
             raise ValueError(f"`scenarios` must be at least 1. Received: {scenarios}")
-        if not 0 <= momentum < 1 or epsilon <= 0:
+        if not (0 <= momentum < 1 and epsilon > 0):
             raise ValueError(
                 f"`momentum` must be from 0 to below 1 and `epsilon` above 0. Received: {momentum}, {epsilon}"
             )
@@ -94,6 +95,7 @@ class PartitionedNormalization(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: Split, scenario: Scenario, training: bool = False) -> Normalized:
+        check_shapes(request=(inputs[0], "R dr"), candidate=(inputs[1], "B dc"))
         own, every = self.scenario_moving, self.moving
         if training:
             if isinstance(scenario, int):

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.shapes import check_shapes
+
 
 class LogitBias(NamedTuple):
     """What is added to the logits of `GlobalLabelHeads`."""
@@ -72,6 +74,7 @@ class PositionTower(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, scenario: tf.Tensor, position: tf.Tensor, seed: tf.Tensor | None = None) -> LogitBias:
+        check_shapes(scenario=(scenario, "B"), position=(position, "B"))
         place = tf.clip_by_value(tf.cast(position, tf.int32), 1, self.positions) - 1
         known = position > 0
         if seed is not None:

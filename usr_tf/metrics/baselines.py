@@ -11,7 +11,7 @@ from usr_tf.metrics.predictions import Predictions
 def position_baseline(predictions: Predictions) -> np.ndarray:
     """Scores `[N]` of whoever made the slate: 1 / position. NaN where the position is unknown.
 
-    Only their order means something: give them to `rank_metrics`.
+    Only their order means something: give those that are known to `rank_metrics`.
     """
     return np.where(predictions.position > 0, 1.0 / np.maximum(predictions.position, 1), np.nan)
 
@@ -28,8 +28,17 @@ def popularity_baseline(
     Args:
       train_clicks: item → (clicks, impressions).
       strength: impressions that the prior counts for.
+
+    Raises:
+      ValueError: more clicks than impressions, a negative count, or a strength that is not above 0.
     """
+    if not 0 < strength < np.inf:
+        raise ValueError(f"`strength` must be above 0. Received: {strength}")
     counts = np.array(list(train_clicks.values()), np.float64).reshape(-1, 2)
+    bad = np.flatnonzero(~((counts[:, 0] >= 0) & (counts[:, 0] <= counts[:, 1]) & np.isfinite(counts[:, 1])))
+    if len(bad):
+        item = list(train_clicks)[bad[0]]
+        raise ValueError(f"`train_clicks` must hold clicks up to impressions. Received: {item!r}: {train_clicks[item]}")
     clicks, impressions = counts.sum(axis=0)
     if not impressions:
         return None

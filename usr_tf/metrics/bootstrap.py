@@ -5,7 +5,7 @@ import numpy as np
 from usr_tf.metrics.curves import bin_sums, bins_of
 from usr_tf.metrics.figures import FIGURES, figure_of
 from usr_tf.metrics.predictions import Predictions
-from usr_tf.metrics.resample import Resample, interval
+from usr_tf.metrics.resample import Resample, check_interval, interval
 from usr_tf.metrics.sums import Sums, order_sums, request_sums, row_sums, user_sums
 
 
@@ -27,8 +27,9 @@ def bootstrap_interval(
       level: share of the replicates that the interval holds.
 
     Raises:
-      ValueError: an unknown figure, no replicates, or a level outside (0, 1).
+      ValueError: an unknown task or figure, no replicates, or a level outside (0, 1).
     """
+    check_interval(replicates, level)
     resample = Resample.of(predictions.user, replicates, seed)
     return _interval(_sample(predictions, task, figure, resample), resample, level)
 
@@ -50,6 +51,7 @@ def paired_bootstrap(
     Raises:
       ValueError: the rows of the two are not the same, or as in `bootstrap_interval`.
     """
+    check_interval(replicates, level)
     resample = Resample.of(predictions_a.user, replicates, seed)
     return _interval(_difference(predictions_a, predictions_b, task, figure, resample), resample, level)
 
@@ -62,7 +64,11 @@ def paired_bootstrap_sample(
     replicates: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The replicates `[replicates]` behind `paired_bootstrap`, NaN where undefined, to go on with."""
+    """The replicates `[replicates]` behind `paired_bootstrap`, NaN where undefined, to go on with.
+
+    Raises:
+      ValueError: as in `paired_bootstrap`.
+    """
     resample = Resample.of(predictions_a.user, replicates, seed)
     return _difference(predictions_a, predictions_b, task, figure, resample)[1:]
 
@@ -94,7 +100,9 @@ def _interval(sample: np.ndarray, resample: Resample, level: float) -> tuple[flo
 def _sample(predictions: Predictions, task: str, figure: str, resample: Resample) -> np.ndarray:
     """The figure and its replicates, `[1 + R]`."""
     if figure not in FIGURES:
-        raise ValueError(f"The figure must be one of {', '.join(FIGURES)}. Received: {figure!r}")
+        raise ValueError(f"`figure` must be one of {', '.join(FIGURES)}. Received: {figure!r}")
+    if task not in predictions.labels or task not in predictions.probabilities:
+        raise ValueError(f"`task` must be one of {', '.join(predictions.labels)}. Received: {task!r}")
     labels, probabilities = predictions.labels[task], predictions.probabilities[task]
     sums: Sums = row_sums(labels, probabilities, resample)
     match figure:

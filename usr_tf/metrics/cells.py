@@ -62,13 +62,18 @@ def coded(rows: Predictions, schema: Schema) -> Predictions:
     """The rows with users and requests as hashes: texts are read once instead of in every cell.
 
     Raises:
-      ValueError: a scenario that the schema lacks.
+      ValueError: a scenario that the schema lacks, or no labels or probabilities of one of its tasks.
     """
     scenario = rows.scenario
     if len(scenario) and not (scenario.min() >= 0 and scenario.max() < len(schema.scenarios)):
         raise ValueError(
             f"Scenarios must be indices below {len(schema.scenarios)}. Received: {scenario.min()} to {scenario.max()}"
         )
+    for name, known in (("labels", rows.labels), ("probabilities", rows.probabilities)):
+        if not known.keys() >= {*schema.task_names}:
+            raise ValueError(
+                f"`{name}` must hold {', '.join(schema.task_names)}. Received: {', '.join(known) or 'none'}"
+            )
     return dataclasses.replace(rows, user=hash_keys(rows.user), request=hash_keys(rows.request))
 
 

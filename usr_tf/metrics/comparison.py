@@ -9,11 +9,12 @@ from scipy.stats import norm, rankdata
 
 from usr_tf.metrics.bootstrap import check_same_rows
 from usr_tf.metrics.cells import OVERALL, Cell, tally
+from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers
 from usr_tf.metrics.documents import figure_names
 from usr_tf.metrics.figures import figure_of, value_of
 from usr_tf.metrics.keys import hash_keys
 from usr_tf.metrics.predictions import Predictions
-from usr_tf.metrics.resample import interval
+from usr_tf.metrics.resample import check_interval, interval
 from usr_tf.schema import Schema
 
 
@@ -40,7 +41,13 @@ def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) 
     Args:
       labels: 0 or 1 `[N]`.
       scores_a, scores_b: of the two models, `[N]`.
+
+    Raises:
+      ValueError: another shape or length, labels other than 0 and 1, or a score that is NaN or infinite.
     """
+    labels = check_labels("labels", labels)
+    scores_a, scores_b = check_numbers("scores_a", scores_a), check_numbers("scores_b", scores_b)
+    check_lengths(labels=labels, scores_a=scores_a, scores_b=scores_b)
     positive = labels == 1
     hits, falls = np.count_nonzero(positive), np.count_nonzero(~positive)
     if min(hits, falls) < 2:
@@ -63,8 +70,10 @@ def compare(
     `auc` holds `delong` too, its test or null. What is undefined is null.
 
     Raises:
-      ValueError: the rows of the two are not the same.
+      ValueError: the rows of the two are not the same, they lack a task of the schema, no replicates, or a level
+        outside (0, 1).
     """
+    check_interval(replicates, level)
     a, b = in_order(a), in_order(b)
     check_same_rows(a, b)
     cells_a, cells_b = (
@@ -75,7 +84,10 @@ def compare(
     def of_task(scenario: str, task: str) -> dict[str, Any]:
         cell = Cell(scenario, task)
         if cell not in cells_a:
-            return {}
+            undefined = dict.fromkeys(("a", "b", "difference", "interval"))
+            figures = {name: dict(undefined) for name in figure_names(schema, task)}
+            figures["auc"]["delong"] = None
+            return figures | {"n": 0, "positives": 0}
         mine, other = cells_a[cell], cells_b[cell]
         figures: dict[str, Any] = {}
         for name in figure_names(schema, task):

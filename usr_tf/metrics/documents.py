@@ -9,7 +9,7 @@ from usr_tf.metrics.cells import ORACLE, OVERALL, Cell, Cells, of_score, tally
 from usr_tf.metrics.curves import deciles_of, histogram_of, roc_of
 from usr_tf.metrics.figures import FIGURES, GIVEN_PREVIOUS, RANK_FIGURES, figure_of, value_of
 from usr_tf.metrics.predictions import Predictions
-from usr_tf.metrics.resample import interval
+from usr_tf.metrics.resample import check_interval, interval
 from usr_tf.metrics.slices import by_value
 from usr_tf.metrics.sums import Sums
 from usr_tf.schema import Schema
@@ -24,6 +24,9 @@ def metrics_document(predictions: Predictions, schema: Schema) -> dict[str, Any]
 
     A task that follows another has `auc_given_previous` too. A scenario without rows is there, with `n` 0. Values are
     Python's own int, float and None.
+
+    Raises:
+      ValueError: rows that lack a task of the schema, or have a scenario that it lacks.
     """
     alone = dataclasses.replace(predictions, slices={}, baselines={})
     return metrics_of(tally(alone, schema), schema)
@@ -53,7 +56,15 @@ def details_document(
 
     Args:
       train_clicks: item → (clicks, impressions) in the training split, for the popularity baseline.
+
+    Raises:
+      ValueError: an unknown figure, no replicates, a level outside (0, 1), rows that lack a task of the schema or have
+        a scenario that it lacks, or more clicks than impressions.
     """
+    check_interval(replicates, level)
+    for name in figures:
+        if name not in (*FIGURES, GIVEN_PREVIOUS):
+            raise ValueError(f"`figures` must be of {', '.join((*FIGURES, GIVEN_PREVIOUS))}. Received: {name!r}")
     baselines = {
         "position": position_baseline(predictions),
         "popularity": None if train_clicks is None else popularity_baseline(predictions, train_clicks),

@@ -5,6 +5,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers, check_probabilities
 from usr_tf.metrics.curves import bin_sums, bins_of
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import Sums, order_sums, request_sums, row_sums, user_sums
@@ -52,8 +53,15 @@ def task_metrics(
       labels: 0 or 1 `[N]`.
       probabilities: within [0, 1], `[N]`.
       users, requests: whose row it is and which slate it stood in, `[N]`.
-      oracle: true probabilities `[N]`, if known.
+      oracle: true probabilities `[N]`, if known; NaN for a row that has none.
+
+    Raises:
+      ValueError: another shape or length, labels other than 0 and 1, or what is no probability.
     """
+    labels, probabilities = check_labels("labels", labels), check_probabilities("probabilities", probabilities)
+    oracle = None if oracle is None else check_probabilities("oracle", oracle, optional=True)
+    users, requests = np.asarray(users), np.asarray(requests)
+    check_lengths(labels=labels, probabilities=probabilities, users=users, requests=requests, oracle=oracle)
     resample = Resample.of(users, replicates=0)
     sums = row_sums(labels, probabilities, resample)
     sums |= bin_sums(labels, probabilities, bins_of(probabilities), resample)
@@ -68,7 +76,14 @@ def task_metrics(
 def rank_metrics(
     labels: np.ndarray, scores: np.ndarray, users: np.ndarray, requests: np.ndarray
 ) -> dict[str, float | None]:
-    """`RANK_FIGURES` of `task_metrics`, for scores `[N]` that need not be probabilities."""
+    """`RANK_FIGURES` of `task_metrics`, for scores `[N]` that need not be probabilities.
+
+    Raises:
+      ValueError: another shape or length, labels other than 0 and 1, or a score that is NaN or infinite.
+    """
+    labels, scores = check_labels("labels", labels), check_numbers("scores", scores)
+    users, requests = np.asarray(users), np.asarray(requests)
+    check_lengths(labels=labels, scores=scores, users=users, requests=requests)
     resample = Resample.of(users, replicates=0)
     rows, positives = resample.totals(np.ones(len(labels)), labels)
     sums = _rank_sums(labels, scores, requests, resample) | {"rows": rows, "positives": positives}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from usr_tf.errors import InputError
+from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers, check_probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,8 @@ class Predictions:
     """The rows of an evaluated split, as aligned arrays of length `N`.
 
     Raises:
-      ValueError: arrays of unequal length, labels other than 0 and 1, or probabilities outside [0, 1].
+      ValueError: arrays of another shape or of unequal length, labels other than 0 and 1, probabilities outside [0, 1],
+        or a negative position.
     """
 
     scenario: np.ndarray
@@ -44,19 +46,18 @@ class Predictions:
     """uint64 `[N]`: a key of the query, 0 where there is none."""
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self._columns()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"The columns of predictions must be of one length. Received: {lengths}")
+        columns = dict(self._columns())
+        for name, column in columns.items():
+            if np.ndim(column) != 1:
+                raise ValueError(f"`{name}` must be one value a row, [N]. Received: shape {list(np.shape(column))}")
+        check_lengths(**columns)
+        check_numbers("position", self.position, 0)
         for task, labels in self.labels.items():
-            if not np.isin(labels, (0, 1)).all():
-                raise ValueError(f"Labels of {task} must be 0 or 1. Received: {np.unique(labels)[:5]}")
+            check_labels(f"labels.{task}", labels)
         for task, probabilities in self.probabilities.items():
-            bad = _improbable(probabilities)
-            if len(bad):
-                raise ValueError(
-                    f"Probabilities of {task} must be within [0, 1]. Received: {probabilities[bad[0]]} "
-                    f"and {len(bad) - 1} more"
-                )
+            check_probabilities(f"probabilities.{task}", probabilities)
+        for task, oracle in self.oracle.items():
+            check_probabilities(f"oracle.{task}", oracle, optional=True)
 
     def __len__(self) -> int:
         return len(self.scenario)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from usr_tf.metrics.checks import check_share
 from usr_tf.metrics.keys import codes_of, hash_keys, mix
 
 _UNDEFINED_SHARE = 0.1
@@ -32,10 +33,10 @@ class Resample:
         """Of the rows' users `[N]`, any keys.
 
         Raises:
-          ValueError: a negative number of replicates.
+          ValueError: replicates that are no whole number from 0.
         """
-        if replicates < 0:
-            raise ValueError(f"There cannot be fewer than no replicates. Received: {replicates}")
+        if not (replicates >= 0 and replicates == int(replicates)):
+            raise ValueError(f"`replicates` must be a whole number from 0. Received: {replicates}")
         codes, distinct = codes_of(users)
         weights = np.ones((1 + replicates, len(distinct)), np.uint8)
         if replicates:
@@ -73,14 +74,22 @@ def interval(sample: np.ndarray, users: float, level: float = 0.95) -> list[floa
     Raises:
       ValueError: no replicates, or a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"The level must be within (0, 1). Received: {level}")
-    if len(sample) < 2:
-        raise ValueError(f"A bootstrap needs at least one replicate. Received: {len(sample) - 1}")
+    check_interval(len(sample) - 1, level)
     defined = sample[1:][np.isfinite(sample[1:])]
     if users < 2 or not np.isfinite(sample[0]) or len(defined) < (1 - _UNDEFINED_SHARE) * (len(sample) - 1):
         return None
     return [float(end) for end in np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def check_interval(replicates: int, level: float) -> None:
+    """What an interval needs.
+
+    Raises:
+      ValueError: no replicates, or a level outside (0, 1).
+    """
+    check_share("level", level)
+    if replicates < 1:
+        raise ValueError(f"`replicates` must be at least 1. Received: {replicates}")
 
 
 def _draw(keys: np.ndarray, replicate: int, seed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from usr_tf.metrics.checks import check_numbers
 from usr_tf.metrics.keys import codes_of
 from usr_tf.metrics.predictions import Predictions
 
@@ -39,7 +40,15 @@ class Training:
 
 
 def slices_of(rows: Predictions, training: Training) -> dict[str, pd.Categorical]:
-    """The slices that the rows know enough for: `user`, `item`, `history`, `query`, `position`, `day` (UTC)."""
+    """The slices that the rows know enough for: `user`, `item`, `history`, `query`, `position`, `day` (UTC).
+
+    Raises:
+      ValueError: a history of negative length, or a time that is no number of milliseconds.
+    """
+    if rows.history is not None:
+        check_numbers("history", rows.history, 0)
+    if rows.timestamp is not None:
+        check_numbers("timestamp", rows.timestamp)
     slices = {
         "user": seen_slice(counts_of(rows.user, training.users)),
         "item": seen_slice(counts_of(rows.item, {item: shown for item, (_, shown) in training.items.items()})),

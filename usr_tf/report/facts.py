@@ -52,19 +52,21 @@ def _tables(stats: Mapping[str, Any]) -> str:
 
 
 def _features(stats: Mapping[str, Any], schema: Schema, sizes: Mapping[str, int], split: str) -> str:
-    """Coverage and unknown values are over all scenarios of the split."""
+    """Coverage, unknown values and outliers are over all scenarios of the split."""
     rows = []
     for name, feature in schema.features.items():
         per_scenario = [found[name] for found in stats.get("quality", {}).get(split, {}).values() if name in found]
         shown = sum(found["rows"] for found in per_scenario)
-        covered = sum(found["coverage"] * found["rows"] for found in per_scenario)
+        covered = sum((found["coverage"] or 0) * found["rows"] for found in per_scenario)
         values = sum(found.get("values", 0) for found in per_scenario)
         unknown = sum(found.get("oov", 0) for found in per_scenario)
+        sides = [found["clamped"] for found in per_scenario if "clamped" in found]
+        clamped = sum(found["below"] + found["above"] for found in sides)
         ids = count(sizes[name]) if name in sizes else html.UNDEFINED
-        rows.append([name, feature.group, _spaced(feature.type), ids, share(covered, shown), share(unknown, values)])
-    return html.table(
-        ["feature", "group", "type", "ids", "rows that have it", "unknown values"], rows, names=3, groups=False
-    )
+        shares = share(covered, shown), share(unknown, values), share(clamped, covered if sides else 0)
+        rows.append([name, feature.group, _spaced(feature.type), ids, *shares])
+    columns = ["feature", "group", "type", "ids", "rows that have it", "unknown values", "outliers clamped"]
+    return html.table(columns, rows, names=3, groups=False)
 
 
 def _spaced(name: str) -> str:

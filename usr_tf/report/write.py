@@ -1,11 +1,10 @@
 """Writes the files of an evaluation."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from usr_tf.files import make_folder, replace_text
+from usr_tf.files import make_folder, replace_text, strict_json
 from usr_tf.metrics import Predictions
 from usr_tf.report.background import Background
 from usr_tf.report.evaluation import evaluation_page
@@ -36,11 +35,10 @@ def write_report(
       InputError: `out_dir` cannot be a folder, or the files cannot be written.
     """
     out_dir = make_folder(out_dir)
-    texts = {"details.json": _json(details), "metrics.json": _json(document)}
-    page = evaluation_page(document, details, schema, title, predictions, background)
-    for name, text in {"report.html": page, **texts}.items():
+    texts = {"report.html": evaluation_page(document, details, schema, title, predictions, background)}
+    texts |= {
+        name: strict_json(each, indent=2) + "\n"
+        for name, each in (("details.json", details), ("metrics.json", document))
+    }
+    for name, text in texts.items():
         replace_text(out_dir / name, text)
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"

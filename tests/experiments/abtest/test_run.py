@@ -67,7 +67,7 @@ def test_the_document_holds_all_parts_and_the_page_shows_them(tested):
     pairs = {(row["logging"], row["target"]) for row in document["off_policy"]}
     assert pairs == {("shop", "a"), ("shop", "b"), ("a", "b"), ("b", "a")}
     assert len(document["days"]["all"]["ctr"]["valid"]) == 2
-    shown = (tested / "abtest.html").read_text()
+    shown = (tested / "abtest.html").read_text(encoding="utf-8")
     for words in ("the command", "What B does: twins", "Looking every day", "off-policy", "<svg"):
         assert words in shown
     assert "src=" not in shown

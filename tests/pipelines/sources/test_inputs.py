@@ -138,7 +138,7 @@ def test_a_file_that_has_gone(tmp_path):
 
 def test_csv_rows_are_text_as_it_stands(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text('\ufeffa;b;c\n1;"x;""y""\nz";NA\n;;3.0\n')
+    path.write_text('\ufeffa;b;c\n1;"x;""y""\nz";NA\n;;3.0\n', encoding="utf-8")
     assert [row[1:] for row in open_files(path).csv_rows(["c", "b"], delimiter=";")] == [
         (2, {"c": "NA", "b": 'x;"y"\nz'}),
         (3, {"c": "3.0", "b": ""}),

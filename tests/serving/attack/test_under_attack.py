@@ -15,7 +15,7 @@ from tests.serving.attack.process import ServerProcess
 from tests.serving.server.test_server import SEARCH_CTR, eventually, predict_request
 
 MAX_REQUEST_BYTES = 64 * 2**20
-MAX_GROWN_BYTES = 150 * 2**20
+MAX_GROWN_BYTES = 100 * 2**20
 SECONDS = 300
 TOY_REST = {
     "signature_name": "search",
@@ -61,7 +61,7 @@ def test_malformed_json_is_refused_and_good_requests_score_as_before(server):
 def test_connections_that_speak_no_protocol_hinder_nobody(server, toy):
     garble(server.port, 20)
     garble(server.rest_port, 20)
-    check(fuzz_grpc(server, [toy], 1), server)
+    check(fuzz_grpc(server, [toy], 8), server)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import functools
 import json
+import math
 import socket
 import time
 
@@ -283,7 +284,13 @@ def test_rest_of_another_server_is_refused(server):
 def test_arguments_that_make_no_sense_are_refused(kind):
     for options, message in (
         ({"timeout": 0}, "Received: timeout=0"),
+        ({"timeout": math.inf}, "Received: timeout=inf"),
+        ({"timeout": math.nan}, "Received: timeout=nan"),
         ({"retries": 5}, "Received: retries=5"),
+        ({"retries": 0.5}, "Received: retries=0.5"),
+        ({"version": -1}, "Received: version=-1"),
+        ({"version": "3"}, "Received: version='3'"),
+        ({"model": ""}, "Received: address='127.0.0.1:1', model=''"),
         ({"version": 3, "label": "canary"}, "version: found 3, and the label 'canary', expected one of the two"),
     ):
         with pytest.raises(ValueError, match=message):

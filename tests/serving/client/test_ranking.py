@@ -69,3 +69,18 @@ def test_format_ranking_prints_every_row():
 
 def test_format_ranking_of_nothing():
     assert "0." not in _printed([])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "items"),
+    [
+        ({"ctr": np.zeros(2), "ctcvr": np.zeros(3)}, {}, None),
+        ({"ctr": np.zeros(2)}, {"price": np.zeros(1)}, None),
+        ({"ctr": np.zeros(2)}, {}, ["a"]),
+        ({"ctr": np.zeros([2, 2])}, {}, None),
+        ({"ctr": np.float64(0.5)}, {}, None),
+    ],
+)
+def test_columns_of_other_lengths_are_refused(outputs, inputs, items):
+    with pytest.raises(ValueError, match=r"must be \[N\] each\. Received: shapes \{"):
+        rank(outputs, Formula("ctr"), inputs, items)

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,10 @@ def test_a_broken_version_makes_room_for_the_next_one_and_is_not_tried_again_unt
 
 def test_folders_that_are_no_versions_are_passed_over(shop):
     made = shop(1)
-    for name in ("-4", "3.tmp", "٥", str(2**63), ".7"):
+    names = ["-4", "3.tmp", str(2**63), ".7"]
+    if sys.getfilesystemencoding() == "utf-8":
+        names.append("٥")  # a 5 to Python, and to nobody else
+    for name in names:
         made.add(name)
     (made.folder / "8").mkdir()
     made.models.refresh()

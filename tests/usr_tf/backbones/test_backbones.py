@@ -3,12 +3,14 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 # isort: split
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from benchmarks.training import measure
 from tests.usr_tf.backbones.common import (
     BATCH,
     CANDIDATES,
@@ -19,11 +21,37 @@ from tests.usr_tf.backbones.common import (
     parts,
     scenarios_of,
 )
+from tests.usr_tf.fixtures import small_config
 from tests.usr_tf.saved import check_config, check_everywhere
 from usr_tf.backbones import BACKBONES, Backbone, make_backbone
 from usr_tf.backbones.base import Towers
 from usr_tf.backbones.shared_bottom import SharedBottom
-from usr_tf.config import Config
+from usr_tf.config import BACKBONE_NAMES, Config
+
+ROOT = Path(__file__).parents[3]
+
+
+def named_in(page: str, pattern: str) -> list[str]:
+    """Names in code spans, of the part of a page that a pattern's group finds."""
+    (found,) = re.findall(pattern, (ROOT / page).read_text("utf-8"), re.DOTALL)
+    return re.findall(r"`(\w+)`", found)
+
+
+PLACES = {
+    "BACKBONES": lambda: BACKBONES,
+    "sections of the configuration": lambda: [
+        name for name, field in Config.model_fields.items() if hasattr(field.annotation, "widths")
+    ],
+    "sizes for these tests": lambda: SIZES,
+    "sizes for whole models": lambda: [
+        name for name in BACKBONE_NAMES if getattr(small_config(), name) != getattr(Config(), name)
+    ],
+    "README.md": lambda: named_in("README.md", "--set backbone=mmoe` picks one of (.*?);"),
+    "docs/models.md": lambda: re.findall(
+        r"^### \w+ \(`(\w+)`\)$", (ROOT / "docs/models.md").read_text("utf-8"), re.MULTILINE
+    ),
+}
+"""Each list of backbones; the one that they follow is `BACKBONE_NAMES`."""
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -170,8 +198,13 @@ def test_made_as_the_configuration_says(name):
     }
 
 
-def test_every_backbone_of_the_configuration_is_there():
-    assert set(BACKBONES) == set(Config.model_fields["backbone"].annotation.__args__)
+@pytest.mark.parametrize("place", PLACES)
+def test_every_list_of_backbones_has_the_same_names(place):
+    assert sorted(PLACES[place]()) == sorted(BACKBONE_NAMES)
+
+
+def test_benchmarks_name_backbones_that_there_are():
+    assert {*measure.BACKBONES} < {*BACKBONE_NAMES}
 
 
 def test_refuses():

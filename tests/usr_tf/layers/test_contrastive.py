@@ -211,7 +211,7 @@ def test_everywhere(variant, tmp_path):
     [
         ({"variant": "both"}, r"one of .*Received: both"),
         ({"negatives": 0}, r"at least 1\. Received: 32, 0"),
-        ({"temperature": 0.0}, "above 0. Received: 0.0"),
+        ({"temperature": 0.0}, "above 0, and finite. Received: 0.0"),
     ],
 )
 def test_refuses(options, message):

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from usr_tf.metrics.checks import check_lengths, check_numbers, check_share
+
 ALPHA = 0.05
 POWER = 0.8
 MISMATCH = 0.001
@@ -34,6 +36,13 @@ class Ratio:
 
     @classmethod
     def of(cls, y: NDArray, x: NDArray) -> "Ratio":
+        """Of each user's `y` and `x`, `[U]`.
+
+        Raises:
+          ValueError: another shape or length, a number that is not finite, or a negative `x`.
+        """
+        y, x = check_numbers("y", y), check_numbers("x", x, 0)
+        check_lengths(y=y, x=x)
         if not np.sum(x) > 0:
             return cls(np.nan, np.full(np.shape(x), np.nan))
         value = float(np.sum(y) / np.sum(x))
@@ -76,7 +85,12 @@ class Lift:
 
 
 def twin_lift(a: Ratio, b: Ratio) -> Lift:
-    """Where every user has been in both arms."""
+    """Where every user has been in both arms.
+
+    Raises:
+      ValueError: not the same number of users.
+    """
+    check_lengths(a=a.deviation, b=b.deviation)
     return Lift(_log_ratio(a, b), mean_error(b.influence - a.influence))
 
 
@@ -86,13 +100,25 @@ def split_lift(a: Ratio, b: Ratio) -> Lift:
 
 
 def power(lift: float, error: float, alpha: float = ALPHA) -> float:
-    """The chance that a test finds such a relative lift significant, where its logarithm has this standard error."""
+    """The chance that a test finds such a relative lift significant, where its logarithm has this standard error.
+
+    Raises:
+      ValueError: a lift of −100 % or less, an error that is not above 0, or an `alpha` outside (0, 1).
+    """
+    check_share("alpha", alpha)
+    _check_above("lift", lift, -1)
+    _check_above("error", error, 0)
     shift, width = np.log1p(lift) / error, stats.norm.isf(alpha / 2)
     return float(stats.norm.sf(width - shift) + stats.norm.cdf(-width - shift))
 
 
 def minimal_effect(error: float, at: float = POWER, alpha: float = ALPHA) -> float:
-    """The least positive relative lift that a test with this error finds with power `at`."""
+    """The least positive relative lift that a test with this error finds with power `at`.
+
+    Raises:
+      ValueError: an error that is not above 0, or an `at` or `alpha` outside (0, 1).
+    """
+    _check_above("error", error, 0)
     return float(np.expm1(_needed(at, alpha) * error))
 
 
@@ -102,20 +128,38 @@ def users_needed(lift: float, a: Ratio, b: Ratio, share: float, at: float = POWE
     Args:
       a, b: figures of the arms, for the spread of their users.
       share: of the users who see B.
+
+    Raises:
+      ValueError: a lift of −100 % or less, or a `share`, `at` or `alpha` outside (0, 1).
     """
+    check_share("share", share)
+    _check_above("lift", lift, -1)
     spread = a.influence.var(ddof=1) / (1 - share) + b.influence.var(ddof=1) / share
     with np.errstate(divide="ignore"):
         return float(np.ceil(spread * (_needed(at, alpha) / np.log1p(lift)) ** 2))
 
 
 def sample_ratio_p(in_a: int, in_b: int, share: float) -> float:
-    """p-value of the split's being as uneven as this or more: a chi-square test with one degree of freedom."""
+    """p-value of the split's being as uneven as this or more: a chi-square test with one degree of freedom.
+
+    Raises:
+      ValueError: a negative number of users, none at all, or a `share` outside (0, 1).
+    """
+    check_share("share", share)
+    if not (min(in_a, in_b) >= 0 and in_a + in_b > 0):
+        raise ValueError(f"`in_a` and `in_b` must be numbers of users, not both 0. Received: {in_a}, {in_b}")
     users = in_a + in_b
     return float(stats.chisquare([in_a, in_b], [users * (1 - share), users * share]).pvalue)
 
 
 def assigned_to_b(users: Sequence[str], salt: str, share: float) -> NDArray:
-    """`[U]` bool: by a hash of salt and user, so that a user stays in an arm and tests do not share their splits."""
+    """`[U]` bool: by a hash of salt and user, so that a user stays in an arm and tests do not share their splits.
+
+    Raises:
+      ValueError: a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"`share` must be from 0 to 1. Received: {share}")
     heads = [hashlib.sha256(f"{salt}:{user}".encode()).digest()[:8] for user in users]
     return np.array([int.from_bytes(head) / 2**64 < share for head in heads], bool)
 
@@ -130,6 +174,13 @@ def _log_ratio(a: Ratio, b: Ratio) -> float:
         return float(np.log(b.value / a.value)) if a.value and b.value else np.nan
 
 
+def _check_above(name: str, value: float, limit: float) -> None:
+    if not value > limit:
+        raise ValueError(f"`{name}` must be above {limit}. Received: {value}")
+
+
 def _needed(at: float, alpha: float) -> float:
     """How many standard errors an effect has to be, the other tail neglected."""
+    check_share("at", at)
+    check_share("alpha", alpha)
     return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(at))

@@ -53,7 +53,12 @@ def estimates(log: ArmLog, target: str, task: str, of: NDArray) -> dict[str, Est
       log: of another policy.
       task: one of `TASKS`.
       of: which impressions, `[n]` bool: whole requests.
+
+    Raises:
+      ValueError: an unknown target or task, no impression, not whole requests, or a chance of the logging policy that
+        is not above 0.
     """
+    _check(log, target, task, of)
     aim, number = log.targets[target], TASKS.index(task)
     happened = (log.click, log.buy)[number][of].astype(np.float64)
     _, user = np.unique(log.user[of], return_inverse=True)
@@ -82,6 +87,24 @@ def estimates(log: ArmLog, target: str, task: str, of: NDArray) -> dict[str, Est
         "dr": estimate(direct + weight * (happened - expected), one, weight),
         "slate_snips": estimate(product * happened, product, product),
     }
+
+
+def _check(log: ArmLog, target: str, task: str, of: NDArray) -> None:
+    if target not in log.targets:
+        raise ValueError(f"`target` must be one of {', '.join(log.targets)}. Received: {target!r}")
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: {task!r}")
+    of = np.asarray(of)
+    if of.dtype != bool or of.shape != log.user.shape:
+        expected = f"bool {list(log.user.shape)}"
+        raise ValueError(f"`of` must be {expected}. Received: {of.dtype} {list(of.shape)}")
+    if not of.any() or of.sum() % SLATE:
+        raise ValueError(f"`of` must choose whole requests of {SLATE} impressions. Received: {of.sum()} impressions")
+    for name in ("place_chance", "propensity"):
+        chance = getattr(log, name)[of]
+        if not (chance > 0).all():
+            found = chance[~(chance > 0)][0]
+            raise ValueError(f"`{name}` must be above 0 wherever an item was shown. Received: {found}")
 
 
 def _level(happened: NDArray, expected: NDArray, position: NDArray) -> NDArray:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usr_tf.experiments.abtest.inference import ALPHA, Lift
+from usr_tf.metrics.checks import check_share
 
 
 def mixture_variance(last: NDArray, alpha: float = ALPHA) -> NDArray:
@@ -25,7 +26,11 @@ def mixture_variance(last: NDArray, alpha: float = ALPHA) -> NDArray:
     end of the test. It decides where the interval is good, not whether it holds.
 
     A replay takes the variance that its last day came to.
+
+    Raises:
+      ValueError: an `alpha` outside (0, 1).
     """
+    check_share("alpha", alpha)
     wide = -2 * np.log(alpha)
     return last * (wide + np.log(1 + wide))
 
@@ -36,7 +41,11 @@ def half_width(variance: NDArray, mixture: NDArray, alpha: float = ALPHA) -> NDA
     Args:
       variance: of the estimate so far, at each look; positive.
       mixture: `τ²`, fixed beforehand.
+
+    Raises:
+      ValueError: an `alpha` outside (0, 1).
     """
+    check_share("alpha", alpha)
     ratio = mixture / variance
     return np.sqrt(variance * (1 + 1 / ratio) * (np.log1p(ratio) - 2 * np.log(alpha)))
 

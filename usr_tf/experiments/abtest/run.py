@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from usr_tf.experiments.abtest.page import page
 from usr_tf.experiments.abtest.replay import ArmLog, Plan
 from usr_tf.experiments.abtest.requests import Requests
 from usr_tf.experiments.abtest.workers import play_tasks
-from usr_tf.files import make_folder, replace_text
+from usr_tf.files import make_folder, replace_text, strict_json
 
 _ARMS = (SHOP, A, B)
 
@@ -120,7 +119,7 @@ def abtest(
         **analyse(played, simulation.scenarios, settings.days, settings.share, salt, rng),
     }
     replace_text(out / "abtest.html", page(document, command))
-    replace_text(out / "abtest.json", json.dumps(document, indent=2) + "\n")
+    replace_text(out / "abtest.json", strict_json(document, indent=2) + "\n")
     return document
 
 

@@ -6,9 +6,18 @@ Since everybody has been in both arms, a split costs nothing. `U` users, `n` spl
 import numpy as np
 from numpy.typing import NDArray
 
+from usr_tf.metrics.checks import check_share
+
 
 def draw_splits(rng: np.random.Generator, users: int, share: float, count: int = 1000) -> NDArray:
-    """`[n, U]` bool: who sees B in each."""
+    """`[n, U]` bool: who sees B in each.
+
+    Raises:
+      ValueError: no user, no split, or a `share` outside (0, 1).
+    """
+    check_share("share", share)
+    if min(users, count) < 1:
+        raise ValueError(f"`users` and `count` must be at least 1. Received: {users}, {count}")
     return rng.random((count, users), np.float32) < share
 
 
@@ -20,7 +29,14 @@ def split_lifts(in_b: NDArray, a: tuple[NDArray, NDArray], b: tuple[NDArray, NDA
 
     Returns:
       `[n]` each, NaN where an arm's figure is 0.
+
+    Raises:
+      ValueError: other shapes.
     """
+    shapes = [np.shape(in_b)[1:], *(np.shape(values) for values in (*a, *b))]
+    if np.ndim(in_b) != 2 or len(set(shapes)) > 1:
+        found = [list(np.shape(values)) for values in (in_b, *a, *b)]
+        raise ValueError(f"`in_b` must be [n, U], `a` and `b` two [U] each. Received: shapes {found}")
     in_b = in_b.astype(np.float64)
     (log_a, variance_a), (log_b, variance_b) = _arm(1 - in_b, *a), _arm(in_b, *b)
     return log_b - log_a, np.sqrt(variance_a + variance_b)

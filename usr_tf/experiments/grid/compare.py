@@ -137,7 +137,13 @@ def views_apart(cells: Sequence[Cell], work: Path) -> list[Apart]:
 def pool(comparisons: Sequence[Comparison], place: Mapping[str, str] | None = None) -> Comparison:
     """The mean of comparisons of one variant and task, whose resamples go together. A resample that leaves some of them
     undefined counts with the others: the more there are, the fewer would define them all.
+
+    Raises:
+      ValueError: no comparison, or those of several variants or tasks.
     """
+    if len({(each.variant, each.task) for each in comparisons}) != 1:
+        found = ", ".join(sorted({f"{each.variant} {each.task}" for each in comparisons})) or "none"
+        raise ValueError(f"`comparisons` must be of one variant and task. Received: {found}")
     first = comparisons[0]
     samples = np.ma.masked_invalid([each.sample for each in comparisons])
     scenarios = {each.scenario for each in comparisons}
@@ -258,7 +264,12 @@ def mean_over_seeds(samples: np.ndarray, same_rows: bool) -> np.ndarray:
     Args:
       same_rows: whether the seeds are of models alone and have the same test rows: users are then drawn for all seeds
         at once. Else each drawn seed has a resample of its own, even one that is drawn twice.
+
+    Raises:
+      ValueError: samples of another shape, or of no seed.
     """
+    if samples.ndim != 2 or not samples.size:
+        raise ValueError(f"`samples` must be [S, 1 + R] of a seed or more. Received: shape {list(samples.shape)}")
     seeds, replicates = samples.shape[0], samples.shape[1] - 1
     rng = np.random.default_rng(8)
     seed = rng.integers(seeds, size=(seeds, replicates))

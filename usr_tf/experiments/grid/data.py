@@ -197,7 +197,13 @@ def _read_rows(data: Any) -> dict[str, np.ndarray]:
 
 
 def _test_columns(data: Any) -> dict[str, np.ndarray]:
-    """Scenario, keys and labels `[N]` of the test split."""
+    """Scenario, keys and labels `[N]` of the test split.
+
+    Raises:
+      InputError: it has no row.
+    """
+    if not data.rows("test"):
+        raise InputError(data.directory, "no row in the test split", "some, which models are compared on")
     parts: dict[str, list[np.ndarray]] = {}
     for features, labels, keys in data.evaluation(4096):
         for name, values in (keys | labels | {SCENARIO: features[SCENARIO]}).items():

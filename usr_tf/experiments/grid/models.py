@@ -17,6 +17,7 @@ import numpy as np
 from usr_tf.config import Config
 from usr_tf.experiments.grid.data import DataJob, content_key, set_aside
 from usr_tf.experiments.grid.workers import peak_mib
+from usr_tf.files import strict_json
 from usr_tf.metrics.figures import figure_of
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import order_sums, row_sums
@@ -85,7 +86,8 @@ class TrainJob:
             told = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
             told["views"] = {part: views[part] for part in VIEWED if views.get(part)}
             cost = {"seconds": time.time() - began, "cpu_seconds": _cpu_seconds() - busy, "peak_mib": peak_mib()}
-            (folder / "job.json").write_text(json.dumps(told | cost | {"history": history}, indent=1), encoding="utf-8")
+            document = told | cost | {"history": history}
+            (folder / "job.json").write_text(strict_json(document, indent=1), encoding="utf-8")
         shutil.rmtree(run)
         keras.backend.clear_session()
         gc.collect()
@@ -106,10 +108,10 @@ class TrainJob:
 
     def validation_auc(self, work: Path) -> float:
         """Mean over scenarios and tasks, of the epoch with the least validation loss; NaN where none is defined."""
-        history = self._told(work)["history"]
-        best = min(history, key=lambda epoch: epoch["val_nll"])
-        found = [value for name, value in best.items() if name.startswith("val_") and name.endswith("_auc")]
-        defined = [value for value in found if np.isfinite(value)]
+        history = [epoch for epoch in self._told(work)["history"] if epoch.get("val_nll") is not None]
+        best = min(history, key=lambda epoch: epoch["val_nll"], default={})
+        aucs = [best[name] for name in best if name.startswith("val_") and name.endswith("_auc")]
+        defined = [value for value in aucs if value is not None and np.isfinite(value)]
         return float(np.mean(defined)) if defined else float("nan")
 
     def _told(self, work: Path) -> dict[str, Any]:

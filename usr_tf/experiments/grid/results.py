@@ -1,6 +1,5 @@
 """What an experiment gave, put in order for whoever writes it down."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ import pandas as pd
 from usr_tf.experiments.grid.compare import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
 from usr_tf.experiments.grid.spec import ShopAxes, Spec
 from usr_tf.experiments.grid.workers import Failure
+from usr_tf.files import strict_json
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Results:
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.document(), indent=1, allow_nan=False) + "\n"
+        return strict_json(self.document(), indent=1) + "\n"
 
     def to_csv(self) -> str:
         return pd.DataFrame([each.document() for each in self.comparisons]).to_csv(index=False)
