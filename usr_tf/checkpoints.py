@@ -1,7 +1,6 @@
 """Checkpoints of a run: its newest state, its best epoch, early stopping, and its history."""
 
 import contextlib
-import json
 import logging
 import math
 import re
@@ -18,7 +17,7 @@ from usr_tf.config import Train
 from usr_tf.distribution import any_worker
 from usr_tf.divergence import FiniteLosses, NotFiniteError, bad_weights
 from usr_tf.errors import InputError
-from usr_tf.files import write_whole
+from usr_tf.files import strict_json, write_whole
 from usr_tf.history import read_history, write_history
 from usr_tf.model import USRModel
 from usr_tf.run import Run
@@ -202,7 +201,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.model._training_state = None
         with writing(self._run.directory):
-            write_whole(self._run.summary, json.dumps(self.summary, indent=2) + "\n")
+            write_whole(self._run.summary, strict_json(self.summary, indent=2) + "\n")
 
     def _save_part(self) -> None:
         """Saves an epoch that a callback has stopped in the middle."""

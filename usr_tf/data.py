@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -145,7 +145,7 @@ class Data:
         task, whole = self.schema.task_names[0], row_spec(self.schema)
         spec: Spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (RAW_USER, RAW_ITEM)}
         spec |= {name: whole[name] for name in (task, IDS, *self.schema.features_of("query")) if name in whole}
-        users, items, clicks, queries = Counter(), Counter(), Counter(), Counter()
+        users, items, clicks, queries = (Counter[Any]() for _ in range(4))
         files = tf.data.Dataset.from_tensor_slices(self._files(split))
         records = files.flat_map(lambda file: _records(file).ignore_errors() if skip_corrupt else _records(file))
         rows = records.batch(_SHUFFLE_ROWS).map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)

@@ -1,12 +1,11 @@
 """Epoch history of a run: a line of JSON for each epoch's figures."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from usr_tf.files import write_whole
+from usr_tf.files import strict_json, write_whole
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -21,13 +20,11 @@ def write_history(path: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
       OSError: the file cannot be written.
     """
     lines = (
-        json.dumps({"epoch": number} | {name: _number(value) for name, value in sorted(figures.items())})
+        strict_json({"epoch": number} | {name: _number(figures[name]) for name in sorted(figures)})
         for number, figures in enumerate(epochs, start=1)
     )
     write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
 def _number(value: Any) -> float | int | None:
-    if value is None or isinstance(value, int):
-        return value
-    return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else float(value)

@@ -129,8 +129,8 @@ class USRModel(tfrs.Model):
         self.interest_extractor = self.din = self.feature_generator = self.scenario_embedding = None
         if usr.ie and self._has_history:
             if self.embedding.item_width % usr.heads:
-                width = f"a divisor of {self.embedding.item_width}, the width of an action of the history"
-                raise InputError("usr.heads", str(usr.heads), width)
+                expected = f"a divisor of {self.embedding.item_width}, the width of an action of the history"
+                raise InputError("usr.heads", str(usr.heads), expected)
             self.interest_extractor = InterestExtractor(
                 usr.rank, usr.trigger_hidden, usr.heads, name="interest_extractor"
             )
@@ -343,7 +343,8 @@ class USRModel(tfrs.Model):
         history, mask = self.embedding.history(features, check) if self._has_history else (None, None)
         item = embed(self.schema.history_features) if self._has_history else None
         others = embed(self._other_item_features) if self._other_item_features else None
-        candidate = _concat([part for part in (item, others) if part is not None])
+        sides = [part for part in (item, others) if part is not None]
+        candidate = _concat(sides, like=sides[0])
         request = embed(self._request_features) if self._request_features else candidate[:, :0]
         query = embed(self._query_features) if self._query_features else None
         return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask)
@@ -399,7 +400,7 @@ class USRModel(tfrs.Model):
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
         scenario = self._check_scenario(features[SCENARIO])
         looked_up = self.look_up(features)
-        bias = self._position_bias(features) if training and self.position_tower else None
+        bias = self._position_bias(features, self.position_tower) if training and self.position_tower else None
         log_p = self._rank(looked_up, self.view(looked_up, scenario), scenario, training, bias)
         log_p = _nan_where_not_finite(looked_up, log_p)
         rows = tf.cast(tf.shape(scenario)[0], tf.float32)
@@ -412,11 +413,11 @@ class USRModel(tfrs.Model):
         self._terms["loss"].update_state(tf.math.divide_no_nan(loss * all_rows, rows), rows)
         return loss
 
-    def _position_bias(self, features: Features) -> LogitBias:
+    def _position_bias(self, features: Features, tower: PositionTower) -> LogitBias:
         if POSITION not in features:
             found = "batches without `position`"
             raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
-        return self.position_tower(features[SCENARIO], features[POSITION], self._noise())
+        return tower(features[SCENARIO], features[POSITION], self._noise())
 
     def _check_labels(self, labels: Labels) -> tf.Tensor:
         """`[B, labels]`, in the order of the model's label names.
@@ -538,7 +539,8 @@ class USRModel(tfrs.Model):
         one_request: bool = False,
     ) -> LogProbabilities:
         """Log probabilities `[B, T]` from one view a row."""
-        request, candidate = [], [tf.squeeze(views.candidate, axis=1)]
+        request: list[tf.Tensor] = []
+        candidate = [tf.squeeze(views.candidate, axis=1)]
         per_candidate = self.feature_generator and self.feature_generator.condition == "trigger_and_features"
         (candidate if per_candidate else request).append(tf.squeeze(views.request, axis=1))
         if inputs.query is not None:
@@ -546,7 +548,7 @@ class USRModel(tfrs.Model):
         if views.interest is not None:
             pooled = tf.squeeze(views.interest, axis=1)
             candidate.append(pooled)
-        elif self._has_history:
+        elif inputs.history is not None:
             real = tf.cast(inputs.mask, inputs.history.dtype)
             share = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
             pooled = tf.linalg.matvec(inputs.history, share, transpose_a=True)
@@ -555,7 +557,7 @@ class USRModel(tfrs.Model):
             candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
             request, candidate = [*request, *candidate], []
-        last = _concat(candidate or request)
+        last = _concat(candidate or request, like=inputs.candidate)
         sides = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
         hidden = self.backbone(*sides, scenario, training=training)
         bias = bias or LogitBias(None, None)
@@ -609,7 +611,7 @@ class USRModel(tfrs.Model):
         return total
 
 
-def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor | None = None) -> tf.Tensor:
+def _concat(parts: Sequence[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
     """The parts side by side; no columns, and the rows of `like`, where there is no part.
 
     A part without columns is left out: its number of rows need not be the others'.

@@ -1,7 +1,6 @@
 """Training runs: one `model.fit` from raw weights, or from where an earlier process stopped, to a finished run."""
 
 import contextlib
-import json
 import logging
 import shutil
 import uuid
@@ -14,12 +13,12 @@ import tf_keras as keras
 
 from usr_tf.checkpoints import Checkpoints, newest_checkpoint, writing
 from usr_tf.config import Config
-from usr_tf.data import Data
+from usr_tf.data import Data, Split
 from usr_tf.distribution import default_strategy, is_chief, writable_directory
 from usr_tf.divergence import NotFiniteError, assertion_message
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
-from usr_tf.files import write_whole
+from usr_tf.files import strict_json, write_whole
 from usr_tf.history import write_history
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
@@ -112,6 +111,8 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict:
     rows = _readable_rows(data) if config.train.skip_corrupt else data.rows("train")
+    if not rows:
+        raise InputError(data.directory / "train", "no rows", "at least one impression to train on")
     batches = -(-rows // config.train.batch_size)
     with strategy.scope():
         model = USRModel.from_data(data, config)
@@ -128,7 +129,7 @@ def _train(
 
 def _finish(run: Run, document: dict) -> None:
     with writing(run.directory):
-        write_whole(run.directory / "metrics.json", json.dumps(document, indent=2) + "\n")
+        write_whole(run.directory / "metrics.json", strict_json(document, indent=2) + "\n")
         (run.directory / SUCCESS).touch()
 
 
@@ -195,13 +196,13 @@ def _named_errors(run: Run, data: Data) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        _refuse_broken(data, ("train", "valid"))
         found = assertion_message(error)
         if found is None:
             raise
         raise InputError(data.directory, found, "rows that `usr-tf preprocess` wrote") from error
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
-        for split in ("valid",) if run.config.train.skip_corrupt else ("train", "valid"):
-            data.refuse_broken(split)
+        _refuse_broken(data, ("valid",) if run.config.train.skip_corrupt else ("train", "valid"))
         raise
     except NotFiniteError as error:
         where = f"{run.directory}: epoch {error.epoch + 1}, batch {error.batch + 1}"
@@ -211,6 +212,11 @@ def _named_errors(run: Run, data: Data) -> Iterator[None]:
         left = f"{Path(newest).name} is the last good checkpoint" if newest else "there is no good checkpoint yet"
         expected = f"finite losses: look at these rows, or train a new run with lower learning rates; {left}"
         raise InputError(where, f"{', '.join(error.names)} NaN or infinite ({batch})", expected) from error
+
+
+def _refuse_broken(data: Data, splits: Sequence[Split]) -> None:
+    for split in splits:
+        data.refuse_broken(split)
 
 
 def _describe(batches: tf.data.Dataset, data: Data) -> str:

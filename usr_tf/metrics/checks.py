@@ -50,7 +50,7 @@ def check_labels(name: str, values: Any) -> np.ndarray:
     return labels
 
 
-def check_lengths(**columns: Sequence[Any] | None) -> None:
+def check_lengths(**columns: Sequence[Any] | np.ndarray | None) -> None:
     """Columns of one length; None is left out.
 
     Raises:

@@ -85,9 +85,9 @@ def compare(
         cell = Cell(scenario, task)
         if cell not in cells_a:
             undefined = dict.fromkeys(("a", "b", "difference", "interval"))
-            figures = {name: dict(undefined) for name in figure_names(schema, task)}
-            figures["auc"]["delong"] = None
-            return figures | {"n": 0, "positives": 0}
+            empty: dict[str, Any] = {name: dict(undefined) for name in figure_names(schema, task)}
+            empty["auc"]["delong"] = None
+            return empty | {"n": 0, "positives": 0}
         mine, other = cells_a[cell], cells_b[cell]
         figures: dict[str, Any] = {}
         for name in figure_names(schema, task):

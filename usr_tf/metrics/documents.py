@@ -35,7 +35,7 @@ def metrics_document(predictions: Predictions, schema: Schema) -> dict[str, Any]
 def details_document(
     predictions: Predictions,
     schema: Schema,
-    train_clicks: Mapping[str, tuple[int, int]] | None = None,
+    train_clicks: Mapping[Any, tuple[int, int]] | None = None,
     *,
     figures: Sequence[str] = (*FIGURES, GIVEN_PREVIOUS),
     replicates: int = 200,

@@ -1,12 +1,12 @@
 """What a report tells beyond its figures: how the run was trained, on which data, and what its views learned."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from usr_tf.config import Config
+from usr_tf.history import read_history
 from usr_tf.schema import SUCCESS
 
 if TYPE_CHECKING:  # both need TensorFlow
@@ -47,14 +47,12 @@ def read_background(
 ) -> Background:
     """What the directories of a run and of data tell."""
     finished = datetime.fromtimestamp((run.directory / SUCCESS).stat().st_mtime, UTC)
-    history = run.directory / "history.jsonl"
-    lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
     return Background(
         config=run.config,
         trained=f"{finished:%Y-%m-%d %H:%M} UTC",
         split=split,
         command=command,
-        history=[json.loads(line) for line in lines],
+        history=read_history(run.history),
         stats=data.stats,
         vocabulary_sizes=data.vocabulary_sizes,
         views=views,

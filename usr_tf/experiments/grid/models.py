@@ -18,6 +18,7 @@ from usr_tf.config import Config
 from usr_tf.experiments.grid.data import DataJob, content_key, set_aside
 from usr_tf.experiments.grid.workers import peak_mib
 from usr_tf.files import strict_json
+from usr_tf.history import read_history
 from usr_tf.metrics.figures import figure_of
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import order_sums, row_sums
@@ -82,7 +83,7 @@ class TrainJob:
                 for task, probabilities in predictions.probabilities.items()
             }
             np.savez_compressed(folder / "samples.npz", **samples)
-            history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+            history = read_history(run / "history.jsonl")
             told = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
             told["views"] = {part: views[part] for part in VIEWED if views.get(part)}
             cost = {"seconds": time.time() - began, "cpu_seconds": _cpu_seconds() - busy, "peak_mib": peak_mib()}
