@@ -6,7 +6,6 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
-import contextlib
 import os
 import shutil
 import subprocess
@@ -22,6 +21,8 @@ from serving.formats.logged_requests import read_requests
 from serving.formats.request import request_inputs
 from serving.formats.signatures import read_signatures, signature_specs
 from serving.warmup import to_examples
+from usr_tf.export import export
+from usr_tf.run import open_run
 from usr_tf.schema import EXAMPLES_SUFFIX
 
 SOURCE = Path(__file__).with_name("cpp_loader") / "load_and_run.c"
@@ -50,10 +51,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def moved(toy_version, tmp_path) -> Iterator[Path]:
-    """The export alone, copied elsewhere and not to be written."""
-    folder = tmp_path / "another place" / "7"
-    shutil.copytree(toy_version, folder)
+def moved(toy_run, tmp_path) -> Iterator[Path]:
+    """An export elsewhere than where it was made, read-only. The run and the folder it was made in are gone."""
+    folder, made = tmp_path / "another place" / "7", tmp_path / "made"
+    run = open_run(shutil.copytree(toy_run.directory, made / "run"))
+    folder.parent.mkdir()
+    export(run, made / "serving").rename(folder)
+    shutil.rmtree(made)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield folder
@@ -61,20 +65,7 @@ def moved(toy_version, tmp_path) -> Iterator[Path]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-@contextlib.contextmanager
-def gone(*folders: Path) -> Iterator[None]:
-    """The folders are not where they were, for as long as the context lasts: as good as deleted."""
-    places = [(folder, folder.with_name(f"{folder.name}.gone")) for folder in folders]
-    for folder, aside in places:
-        folder.rename(aside)
-    try:
-        yield
-    finally:
-        for folder, aside in places:
-            aside.rename(folder)
-
-
-def test_scores_are_pythons_from_a_moved_folder_that_nobody_writes(program, moved, toy_version, toy_run, toy_data):
+def test_scores_are_pythons_from_a_moved_folder_that_nobody_writes(program, moved, toy_version, toy_run):
     before = read_signatures(toy_version)
     calls = list(logged_calls(toy_run, before))
     assert {name for name, _ in calls} == before.keys()
@@ -83,8 +74,7 @@ def test_scores_are_pythons_from_a_moved_folder_that_nobody_writes(program, move
     text = describe(calls, before)
     files = fingerprint(moved)
 
-    with gone(toy_version.parent, toy_run.directory, toy_data.directory.parent):
-        answers, found = call_program(program, moved, text)
+    answers, found = call_program(program, moved, text)
 
     assert fingerprint(moved) == files
     assert found == before
