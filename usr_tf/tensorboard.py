@@ -96,7 +96,7 @@ class TensorBoardLog(keras.callbacks.Callback):
             writer.flush()
 
     def _write_training(self, step: int, logs: Mapping[str, Any]) -> None:
-        rates = {"run/learning_rate": self.model.optimizer.learning_rate}
+        rates = {"run/learning_rate": tf.convert_to_tensor(self.model.optimizer.learning_rate)}
         speed = {"run/examples_per_second": self._pace.examples_per_second}
         self._write("train", step, {**logs, **rates, **speed})
         self._written = step

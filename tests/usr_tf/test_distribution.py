@@ -216,6 +216,37 @@ def test_when_a_worker_is_killed_the_others_stop_and_all_go_on_together(toy_data
     assert_same_history(run, one_worker)
 
 
+MIRRORED = """
+import os, sys
+import usr_tf
+import tensorflow as tf
+import tf_keras as keras
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+data, run, config, last = sys.argv[1:]
+
+class Killed(keras.callbacks.Callback):
+    steps = 0
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == int(last):
+            os._exit(9)
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+usr_tf.train.train(usr_tf.open_data(data), run, usr_tf.load_config(config), strategy, False, [Killed()])
+"""
+"""Trains on two logical CPUs, and ends its process after so many steps."""
+
+
+@pytest.mark.slow
+def test_a_run_on_two_replicas_goes_on_in_another_process(toy_data, config, one_worker, tmp_path):
+    for last, status in ((22, 9), (0, 0)):  # in the second epoch
+        arguments = [toy_data.directory, tmp_path / "run", config, last]
+        done = subprocess.run([sys.executable, "-c", MIRRORED, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr[-3000:]
+    assert_same_history(tmp_path / "run", one_worker)
+
+
 def assert_same_history(run: Path, expected: Path) -> None:
     epochs, others = history_of(run), history_of(expected)
     assert [set(epoch) for epoch in epochs] == [set(epoch) for epoch in others]
