@@ -103,7 +103,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["usr_tf*", "pipelines*", "serving*"]),
     package_data={
-        "usr_tf": ["configs/*.yaml", "py.typed", "report/*.css"],
+        "usr_tf": ["configs/*.yaml", "py.typed", "evaluation/report/*.css"],
         "usr_tf.experiments": ["specs/*.yaml"],
         "serving": ["docker/*", "kubernetes/*"],
     },

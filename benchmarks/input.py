@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from pipelines.examples import encode_examples
-from pipelines.packing import pack
-from pipelines.rows import passthrough_columns
+from pipelines.join.rows import passthrough_columns
+from pipelines.transform.packing import pack
+from pipelines.transform.tf_examples import encode_examples
 from usr_tf.data import Data, open_data
-from usr_tf.parsing import Features, Spec, densify, parse, row_spec
+from usr_tf.data.parsing import Features, Spec, densify, parse, row_spec
 from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema
 
 BATCH, ROWS, REPEATS = 2048, 40_960, 5

@@ -26,8 +26,8 @@ from rich.table import Table
 from pipelines.preprocess import preprocess
 from serving.client import Ranker
 from serving.formats.logged_requests import LoggedRequest
-from serving.golden import TOLERANCE, golden_requests, logged_inputs
-from serving.server import serve_in_background
+from serving.local_server import serve_in_background
+from serving.publishing.golden import TOLERANCE, golden_requests, logged_inputs
 from usr_tf.evaluate import predict
 from usr_tf.run import Run, open_run, open_run_data
 from usr_tf.schema import EXAMPLES_SUFFIX, Split

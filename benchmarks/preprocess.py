@@ -25,7 +25,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.simulate import simulate
+from pipelines.simulator.simulate import simulate
 from usr_tf.schema import Schema, load_schema
 
 SIZES = (300_000, 1_000_000, 5_000_000)
@@ -112,12 +112,12 @@ def _whole(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
 def _join(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
     import apache_beam as beam
 
-    from pipelines.beam_options import make_pipeline
-    from pipelines.blocks import BlockStore
-    from pipelines.join_logs import JoinLogs
-    from pipelines.read import reader
-    from pipelines.split import SPLITS
-    from pipelines.table_inputs import find_tables, partitions_for
+    from pipelines.beam.blocks import BlockStore
+    from pipelines.beam.options import make_pipeline
+    from pipelines.join.split import SPLITS
+    from pipelines.join.stage import JoinLogs
+    from pipelines.logs.inputs import find_tables, partitions_for
+    from pipelines.logs.stage import reader
 
     schema, inputs = load_schema(folder / "logs" / "schema.yaml"), find_tables(str(folder / "logs"))
     blocks = folder / "blocks"
@@ -137,12 +137,12 @@ def _join(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
 def _transform(folder: Path, beam_args: Sequence[str]) -> Callable[[], object]:
     import apache_beam as beam
 
-    from pipelines.beam_options import make_pipeline
-    from pipelines.blocks import BlockStore
-    from pipelines.output import prepare
-    from pipelines.split import SPLITS
-    from pipelines.table_inputs import find_tables, partitions_for
-    from pipelines.transform_splits import TransformSplits
+    from pipelines.beam.blocks import BlockStore
+    from pipelines.beam.options import make_pipeline
+    from pipelines.beam.output import prepare
+    from pipelines.join.split import SPLITS
+    from pipelines.logs.inputs import find_tables, partitions_for
+    from pipelines.transform.stage import TransformSplits
 
     schema, out = load_schema(folder / "logs" / "schema.yaml"), str(folder / "transformed")
     prepare(out, schema)
@@ -162,10 +162,10 @@ def _plain_tft(folder: Path, _: Sequence[str]) -> Callable[[], object]:
     from tensorflow_transform.coders.example_proto_coder import ExampleProtoCoder
     from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-    from pipelines.beam_options import make_pipeline
-    from pipelines.blocks import load
-    from pipelines.split import SPLITS
-    from pipelines.transform import preprocessing_fn, raw_feature_spec
+    from pipelines.beam.blocks import load
+    from pipelines.beam.options import make_pipeline
+    from pipelines.join.split import SPLITS
+    from pipelines.transform.preprocessing_fn import preprocessing_fn, raw_feature_spec
 
     schema = load_schema(folder / "logs" / "schema.yaml")
     spec = raw_feature_spec(schema)

@@ -1,7 +1,8 @@
 """The job of evaluation at scale: scored rows → the figures of `usr_tf.metrics`, for sets that do not fit in memory.
 
 The figures are the same as those of rows in memory, intervals included: both add the same sums, of whole users, of
-whole requests and of stretches of each order of the scores (`usr_tf.metrics.cells`, `pipelines.ordered`).
+whole requests and of stretches of each order of the scores (`usr_tf.metrics.cells`,
+`pipelines.evaluation.rank_statistics`).
 
 Runs as `usr-tf evaluate_scores` and as `python -m pipelines.evaluate --scores=… --out=… --runner=…`.
 """
@@ -22,26 +23,26 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
-from pipelines.beam_options import make_pipeline
-from pipelines.blocks import BlockStore, Gather, Handle, divide, load
-from pipelines.evaluated import evaluated, pack, shown_by, unpack
-from pipelines.job import milliseconds, run, scratch
-from pipelines.logs import match_in
-from pipelines.ordered import OrderSums
-from pipelines.output import TEMP, read_json, read_schema, write_json
-from pipelines.progress import READ_SCORES, TALLY, Progress, display
+from pipelines.beam.blocks import BlockStore, Gather, Handle, divide, load
+from pipelines.beam.job import milliseconds, run, scratch
+from pipelines.beam.options import make_pipeline
+from pipelines.beam.output import TEMP, read_json, read_schema, write_json
+from pipelines.beam.progress import READ_SCORES, TALLY, Progress, display
+from pipelines.evaluation.rank_statistics import OrderSums
+from pipelines.evaluation.row_blocks import evaluated, pack, shown_by, unpack
+from pipelines.evaluation.score_files import SCHEMA_KEY, conform, layout_of
+from pipelines.evaluation.training_counts import Shown
+from pipelines.join.split import EVER
+from pipelines.logs.tables import match_in
 from pipelines.score import SCORES
-from pipelines.scored import SCHEMA_KEY, conform, layout_of
-from pipelines.shown import Shown
-from pipelines.split import EVER
 from usr_tf.errors import InputError
+from usr_tf.evaluation.report import write_report
 from usr_tf.files import strict_json
 from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
 from usr_tf.metrics.documents import details_of, metrics_of
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import Sums
-from usr_tf.report import write_report
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
 from usr_tf.streams import accept_any_text
 
@@ -66,7 +67,8 @@ def evaluate_scores(
     """Evaluates scored rows and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
     Args:
-      scores: what `score_logs` wrote, or a directory of Parquet files with the columns of `pipelines.scored`.
+      scores: what `score_logs` wrote, or a directory of Parquet files with the columns of
+        `pipelines.evaluation.score_files`.
       out: the directory to write, on any file system that Beam writes.
       schema_path: default the one that the files were scored by.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.

@@ -11,19 +11,20 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsSingleton
 
-from pipelines import drift, stats
-from pipelines.beam_options import make_pipeline
-from pipelines.blocks import BlockStore
-from pipelines.earlier import Earlier, copy_transform, open_earlier, read_stats
-from pipelines.job import milliseconds, read_and_join, run, scratch
-from pipelines.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
-from pipelines.progress import display
-from pipelines.quality import MeasureQuality
-from pipelines.rejected import FindExamples, WriteRejected
-from pipelines.requests import REQUESTS_PER_SCENARIO, SampleRequests
-from pipelines.split import EVER, SPLITS
-from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
-from pipelines.transform_splits import TransformSplits
+from pipelines.beam.blocks import BlockStore
+from pipelines.beam.job import milliseconds, read_and_join, run, scratch
+from pipelines.beam.options import make_pipeline
+from pipelines.beam.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.beam.progress import display
+from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
+from pipelines.join.split import EVER, SPLITS
+from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.rejected import FindExamples, WriteRejected
+from pipelines.quality import drift
+from pipelines.quality import row_counts as stats
+from pipelines.quality.statistics import MeasureQuality
+from pipelines.transform.previous import Earlier, copy_transform, open_earlier, read_stats
+from pipelines.transform.stage import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
 from usr_tf.streams import accept_any_text
@@ -58,7 +59,7 @@ def preprocess(
       transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
       grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
       since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
-      drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.drift`).
+      drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.quality.drift`).
       logged_requests: how many to sample of each scenario of the test split, into `OUT/requests/`.
 
     Returns:

@@ -17,18 +17,18 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines import stats
-from pipelines.beam_options import make_pipeline
-from pipelines.blocks import BlockStore
-from pipelines.job import milliseconds, read_and_join, run, scratch
-from pipelines.logs import match_in
-from pipelines.output import TEMP, finish, read_json, read_schema, write_json
-from pipelines.progress import SCORE, Progress, display
-from pipelines.rejected import WriteRejected
-from pipelines.saved_model import Scorer, check_model, read_signatures
-from pipelines.scored import scored_schema
-from pipelines.split import EVER
-from pipelines.table_inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.beam.blocks import BlockStore
+from pipelines.beam.job import milliseconds, read_and_join, run, scratch
+from pipelines.beam.options import make_pipeline
+from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
+from pipelines.beam.progress import SCORE, Progress, display
+from pipelines.evaluation.saved_model import Scorer, check_model, read_signatures
+from pipelines.evaluation.score_files import scored_schema
+from pipelines.join.split import EVER
+from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.rejected import WriteRejected
+from pipelines.logs.tables import match_in
+from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
@@ -55,9 +55,10 @@ def score_logs(
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
     A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability of each task, and what
-    `evaluate_scores` needs beside them: labels, position, history length and so on (`pipelines.scored`). A label is 0
-    until its action is logged, so those of the newest rows are not final. Rows that the join sets aside are in
-    `OUT/rejected/`, each with its place and reason. `OUT/_SUCCESS` comes last.
+    `evaluate_scores` needs beside them: labels, position, history length and so on
+    (`pipelines.evaluation.score_files`). A label is 0 until its action is logged, so the
+    newest rows' labels are not final. Rows that the join sets aside are in `OUT/rejected/`, each with its place and
+    reason. `OUT/_SUCCESS` comes last.
 
     Args:
       model: a version that `usr-tf export` wrote, `SERVING/<version>`.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import Ranker
-from serving.server import serve_in_background
+from serving.local_server import serve_in_background
 from usr_tf.cli import main
 from usr_tf.data import open_data
 from usr_tf.demo import serving_difference

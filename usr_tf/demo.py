@@ -6,21 +6,21 @@ from pathlib import Path
 from rich.console import Console
 
 from pipelines.preprocess import preprocess
-from pipelines.simulate import simulate
-from pipelines.stats import describe
+from pipelines.quality.row_counts import describe
+from pipelines.simulator.simulate import simulate
 from serving.client import Ranker
 from serving.client.ranking import format_ranking
 from serving.formats.logged_requests import read_requests
-from serving.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
-from serving.server import serve_in_background
-from serving.warmup import write_logged_requests
+from serving.local_server import serve_in_background
+from serving.publishing.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
+from serving.publishing.warmup import write_logged_requests
 from usr_tf.config import load_config
 from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
 from usr_tf.evaluate import evaluate, predict
+from usr_tf.evaluation.report import format_table
 from usr_tf.export import export
 from usr_tf.files import strict_json
-from usr_tf.report import format_table
 from usr_tf.run import Run, open_run
 from usr_tf.train import train
 

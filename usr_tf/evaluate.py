@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from rich.console import Console
 from rich.progress import track
 
 from usr_tf.data import Data, Split
+from usr_tf.evaluation.report import RunSummary, write_report
+from usr_tf.evaluation.view_diagnostics import views_document
 from usr_tf.files import make_folder
 from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
 from usr_tf.metrics.keys import query_keys
 from usr_tf.metrics.predictions import refuse_improbable
 from usr_tf.model import USRModel
-from usr_tf.report import read_background, write_report
 from usr_tf.run import Run, open_run_data
 from usr_tf.schema import (
     ACTION,
@@ -26,11 +28,12 @@ from usr_tf.schema import (
     RAW_USER,
     REQUEST,
     SCENARIO,
+    SUCCESS,
     TIMESTAMP,
     history_column,
     oracle_column,
 )
-from usr_tf.views import views_document
+from usr_tf.training.history import read_history
 
 _BATCH = 4096
 _QUERY = "raw_query"
@@ -75,11 +78,14 @@ def evaluate(
         predictions=predictions,
         schema=data.schema,
         title=f"{run.config.backbone} on the {split} split",
-        background=read_background(
-            run,
-            data,
-            split,
+        run_summary=RunSummary(
+            config=run.config,
+            trained=f"{datetime.fromtimestamp((run.directory / SUCCESS).stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC",
+            split=split,
             command=_command(run, data, out, split, beside),
+            history=read_history(run.history),
+            stats=data.stats,
+            vocabulary_sizes=data.vocabulary_sizes,
             views=views_document(run, model, data, split),
             beside=views_document(beside, beside.load_model(), data, split) if beside else None,
         ),

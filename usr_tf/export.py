@@ -14,11 +14,11 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from usr_tf.data.parsing import Features, densify
 from usr_tf.errors import InputError
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
-from usr_tf.parsing import Features, densify
-from usr_tf.request import request_spec
+from usr_tf.request_spec import request_spec
 from usr_tf.run import Run
 from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, history_column
 

@@ -10,7 +10,6 @@ import tf_keras as keras
 from usr_tf.backbones import make_backbone
 from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
-from usr_tf.distribution import sum_over_replicas
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
@@ -22,10 +21,11 @@ from usr_tf.layers.log_space import binary_cross_entropy
 from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
 from usr_tf.optimizers import make_optimizer
-from usr_tf.precision import computing_in
-from usr_tf.reproducible import seeded
 from usr_tf.schema import POSITION, SCENARIO, Schema, parse_schema
-from usr_tf.streaming_metrics import ScenarioAUC
+from usr_tf.training.precision import computing_in
+from usr_tf.training.seeds import seeded
+from usr_tf.training.strategies import sum_over_replicas
+from usr_tf.training.streaming_auc import ScenarioAUC
 
 Batch = tuple[Features, Labels] | tuple[Features, Labels, tf.Tensor]
 """What `fit` takes: features, labels, and perhaps a weight `[B]` of each row."""

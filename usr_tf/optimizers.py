@@ -12,7 +12,7 @@ import tf_keras as keras
 from usr_tf.config import Schedule, Train
 from usr_tf.embedding import TABLE_PREFIX
 from usr_tf.errors import InputError
-from usr_tf.schedules import learning_rate_schedule
+from usr_tf.training.schedules import learning_rate_schedule
 
 
 def make_optimizer(model: keras.Model, config: Train, steps_per_epoch: int | None = None) -> "RankingOptimizer":

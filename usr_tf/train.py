@@ -11,23 +11,23 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from usr_tf.checkpoints import Checkpoints, newest_checkpoint, writing
 from usr_tf.config import Config
 from usr_tf.data import Data, Split
-from usr_tf.distribution import default_strategy, is_chief, writable_directory
-from usr_tf.divergence import NotFiniteError, assertion_message
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.files import strict_json, write_whole
-from usr_tf.history import write_history
 from usr_tf.metrics import metrics_document
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
-from usr_tf.progress import Progress
 from usr_tf.run import Run, create_run, is_begun, open_run
 from usr_tf.schema import SCENARIO, SUCCESS
-from usr_tf.tensorboard import TensorBoardLog
-from usr_tf.warm_start import check_warm_start, warm_start
+from usr_tf.training.checkpoints import Checkpoints, newest_checkpoint, writing
+from usr_tf.training.history import write_history
+from usr_tf.training.nan_guard import NotFiniteError, assertion_message
+from usr_tf.training.progress import Progress
+from usr_tf.training.strategies import default_strategy, is_chief, writable_directory
+from usr_tf.training.tensorboard import TensorBoardLog
+from usr_tf.training.warm_start import check_warm_start, warm_start
 
 _LOG = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from benchmarks.serving.clock import measure
 from benchmarks.serving.shop import request
 from benchmarks.training.measure import SCENARIOS
 from serving.client import Ranker
-from serving.warmup import to_examples
+from serving.publishing.warmup import to_examples
 
 SCENARIO = SCENARIOS[0]
 Call = Callable[[], object]

@@ -36,7 +36,7 @@ def make_serving(work: Path, backbone: str, usr: bool, vocabulary: int = Size().
 
         preprocess(str(logs), str(data))
     if not serving.exists():
-        from serving.warmup import write_logged_requests
+        from serving.publishing.warmup import write_logged_requests
         from usr_tf.config import load_config
         from usr_tf.data import open_data
         from usr_tf.export import export

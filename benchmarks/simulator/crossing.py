@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.simulator.logs import BOTH, DAY_MS, Logs, Row
-from pipelines.join import label
+from pipelines.join.as_of import label
 
 
 def needs_switch(impressions: int, seed: int) -> list[Row]:

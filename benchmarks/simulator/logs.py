@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 from numpy.typing import NDArray
 
-from pipelines.join import label
-from pipelines.simulate import simulate
+from pipelines.join.as_of import label
 from pipelines.simulator.scenarios import SCENARIOS
+from pipelines.simulator.simulate import simulate
 from usr_tf.schema import Schema, load_schema
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000

@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.training.measure import SCENARIOS, TASKS
-from pipelines.blocks import BlockStore
-from pipelines.shards import WriteShards
+from pipelines.beam.blocks import BlockStore
+from pipelines.transform.shards import WriteShards
 from usr_tf.schema import (
     ITEM,
     ROW_FORMAT,

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.log_writer import LogWriter
+from pipelines.logs.writer import LogWriter
 from pipelines.sources.base import Row, Source
 from pipelines.sources.diginetica import Diginetica
 from pipelines.sources.ga4 import GA4

@@ -22,7 +22,7 @@ class Ranker(Session):
       version: the version to ask, rather than the latest.
       label: the label of the version to ask, such as `stable` or `canary`; not along with `version`.
       timeout: seconds that a call of a method may take, with all that it asks of the server.
-      tls: whom to trust, and what to be trusted by (`serving.tls.Tls`); no encryption when absent.
+      tls: whom to trust, and what to be trusted by (`serving.network.tls.Tls`); no encryption when absent.
       retries: how often a call is made again, from 0 to 4, while the server is away.
 
     Raises:

@@ -21,7 +21,7 @@ from serving.client.transport import MAX_RETRIES, Retry, Transport
 from serving.formats.request import TensorSpec, check_request, quote, request_inputs
 from serving.formats.signatures import scenarios_of
 from serving.formats.tensors import write_tensor
-from serving.tls import Tls
+from serving.network.tls import Tls
 from usr_tf.errors import InputError
 from usr_tf.schema import ITEM
 

@@ -21,11 +21,11 @@ from tensorflow_serving.apis import model_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from serving.address import parse_address
 from serving.client.errors import Unavailable, serving_error
 from serving.formats.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
-from serving.proxy import Proxy, grpc_proxy, rest_proxy
-from serving.tls import Tls
+from serving.network.address import parse_address
+from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
+from serving.network.tls import Tls
 from usr_tf.errors import InputError
 
 MAX_RETRIES = 4

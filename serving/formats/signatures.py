@@ -8,7 +8,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from serving.formats.request import TensorSpec
-from usr_tf.request import request_spec
+from usr_tf.request_spec import request_spec
 from usr_tf.schema import EXAMPLES_SUFFIX, Schema
 
 Specs = Mapping[str, Mapping[str, TensorSpec]]

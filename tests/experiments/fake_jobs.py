@@ -52,7 +52,7 @@ class FakeJob:
 
 def main(work: str, held: str) -> None:
     """What a killed experiment's main process was doing."""
-    from usr_tf.experiments.grid.workers import run_jobs
+    from usr_tf.experiments.grid.worker_processes import run_jobs
 
     run_jobs([FakeJob("done"), FakeJob("cut", waits_for=held), FakeJob("later")], Path(work), 1)
 

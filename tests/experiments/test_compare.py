@@ -8,16 +8,25 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from usr_tf.config import Config
-from usr_tf.experiments.grid.compare import ALL, SLICE, Comparison, by_axis, by_place, compare, mean_over_seeds, overall
-from usr_tf.experiments.grid.data import DataJob, Shop
-from usr_tf.experiments.grid.document import results_document
-from usr_tf.experiments.grid.models import REPLICATES, TrainJob, auc_sample
-from usr_tf.experiments.grid.page import results_page
-from usr_tf.experiments.grid.plan import Cell
+from usr_tf.experiments.grid.comparisons import (
+    ALL,
+    SLICE,
+    Comparison,
+    by_axis,
+    by_place,
+    compare,
+    mean_over_seeds,
+    overall,
+)
+from usr_tf.experiments.grid.data_jobs import DataJob, Shop
+from usr_tf.experiments.grid.grid_page import results_page
+from usr_tf.experiments.grid.markdown import results_document
+from usr_tf.experiments.grid.plan import GridPoint
 from usr_tf.experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
-from usr_tf.experiments.grid.run import format_table
+from usr_tf.experiments.grid.runner import format_table
 from usr_tf.experiments.grid.spec import ShopAxes, Spec
-from usr_tf.experiments.grid.workers import Failure
+from usr_tf.experiments.grid.training_jobs import REPLICATES, TrainJob, auc_sample
+from usr_tf.experiments.grid.worker_processes import Failure
 from usr_tf.metrics import Predictions, paired_bootstrap_sample
 
 SCHEMA = """\
@@ -93,7 +102,7 @@ def laid(tmp_path_factory):
         jobs = {seed: TrainJob(data[seed], Config(seed=seed, embedding_size=int(10 * skill))) for seed in SPEC.seeds}
         for seed, job in jobs.items():
             scores[variant, seed] = lay_down_scores(work, job, rows[seed], skill, seed)
-        cells.append(Cell({}, variant, SPEC.seeds, tuple((job,) for job in jobs.values())))
+        cells.append(GridPoint({}, variant, SPEC.seeds, tuple((job,) for job in jobs.values())))
     return work, cells, rows, scores
 
 
@@ -162,7 +171,7 @@ def test_slices_are_of_what_training_has_shown(laid):
 def test_a_cell_that_lacks_a_result_is_left_out(laid):
     work, cells, *_ = laid
     missing = TrainJob(cells[0].jobs[0][0].data, Config(seed=99))
-    assert compare(SPEC, [cells[0], Cell({}, "USR", SPEC.seeds, ((missing,), (missing,)))], work) == []
+    assert compare(SPEC, [cells[0], GridPoint({}, "USR", SPEC.seeds, ((missing,), (missing,)))], work) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import yaml
 
 from tests.usr_tf.fixtures import small_config
 from usr_tf.data import open_data
-from usr_tf.experiments.grid.data import DataJob, Given, OneScenario
+from usr_tf.experiments.grid.data_jobs import DataJob, Given, OneScenario
 
 ALONE = {"usr.ie": False, "usr.fg": False, "usr.contrastive": False}
 """Traced sooner."""

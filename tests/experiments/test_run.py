@@ -5,13 +5,13 @@ import json
 import pytest
 from absl import flags
 
-import usr_tf.experiments.grid.run
+import usr_tf.experiments.grid.runner
 from usr_tf.cli.experiments import VERBS, _command
 from usr_tf.errors import InputError
-from usr_tf.experiments.grid.models import TrainJob
-from usr_tf.experiments.grid.run import run_experiments
+from usr_tf.experiments.grid.runner import run_experiments
 from usr_tf.experiments.grid.spec import Spec, Tune
-from usr_tf.experiments.grid.workers import Failure
+from usr_tf.experiments.grid.training_jobs import TrainJob
+from usr_tf.experiments.grid.worker_processes import Failure
 
 FAILED = {"embedding_size": 3}
 
@@ -28,7 +28,7 @@ def fail(jobs: list[TrainJob], *_: object) -> list[Failure]:
 
 
 def test_a_failed_job_is_told_by_every_experiment_that_needs_it_whatever_it_calls_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(usr_tf.experiments.grid.run, "_do", fail)
+    monkeypatch.setattr(usr_tf.experiments.grid.runner, "_do", fail)
     specs = {
         "one": spec(),
         "other": spec(variants={"alone": {}, "small": FAILED}),
@@ -54,7 +54,7 @@ def test_where_nothing_can_be_written_is_told_before_anything_is_done(tmp_path):
 
 
 def test_data_that_are_not_there_are_told_before_another_spec_tunes(tmp_path, monkeypatch):
-    monkeypatch.setattr(usr_tf.experiments.grid.run, "_do", lambda *_: pytest.fail("a job was begun"))
+    monkeypatch.setattr(usr_tf.experiments.grid.runner, "_do", lambda *_: pytest.fail("a job was begun"))
     specs = {"tuned": spec(tune=Tune(values=(0.1, 0.2), variants=("USR",))), "one": spec(data={"toy": "nowhere"})}
     with pytest.raises(InputError, match=r"nowhere: found no stats\.json, expected a directory that"):
         run_experiments(specs, tmp_path)
@@ -70,5 +70,5 @@ def test_the_command_that_results_name_is_the_one_that_was_typed():
 
 
 def test_a_stage_with_nothing_to_do_draws_no_bar(tmp_path, capsys):
-    assert usr_tf.experiments.grid.run._do([], tmp_path, 1, "tune") == []
+    assert usr_tf.experiments.grid.runner._do([], tmp_path, 1, "tune") == []
     assert capsys.readouterr() == ("", "")

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from usr_tf.errors import InputError
-from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop, _test_columns
-from usr_tf.experiments.grid.models import TrainJob
+from usr_tf.experiments.grid.data_jobs import DataJob, Given, OneScenario, Shop, _test_columns
 from usr_tf.experiments.grid.plan import all_jobs, plan, tuning_jobs
 from usr_tf.experiments.grid.spec import FIRST_SEED, TUNING_SEED, known_specs, load_specs, overriding
+from usr_tf.experiments.grid.training_jobs import TrainJob
 from usr_tf.schema import SUCCESS
 
 SPEC = {

@@ -17,11 +17,11 @@ import yaml
 import usr_tf.experiments.tune
 from usr_tf.config import BACKBONE_NAMES, Config, load_config
 from usr_tf.data import Data
-from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
-from usr_tf.experiments.space import Choices, Range, default_space, load_space
+from usr_tf.experiments.search_space import Choices, Range, default_space, load_space
 from usr_tf.experiments.tune import best_trials, tune, values_of
 from usr_tf.experiments.tune_page import tune_page
+from usr_tf.training.nan_guard import NotFiniteError
 
 SPACE = {
     "train.learning_rate": {"low": 0.0001, "high": 1.0, "log": True},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import usr_tf.experiments.grid.workers
+import usr_tf.experiments.grid.worker_processes
 from tests.experiments.fake_jobs import FakeJob
-from usr_tf.experiments.grid.workers import Failure, locked, pending, run_jobs
+from usr_tf.experiments.grid.worker_processes import Failure, locked, pending, run_jobs
 
 
 def done(work: Path) -> list[str]:
@@ -61,7 +61,7 @@ def test_a_job_whose_worker_dies_is_tried_once_more(tmp_path):
 
 @pytest.mark.parametrize(("most", "workers"), [(10**6, 1), (0, 3)])
 def test_a_worker_that_has_grown_is_replaced(tmp_path, monkeypatch, most, workers):
-    monkeypatch.setattr(usr_tf.experiments.grid.workers, "_MOST_MIB", most)
+    monkeypatch.setattr(usr_tf.experiments.grid.worker_processes, "_MOST_MIB", most)
     assert run_jobs([FakeJob("a"), FakeJob("b"), FakeJob("c")], tmp_path, workers=1) == []
     assert done(tmp_path) == ["a", "b", "c"]
     assert len({*(tmp_path / "workers.txt").read_text().split()}) == workers

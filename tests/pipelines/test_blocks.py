@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that
 
-from pipelines.blocks import BlockStore, Gather, RecordBatchCoder, divide, load
+from pipelines.beam.blocks import BlockStore, Gather, RecordBatchCoder, divide, load
 
 
 def batch_of(*numbers):

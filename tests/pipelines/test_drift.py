@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from pipelines.drift import DriftLimits, compare, describe, document, parse_limits, refuse
-from pipelines.quality import QUANTILES
+from pipelines.quality.drift import DriftLimits, compare, describe, document, parse_limits, refuse
+from pipelines.quality.statistics import QUANTILES
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_schema
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
-from pipelines.output import TEMP, finish, prepare, read_json, read_schema, write_json
+from pipelines.beam.output import TEMP, finish, prepare, read_json, read_schema, write_json
 from usr_tf.errors import InputError
 from usr_tf.schema import SUCCESS
 

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.packing import pack
+from pipelines.transform.packing import pack
 from usr_tf.schema import parse_schema
 
 SCHEMA = """\

@@ -15,11 +15,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipelines import shards
+from pipelines.join.split import SPLITS
 from pipelines.preprocess import main, preprocess
-from pipelines.split import SPLITS
-from pipelines.stats import describe
-from pipelines.transform import raw_feature_spec
+from pipelines.quality.row_counts import describe
+from pipelines.transform import shards
+from pipelines.transform.preprocessing_fn import raw_feature_spec
 from tests.pipelines.tiny import (
     expected_history,
     expected_labels,
@@ -485,7 +485,7 @@ def test_the_program_takes_beams_options_beside_its_own_and_says_one_line(small,
 
 def test_blocks_that_travel_through_the_runner_make_the_same_rows(made, tmp_path, monkeypatch):
     """As on a runner with a shuffle of its own."""
-    monkeypatch.setattr("pipelines.job.is_local", lambda pipeline: False)
+    monkeypatch.setattr("pipelines.beam.job.is_local", lambda pipeline: False)
     stats = preprocess(str(made.logs), str(tmp_path / "data"), partitions=3)
     assert stats == made.stats
     assert all_rows(tmp_path / "data") == all_rows(made.data)

@@ -8,9 +8,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines import progress as progress_module
-from pipelines.beam_options import make_pipeline
-from pipelines.progress import JOIN, READ, WRITE, Progress, display
+from pipelines.beam import progress as progress_module
+from pipelines.beam.options import make_pipeline
+from pipelines.beam.progress import JOIN, READ, WRITE, Progress, display
 
 
 def test_rows_of_several_workers_all_arrive_once(tmp_path):

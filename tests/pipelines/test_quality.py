@@ -12,11 +12,11 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.blocks import BlockStore
-from pipelines.quality import MeasureQuality, _lengths, figures_of, measure_raw, measure_transformed, merge
-from pipelines.rows import row_schema
-from pipelines.transform import tokens
+from pipelines.beam.blocks import BlockStore
+from pipelines.join.rows import row_schema
+from pipelines.quality.statistics import MeasureQuality, _lengths, figures_of, measure_raw, measure_transformed, merge
 from usr_tf.schema import Feature, Schema, parse_schema
+from usr_tf.tokens import tokens
 
 SCHEMA = parse_schema("""
 scenarios: [search, feed]

@@ -2,9 +2,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.blocks import BlockStore
-from pipelines.logs import PLACE
-from pipelines.rejected import COUNTS, REJECTED, FindExamples, set_aside, set_aside_marked
+from pipelines.beam.blocks import BlockStore
+from pipelines.logs.rejected import COUNTS, REJECTED, FindExamples, set_aside, set_aside_marked
+from pipelines.logs.tables import PLACE
 
 NAMES = {"items": ["a/items-0.jsonl", "a/items-1.jsonl"]}
 

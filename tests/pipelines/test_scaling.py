@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.preprocess import main
-from pipelines.scaling import QUANTILES, Scale, find_scale, standardise
+from pipelines.transform.scaling import QUANTILES, Scale, find_scale, standardise
 from tests.pipelines.tiny import parse_rows, write_logs
 
 ROWS = 4_000

@@ -10,12 +10,12 @@ import pyarrow.json as pa_json
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipelines import simulate as simulation
-from pipelines.join import label
-from pipelines.simulate import simulate
+from pipelines.join.as_of import label
 from pipelines.simulator import behaviour, catalogue, noise, ranker
+from pipelines.simulator import simulate as simulation
 from pipelines.simulator.people import REST_MS, Users
 from pipelines.simulator.scenarios import COMPONENTS, POOLS, SCENARIOS, SIGNALS
+from pipelines.simulator.simulate import simulate
 from pipelines.simulator.world import START_MS, World, mix
 from tests.pipelines.memory import peak_memory
 from usr_tf.errors import InputError
@@ -442,7 +442,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Half a million impressions and two million take the same memory, for chunks come one after another."""
     code = """
 import sys
-from pipelines.simulate import simulate
+from pipelines.simulator.simulate import simulate
 simulate(sys.argv[1], int(sys.argv[2]), progress=False, workers=1)
 """
 

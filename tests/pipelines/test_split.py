@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pipelines.split import MINUTE, CountMinutes, boundaries, count_minutes
+from pipelines.join.split import MINUTE, CountMinutes, boundaries, count_minutes
 from usr_tf.schema import Split
 
 NEVER = np.iinfo(np.int64).max

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import tensorflow as tf
 
-from pipelines.join import attach, histories, label
-from pipelines.logs import PLACE, table_schema
-from pipelines.rows import make_batches
+from pipelines.join.as_of import attach, histories, label
+from pipelines.join.rows import make_batches
+from pipelines.logs.tables import PLACE, table_schema
 from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, load_schema
 
 

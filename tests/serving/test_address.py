@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from serving.address import Address, parse_address
 from serving.client.errors import Unavailable
-from serving.proxy import Proxy, grpc_proxy, rest_proxy
-from serving.server import serve_in_background
+from serving.local_server import serve_in_background
+from serving.network.address import Address, parse_address
+from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
 from tests.serving.rankers import KINDS
 from usr_tf.errors import InputError
 

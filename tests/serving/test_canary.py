@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.canary import Limits, compare_versions, format_comparison, kendall_tau, refuse_beyond, top_overlap
 from serving.client.errors import NotFound, Overloaded
 from serving.formats.logged_requests import LoggedRequest
 from serving.formats.request import TensorSpec
+from serving.publishing.canary import (
+    Limits,
+    compare_versions,
+    format_comparison,
+    kendall_tau,
+    refuse_beyond,
+    top_overlap,
+)
 from usr_tf.errors import InputError
 
 REQUESTS = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.formats.logged_requests import LoggedRequest, read_requests
-from serving.golden import FILE, golden_requests, largest_difference, read_golden, write_golden
+from serving.publishing.golden import FILE, golden_requests, largest_difference, read_golden, write_golden
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.schema import parse_schema

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.labels import Rollout, read_rollout, write_rollout
+from serving.publishing.labels import Rollout, read_rollout, write_rollout
 from usr_tf.errors import InputError
 
 CONFIG = """\

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import serving.publish as module
+import serving.publishing.publish as module
 from serving.formats.logged_requests import LoggedRequest
-from serving.golden import Difference, read_golden
-from serving.labels import Rollout, read_rollout
-from serving.publish import check_figures, check_scores, promote, publish, roll_back, roll_back_labels
-from serving.versions import LOCK, list_versions
+from serving.publishing.golden import Difference, read_golden
+from serving.publishing.labels import Rollout, read_rollout
+from serving.publishing.publish import check_figures, check_scores, promote, publish, roll_back, roll_back_labels
+from serving.publishing.versions import LOCK, list_versions
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.schema import parse_schema

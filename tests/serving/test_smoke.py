@@ -1,15 +1,15 @@
-"""`python -m serving.smoke` against the local server: every check passes, and each can fail."""
+"""`python -m serving.publishing.smoke` against the local server: every check passes, and each can fail."""
 
 import shutil
 
 import numpy as np
 import pytest
 
-from serving import smoke as module
 from serving.formats.logged_requests import LoggedRequest
-from serving.golden import write_golden
-from serving.server import serve_in_background
-from serving.smoke import main, smoke
+from serving.local_server import serve_in_background
+from serving.publishing import smoke as module
+from serving.publishing.golden import write_golden
+from serving.publishing.smoke import main, smoke
 
 CTR = 1 / (1 + np.exp(-np.array([1.0, -1.0])))
 GOLDEN = LoggedRequest(

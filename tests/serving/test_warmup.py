@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.warmup import (
+from serving.publishing.warmup import (
     FILE,
     MAX_RECORDS,
     read_warmup_records,

@@ -34,7 +34,7 @@ def toy_run(toy_data, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def toy_version(toy_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy run's SavedModel, with warm-up records. Read only."""
-    from serving.warmup import write_logged_requests
+    from serving.publishing.warmup import write_logged_requests
     from usr_tf.export import export
 
     def make(folder: Path) -> None:

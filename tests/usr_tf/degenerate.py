@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipelines.quality import figures_of
+from pipelines.quality.statistics import figures_of
 from usr_tf.data import Data, open_data
 from usr_tf.metrics import Predictions
 from usr_tf.schema import SCENARIO

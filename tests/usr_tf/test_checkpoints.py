@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import usr_tf.checkpoints
+import usr_tf.training.checkpoints
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
-from usr_tf.checkpoints import Checkpoints, newest_checkpoint, writing
-from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run
 from usr_tf.schema import parse_schema
+from usr_tf.training.checkpoints import Checkpoints, newest_checkpoint, writing
+from usr_tf.training.nan_guard import NotFiniteError
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
 BATCHES = 10
@@ -204,10 +204,10 @@ def test_figures_of_the_epoch_so_far_are_remembered(tmp_path):
 
 def test_minutes_pass(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(usr_tf.checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(usr_tf.training.checkpoints.time, "monotonic", lambda: clock[0])
     harness = Harness(tmp_path, checkpoint_minutes=0.5)
     harness.callback.on_epoch_begin(0)
-    monkeypatch.setattr(usr_tf.checkpoints, "_CLOCK_STEPS", 2)
+    monkeypatch.setattr(usr_tf.training.checkpoints, "_CLOCK_STEPS", 2)
     for batch, clock[0] in enumerate([0.0, 29.0, 31.0, 32.0, 60.0, 61.0, 62.0, 63.0]):
         harness.model.step.assign_add(1)
         harness.callback.on_train_batch_end(batch, {"loss": 1.0})

@@ -9,10 +9,10 @@ import tensorflow as tf
 from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.cli import main
 from usr_tf.config import BACKBONE_NAMES
-from usr_tf.cost import ModelCost, PartCost, _run, model_cost
 from usr_tf.data import Data
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
+from usr_tf.training.cost import ModelCost, PartCost, _run, model_cost
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
 

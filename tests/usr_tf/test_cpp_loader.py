@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import request_inputs
 from serving.formats.signatures import read_signatures, signature_specs
-from serving.warmup import to_examples
+from serving.publishing.warmup import to_examples
 from usr_tf.export import export
 from usr_tf.run import open_run
 from usr_tf.schema import EXAMPLES_SUFFIX

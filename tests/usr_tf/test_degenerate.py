@@ -15,10 +15,10 @@ from usr_tf.cli import main
 from usr_tf.compare import format_comparison
 from usr_tf.config import Config
 from usr_tf.errors import InputError
+from usr_tf.evaluation.report.evaluation_page import evaluation_page
+from usr_tf.evaluation.report.evaluation_text import format_table
 from usr_tf.experiments.objective import value_in
-from usr_tf.report.evaluation import evaluation_page
-from usr_tf.report.terminal import format_table
-from usr_tf.tensorboard import TensorBoardLog
+from usr_tf.training.tensorboard import TensorBoardLog
 
 UNDEFINED = {
     "a scenario without rows": {("search", "ctr", "auc"), ("search", "ctcvr", "logloss")},

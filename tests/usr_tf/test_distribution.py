@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 
 from tests.usr_tf.fixtures import small_config
-from usr_tf.distribution import any_worker, default_strategy, is_chief, sum_over_replicas, writable_directory
 from usr_tf.errors import InputError
+from usr_tf.training.strategies import any_worker, default_strategy, is_chief, sum_over_replicas, writable_directory
 
 ROOT = Path(__file__).parents[2]
 TWO = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import evaluate as job
-from pipelines import ordered
 from pipelines.evaluate import evaluate_scores, main
-from pipelines.scored import conform, label_column, layout_of, scored_schema
+from pipelines.evaluation import rank_statistics as ordered
+from pipelines.evaluation.score_files import conform, label_column, layout_of, scored_schema
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions
 from usr_tf import metrics
 from usr_tf.errors import InputError

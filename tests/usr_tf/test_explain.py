@@ -17,9 +17,9 @@ from usr_tf.backbones import BACKBONES
 from usr_tf.cli import main
 from usr_tf.data import vocabulary_sizes
 from usr_tf.errors import InputError
-from usr_tf.explain import Explainer, Explanation, difference
-from usr_tf.explain.paths import Paths
-from usr_tf.explain.values import unknown_of
+from usr_tf.evaluation.explain import Explainer, Explanation, difference
+from usr_tf.evaluation.explain.integrated_gradients import Paths
+from usr_tf.evaluation.explain.raw_values import unknown_of
 from usr_tf.model import Inputs, USRModel
 from usr_tf.schema import Schema
 
@@ -325,7 +325,9 @@ def test_a_request_is_refused_as_the_exported_model_would(toy_run, toy_version, 
 
 def test_the_command_prints_tables_and_writes_page_and_json(toy_run, explainer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("usr_tf.run.Run.load_model", lambda run: None)
-    monkeypatch.setattr("usr_tf.explain.Explainer", lambda model, transform: explainer)  # which is traced already
+    monkeypatch.setattr(
+        "usr_tf.evaluation.explain.Explainer", lambda model, transform: explainer
+    )  # which is traced already
     document = read_requests(toy_run.requests / "search.jsonl")[0].document
     (tmp_path / "request.json").write_text(json.dumps(document), encoding="utf-8")
     one, other = document["inputs"]["item_id"][:2]

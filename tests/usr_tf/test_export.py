@@ -15,12 +15,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import usr_tf.export as export_module
 from serving.formats.request import TensorSpec, request_inputs
-from serving.warmup import read_warmup_records, to_examples
+from serving.publishing.warmup import read_warmup_records, to_examples
 from tests.usr_tf.fixtures import small_config, toy_schema
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.export import ServingModule, export
-from usr_tf.request import request_spec
+from usr_tf.request_spec import request_spec
 from usr_tf.run import Run, open_run
 from usr_tf.train import train
 

@@ -89,7 +89,7 @@ def test_every_block_of_every_file_is_shuffled_in_its_own_way(shards):
     place = {row: number for number, row in enumerate(epoch)}
     orders = set()
     for file in ("part-0", "part-3"):
-        rows = usr_tf.data._records(str(shards.directory / "train" / f"{file}.tfrecord.gz"))
+        rows = usr_tf.data.datasets._records(str(shards.directory / "train" / f"{file}.tfrecord.gz"))
         for block in rows.batch(200, drop_remainder=True).as_numpy_iterator():
             orders.add(tuple(np.argsort([place[row] for row in block])))
     assert len(orders) == 4 + 3  # blocks

@@ -14,9 +14,9 @@ import pytest
 
 from tests.usr_tf.fixtures import small_config
 from tests.usr_tf.test_resume import check_same_figures
-from usr_tf.checkpoints import newest_checkpoint
 from usr_tf.run import Run
 from usr_tf.schema import SUCCESS
+from usr_tf.training.checkpoints import newest_checkpoint
 
 KILLS, EARLY = 10, (3, 7)
 """Two of the kills come at any moment of the first seconds, the others while the model trains."""

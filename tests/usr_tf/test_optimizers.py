@@ -10,8 +10,8 @@ from tests.usr_tf.fixtures import sizes_of, small_config
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.optimizers import RankingOptimizer, make_optimizer
-from usr_tf.schedules import Warmup
 from usr_tf.schema import parse_schema
+from usr_tf.training.schedules import Warmup
 
 SCHEMA = parse_schema("""
 scenarios: [search, recommendation]

@@ -38,10 +38,16 @@ def test_is_content_with_a_tensorflow_of_keras_2():
 
 
 NEEDED = {
-    "client": ["serving.client", "serving.canary", "serving.smoke"],
-    "serve": ["serving.server"],
-    "pipelines": ["pipelines.simulate", "pipelines.preprocess", "pipelines.score", "pipelines.evaluate"],
-    "train": ["usr_tf.train", "usr_tf.evaluate", "usr_tf.explain", "serving.publish", "usr_tf.experiments.tune"],
+    "client": ["serving.client", "serving.publishing.canary", "serving.publishing.smoke"],
+    "serve": ["serving.local_server"],
+    "pipelines": ["pipelines.simulator.simulate", "pipelines.preprocess", "pipelines.score", "pipelines.evaluate"],
+    "train": [
+        "usr_tf.train",
+        "usr_tf.evaluate",
+        "usr_tf.evaluation.explain",
+        "serving.publishing.publish",
+        "usr_tf.experiments.tune",
+    ],
 }
 """Extra → what it is for."""
 BROUGHT = {"pipelines": {"grpc"}, "train": {"apache_beam", "pyarrow", "tensorflow_metadata", "tfx_bsl"}}

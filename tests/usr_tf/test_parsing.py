@@ -8,10 +8,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.examples import encode_examples
-from pipelines.packing import pack
+from pipelines.transform.packing import pack
+from pipelines.transform.tf_examples import encode_examples
 from tests.usr_tf.fixtures import toy_schema
-from usr_tf.parsing import densify, parse, row_spec
+from usr_tf.data.parsing import densify, parse, row_spec
 from usr_tf.schema import Schema
 
 IDS = st.integers(0, 2**63 - 1)

@@ -13,7 +13,7 @@ import tf_keras as keras
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config, toy_schema
 from usr_tf.evaluate import predict
 from usr_tf.model import USRModel
-from usr_tf.request import request_spec
+from usr_tf.request_spec import request_spec
 from usr_tf.run import open_run
 from usr_tf.schema import parse_schema
 from usr_tf.train import train

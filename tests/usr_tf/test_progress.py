@@ -8,8 +8,8 @@ import pytest
 import tf_keras as keras
 from rich.console import Console
 
-from usr_tf import progress
-from usr_tf.progress import Pace, Progress
+from usr_tf.training import progress
+from usr_tf.training.progress import Pace, Progress
 
 
 class Clock:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from serving.formats.logged_requests import read_requests
-from serving.golden import read_golden
-from serving.server import serve_in_background
-from serving.smoke import main as smoke
+from serving.local_server import serve_in_background
+from serving.publishing.golden import read_golden
+from serving.publishing.smoke import main as smoke
 from usr_tf.cli import main
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from usr_tf import metrics, report
+from usr_tf import metrics
 from usr_tf.config import Config
 from usr_tf.errors import InputError
+from usr_tf.evaluation import report
+from usr_tf.evaluation.report import RunSummary, headline, worst_errors
+from usr_tf.evaluation.report.evaluation_page import evaluation_page
+from usr_tf.evaluation.report.learning_curves import best_epoch
 from usr_tf.metrics import Predictions, Training, slices_of
-from usr_tf.report import Background, errors, headline
-from usr_tf.report.evaluation import evaluation_page
-from usr_tf.report.learning import best_epoch
 from usr_tf.schema import Schema
 
 SCHEMA = Schema.model_validate(
@@ -157,7 +158,7 @@ def evaluation():
         "predictions": predictions,
         "schema": SCHEMA,
         "title": TITLE,
-        "background": Background(
+        "run_summary": RunSummary(
             config=Config(backbone="mmoe", data="somewhere"),
             trained="2026-01-02 03:04 UTC",
             split="test",
@@ -216,7 +217,7 @@ def test_refuses_a_file_for_a_folder(evaluation, tmp_path):
 def test_refuses_a_folder_for_a_file(evaluation, tmp_path):
     (tmp_path / "report.html").mkdir()
     with pytest.raises(InputError, match=r"report.html: found no writable file \(Is a directory\)"):
-        report.write_report(tmp_path, **{**evaluation, "predictions": None, "background": None})
+        report.write_report(tmp_path, **{**evaluation, "predictions": None, "run_summary": None})
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -395,7 +396,7 @@ def test_a_request_is_placed_by_its_best_positive_and_ties_share_a_place():
         labels={"ctr": np.array([0.0, 0, 1, 1, 0, 0, 1])},
         probabilities={"ctr": np.array([0.9, 0.8, 0.7, 0.1, 0.5, 0.2, 0.2])},
     )
-    page = Page(errors.section(predictions, schema).content)
+    page = Page(worst_errors.section(predictions, schema).content)
     # In r the better of two positives is third of four; in q two share places 2 and 3.
     rows = page.table("request", "first positive at", "of")
     assert rows == [["ra", "3", "4"], ["qb", "2.5", "3"]]

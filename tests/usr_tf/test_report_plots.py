@@ -6,8 +6,8 @@ from importlib import resources
 
 from matplotlib import pyplot
 
-from usr_tf.report import plots
-from usr_tf.report.plots import Dot, dot_plot, plain_log, shorten, svg
+from usr_tf.evaluation.report import plots
+from usr_tf.evaluation.report.plots import Dot, dot_plot, plain_log, shorten, svg
 
 NAME = 'a <b> & "c" $x$ #2362c4 id="x" 店'
 
@@ -32,7 +32,7 @@ def test_colours_are_the_pages_in_light_and_in_dark():
     text = re.sub(r">[^<]*<", "><", svg(_line, 300, 200))
     assert "var(--blue)" in text
     assert not re.search(r"#[0-9a-f]{6}", text)
-    css = resources.files("usr_tf.report").joinpath("page.css").read_text(encoding="utf-8")
+    css = resources.files("usr_tf.evaluation.report").joinpath("page.css").read_text(encoding="utf-8")
     light, dark = css.split("prefers-color-scheme: dark")
     for colour, name in plots._VARIABLES.items():
         assert f"--{name}: {colour}" in light  # what is drawn is what a light page shows

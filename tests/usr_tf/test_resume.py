@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tests.usr_tf.broken import break_off, whole_records
 from tests.usr_tf.fixtures import small_config
-from usr_tf.checkpoints import Checkpoints, newest_checkpoint
 from usr_tf.cli import main
 from usr_tf.data import Data
 from usr_tf.errors import InputError
@@ -22,6 +21,7 @@ from usr_tf.model import USRModel
 from usr_tf.run import Run
 from usr_tf.schema import NUMBERS, SUCCESS
 from usr_tf.train import train
+from usr_tf.training.checkpoints import Checkpoints, newest_checkpoint
 
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
 ROWS, BATCHES = 2100, 17

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from pipelines.saved_model import Scorer
+from pipelines.evaluation.saved_model import Scorer
+from pipelines.evaluation.score_files import SCHEMA_KEY
 from pipelines.score import main, score_logs
-from pipelines.scored import SCHEMA_KEY
 from tests.pipelines.tiny import read_lines
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
@@ -98,7 +98,9 @@ def test_scores_are_those_of_evaluation(logs, toy_version, toy_run, toy_data, tm
 
 
 def test_a_score_that_is_no_probability_is_refused(toy_run, monkeypatch):
-    monkeypatch.setattr("pipelines.saved_model.encode_examples", lambda rows: pa.array([b""] * rows.num_rows))
+    monkeypatch.setattr(
+        "pipelines.evaluation.saved_model.encode_examples", lambda rows: pa.array([b""] * rows.num_rows)
+    )
     keys = {"request_id": [["r1"]] * 3, "raw_item_id": [["i1"], ["i2"], ["i3"]], "scenario": [["search"]] * 3}
     read = dict.fromkeys((*toy_run.schema.features, *toy_run.schema.history_columns), pa.nulls(3))
     scorer = Scorer("SERVING/7", toy_run.schema)

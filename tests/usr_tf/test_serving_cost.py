@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
 from usr_tf.config import BACKBONE_NAMES
-from usr_tf.cost import PRODUCTS, product_flops
 from usr_tf.layers.folding import folding
 from usr_tf.model import USRModel
 from usr_tf.schema import SCENARIO, Schema, parse_schema
+from usr_tf.training.cost import PRODUCTS, product_flops
 
 OTHERS = sorted({*BACKBONE_NAMES} - {"shared_bottom", "mmoe", "pepnet"})
 """Not PEPNet, which rescales the user's features anew for every candidate."""

@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.usr_tf.fixtures import random_rows, sizes_of, small_config
-from usr_tf import tensorboard
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.schema import parse_schema
-from usr_tf.tensorboard import TensorBoardLog
+from usr_tf.training import tensorboard
+from usr_tf.training.tensorboard import TensorBoardLog
 
 SCHEMA = parse_schema("""
 scenarios: [search, home]

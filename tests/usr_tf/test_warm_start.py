@@ -15,7 +15,7 @@ from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.run import open_run
 from usr_tf.train import train
-from usr_tf.warm_start import check_warm_start, warm_start
+from usr_tf.training.warm_start import check_warm_start, warm_start
 
 NEW_ITEMS = ("i97", "i98", "i99")
 

@@ -36,7 +36,7 @@ def _experiment_flags(values: flags.FlagValues) -> None:
 def _experiment(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
-    from usr_tf.experiments.grid.run import format_table, run_experiments
+    from usr_tf.experiments.grid.runner import format_table, run_experiments
     from usr_tf.experiments.grid.spec import load_specs, overriding
 
     override = overriding(

@@ -38,7 +38,7 @@ def _simulate_flags(values: flags.FlagValues) -> None:
 
 
 def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
-    from pipelines.simulate import simulate
+    from pipelines.simulator.simulate import simulate
 
     asked = values.scenarios
     made = simulate(
@@ -107,7 +107,7 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     from pipelines.preprocess import preprocess
-    from pipelines.stats import describe
+    from pipelines.quality.row_counts import describe
 
     stats = preprocess(
         values.logs,
@@ -174,7 +174,7 @@ def _evaluate_scores(values: flags.FlagValues, beam_options: Sequence[str]) -> N
     from rich.console import Console
 
     from pipelines.evaluate import evaluate_scores
-    from usr_tf.report import format_table
+    from usr_tf.evaluation.report import format_table
 
     document, details = evaluate_scores(
         values.scores,

@@ -46,7 +46,7 @@ def _train(values: flags.FlagValues, _: Sequence[str]) -> None:
     if values.dry_run:
         from rich.console import Console
 
-        from usr_tf.cost import format_cost, model_cost
+        from usr_tf.training.cost import format_cost, model_cost
 
         data = open_data(values.data)
         console = Console(width=None if sys.stdout.isatty() else 140)
@@ -73,7 +73,7 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
     from usr_tf.evaluate import evaluate
-    from usr_tf.report import format_table
+    from usr_tf.evaluation.report import format_table
     from usr_tf.run import open_run, open_run_data
 
     run = open_run(values.run)
@@ -89,7 +89,7 @@ def _export_flags(values: flags.FlagValues) -> None:
 
 
 def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
-    from serving.warmup import write_logged_requests
+    from serving.publishing.warmup import write_logged_requests
     from usr_tf.export import export
     from usr_tf.run import open_run
 
@@ -117,7 +117,14 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
     from serving.formats.logged_requests import read_requests
     from serving.formats.request import load_request, request_inputs
     from serving.formats.signatures import schema_specs
-    from usr_tf.explain import BACKGROUND, Explainer, difference, format_difference, format_explanation, write_page
+    from usr_tf.evaluation.explain import (
+        BACKGROUND,
+        Explainer,
+        difference,
+        format_difference,
+        format_explanation,
+        write_page,
+    )
     from usr_tf.run import open_run
 
     if values.item and values["top"].present:

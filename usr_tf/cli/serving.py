@@ -61,8 +61,8 @@ def _serve(values: flags.FlagValues, _: Sequence[str]) -> None:
         raise InputError(f"{place}: --tls_cert, --tls_key", "one without the other", "both, or no TLS at all")
     logging.getLogger("serving").setLevel(logging.INFO)  # which versions come and go
 
-    from serving.server import serve
-    from serving.tls import ServerTls
+    from serving.local_server import serve
+    from serving.network.tls import ServerTls
 
     serve(
         values.model,
@@ -115,7 +115,7 @@ def _score(values: flags.FlagValues, _: Sequence[str]) -> None:
     from serving.client import Ranker, RestRanker
     from serving.client.ranking import format_ranking
     from serving.formats.request import load_request
-    from serving.tls import Tls
+    from serving.network.tls import Tls
 
     request = load_request(values.request)
     tls = Tls(values.tls_ca, values.tls_cert, values.tls_key)
@@ -163,7 +163,7 @@ def _publish(values: flags.FlagValues, _: Sequence[str]) -> None:
     if values.promote and not config:
         raise InputError(f"{place}: --model_config_file", "nothing", "the file with the labels to move")
 
-    from serving.publish import promote, publish, roll_back, roll_back_labels
+    from serving.publishing.publish import promote, publish, roll_back, roll_back_labels
     from usr_tf.run import open_run, open_run_data
 
     if values.promote:
@@ -208,10 +208,10 @@ def _canary(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from rich.console import Console
 
-    from serving.canary import Limits, compare_versions, format_comparison, refuse_beyond
     from serving.client import Ranker
     from serving.formats.logged_requests import read_requests
-    from serving.tls import Tls
+    from serving.network.tls import Tls
+    from serving.publishing.canary import Limits, compare_versions, format_comparison, refuse_beyond
     from usr_tf.files import replace_text, strict_json
 
     requests = [request for path in values.requests for request in read_requests(path)]

@@ -30,14 +30,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data
-from usr_tf.divergence import NotFiniteError
 from usr_tf.errors import InputError
-from usr_tf.experiments.grid.workers import locked
+from usr_tf.experiments.grid.worker_processes import locked
 from usr_tf.experiments.objective import is_higher_better, is_of_validation, value_in
-from usr_tf.experiments.space import Choices, Space, default_space, load_space, setting
+from usr_tf.experiments.search_space import Choices, Space, default_space, load_space, setting
 from usr_tf.experiments.tune_page import tune_page
 from usr_tf.files import make_folder, replace_text
 from usr_tf.train import train
+from usr_tf.training.nan_guard import NotFiniteError
 
 _STARTUP_TRIALS = 5
 """Trials that are not pruned: there is no median of fewer."""

@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 from rich.text import Text
 
-from usr_tf.report.html import Section, card, code, grid, page, table
-from usr_tf.report.plots import BLUE, FAINT, svg
+from usr_tf.evaluation.report.html import Section, card, code, grid, page, table
+from usr_tf.evaluation.report.plots import BLUE, FAINT, svg
 
 _SHOWN = 10
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from usr_tf.distribution import sum_over_replicas
 from usr_tf.layers.dense import Split
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
 from usr_tf.layers.shapes import check_shapes
+from usr_tf.training.strategies import sum_over_replicas
 
 
 class Normalized(NamedTuple):

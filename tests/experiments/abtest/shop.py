@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.simulate import Simulation, simulate
+from pipelines.simulator.simulate import Simulation, simulate
 from usr_tf.experiments.abtest.arms import Ranking
 from usr_tf.experiments.abtest.replay import Plan
 from usr_tf.schema import Schema, load_schema

@@ -18,8 +18,8 @@ from usr_tf.experiments.abtest.inference import (
 from usr_tf.experiments.abtest.off_policy import estimates
 from usr_tf.experiments.abtest.peeking import half_width, mixture_variance
 from usr_tf.experiments.abtest.replay import ArmLog, Target
-from usr_tf.experiments.abtest.splits import draw_splits, split_lifts
-from usr_tf.experiments.grid.compare import mean_over_seeds, pool
+from usr_tf.experiments.abtest.resplits import draw_splits, split_lifts
+from usr_tf.experiments.grid.comparisons import mean_over_seeds, pool
 
 RNG = np.random.default_rng(0)
 ONES = np.ones(SLATE)

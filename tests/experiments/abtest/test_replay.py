@@ -7,22 +7,22 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 import pytest
 
-from pipelines.join import attach, histories
-from pipelines.logs import PLACE
-from pipelines.simulate import play_chunk, read_simulation
+from pipelines.join.as_of import attach, histories
+from pipelines.logs.tables import PLACE
 from pipelines.simulator.people import Users
 from pipelines.simulator.ranker import SLATE
+from pipelines.simulator.simulate import play_chunk, read_simulation
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS
 from tests.experiments.abtest.shop import DAYS as TEST_DAYS
 from tests.experiments.abtest.shop import FakeModel, plan_of, schema_of, write_logs
 from usr_tf.errors import InputError
 from usr_tf.experiments.abtest.analysis import analyse
 from usr_tf.experiments.abtest.arms import SHOP, ArmRanker
-from usr_tf.experiments.abtest.history import Histories
 from usr_tf.experiments.abtest.policies import ranking_logits
+from usr_tf.experiments.abtest.raw_requests import Requests
 from usr_tf.experiments.abtest.replay import play_arm
-from usr_tf.experiments.abtest.requests import Requests
-from usr_tf.request import request_spec
+from usr_tf.experiments.abtest.user_history import Histories
+from usr_tf.request_spec import request_spec
 from usr_tf.schema import history_column
 
 

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from pipelines.simulate import SIMULATION
+from pipelines.simulator.simulate import SIMULATION
 from tests.experiments.abtest.shop import schema_of, write_logs
 from usr_tf.cli import main
 from usr_tf.errors import InputError
 from usr_tf.experiments.abtest import Settings, abtest
-from usr_tf.experiments.abtest.page import page
-from usr_tf.request import request_spec
+from usr_tf.experiments.abtest.abtest_page import page
+from usr_tf.request_spec import request_spec
 
 
 @pytest.fixture(scope="module")

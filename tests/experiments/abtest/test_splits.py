@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from usr_tf.experiments.abtest.inference import ALPHA, Ratio, split_lift
-from usr_tf.experiments.abtest.splits import draw_splits, split_lifts
+from usr_tf.experiments.abtest.resplits import draw_splits, split_lifts
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from pipelines.logs import check_columns, find_files, read_file
+from pipelines.logs.tables import check_columns, find_files, read_file
 from pipelines.sources import Source, import_logs
 from usr_tf.schema import TABLES, load_schema
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.log_writer import LogWriter, open_shard
+from pipelines.logs.writer import LogWriter, open_shard
 from usr_tf.errors import InputError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from tensorflow_serving.apis import get_model_status_pb2
 
-from serving.server import serve_in_background
-from serving.warmup import write_warmup_records
-from tests.serving.server.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request
+from serving.local_server import serve_in_background
+from serving.publishing.warmup import write_warmup_records
+from tests.serving.local_server.test_server import SEARCH_CTR, TIMEOUT, Caller, eventually, predict_request
 
 State = get_model_status_pb2.ModelVersionStatus
 

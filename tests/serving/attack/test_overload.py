@@ -5,8 +5,8 @@ import collections
 import grpc
 import numpy as np
 
-from serving.server import serve_in_background
-from tests.serving.server.test_server import TIMEOUT, Caller, predict_request
+from serving.local_server import serve_in_background
+from tests.serving.local_server.test_server import TIMEOUT, Caller, predict_request
 
 ITEMS = 5_000
 

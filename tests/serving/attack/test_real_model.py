@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.serving import shop
-from serving.server import serve_in_background
-from serving.warmup import to_examples
+from serving.local_server import serve_in_background
+from serving.publishing.warmup import to_examples
 from tests.serving.attack.fuzz import fuzz_grpc
 from tests.serving.attack.malformed import Good
 from tests.serving.attack.process import ServerProcess
 from tests.serving.attack.test_under_attack import MAX_REQUEST_BYTES, check
-from tests.serving.server.test_server import Caller, predict_request, refusal
+from tests.serving.local_server.test_server import Caller, predict_request, refusal
 
 pytestmark = pytest.mark.slow
 ITEMS = 6

@@ -20,7 +20,7 @@ from serving.client import Ranker, RestRanker
 from tests.serving.attack import malformed
 from tests.serving.attack.malformed import Good
 from tests.serving.attack.process import ServerProcess
-from tests.serving.server.test_server import predict_request
+from tests.serving.local_server.test_server import predict_request
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "3600"))
 RELOAD_SECONDS = float(os.environ.get("SOAK_RELOAD_SECONDS", "15"))

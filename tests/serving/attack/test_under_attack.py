@@ -12,7 +12,7 @@ from serving.client.errors import ServingError, Unavailable
 from tests.serving.attack.fuzz import Report, fuzz_grpc, fuzz_rest, garble
 from tests.serving.attack.malformed import Good
 from tests.serving.attack.process import ServerProcess
-from tests.serving.server.test_server import SEARCH_CTR, eventually, predict_request
+from tests.serving.local_server.test_server import SEARCH_CTR, eventually, predict_request
 
 MAX_REQUEST_BYTES = 64 * 2**20
 MAX_GROWN_BYTES = 100 * 2**20

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from serving.client import AsyncRanker, Ranker, RestRanker
 from serving.client.errors import DeadlineExceeded, NotFound, Refused, ServingError, Unavailable
-from serving.server import serve_in_background
-from serving.tls import ServerTls, Tls
+from serving.local_server import serve_in_background
+from serving.network.tls import ServerTls, Tls
 from tests.serving.certificates import Authority
 from tests.serving.rankers import KINDS
 from usr_tf.cli import main

@@ -6,7 +6,7 @@ scores into slates of known probability, `replay` plays an arm, `outcomes` count
 `terminal` show it.
 """
 
-from usr_tf.experiments.abtest.run import Settings, abtest
-from usr_tf.experiments.abtest.terminal import format_table
+from usr_tf.experiments.abtest.abtest_text import format_table
+from usr_tf.experiments.abtest.experiment import Settings, abtest
 
 __all__ = ["Settings", "abtest", "format_table"]

@@ -16,7 +16,7 @@ from usr_tf.experiments.abtest.off_policy import estimates
 from usr_tf.experiments.abtest.outcomes import ALL, METRICS, Sums, daily_sums
 from usr_tf.experiments.abtest.peeking import half_width, mixture_variance, valid_interval
 from usr_tf.experiments.abtest.replay import ArmLog
-from usr_tf.experiments.abtest.splits import draw_splits, split_lifts
+from usr_tf.experiments.abtest.resplits import draw_splits, split_lifts
 
 A, B = "a", "b"
 _CRITICAL = stats.norm.isf(inference.ALPHA / 2)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pipelines.simulator.ranker import EXPLORE, Asked, Ranker, draw_slates
 from pipelines.simulator.tables import query_texts
 from serving.client.formula import Formula
-from usr_tf.experiments.abtest.history import Histories
 from usr_tf.experiments.abtest.policies import ranking_logits
-from usr_tf.experiments.abtest.requests import Requests
+from usr_tf.experiments.abtest.raw_requests import Requests
+from usr_tf.experiments.abtest.user_history import Histories
 from usr_tf.schema import Schema
 
 SHOP = "shop"

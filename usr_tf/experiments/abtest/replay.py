@@ -1,8 +1,8 @@
 """Plays an arm: the simulated shop goes on after the month of its logs, with another ranker.
 
-The month is played again, as `pipelines.simulate` did, up to the state that it left everybody in. Then the same people
-come at the same times in every arm, and the same random numbers decide what they want and do. What differs is what
-they are shown, and what follows from that.
+The month is played again, as `pipelines.simulator.simulate` did, up to the state that it left everybody in. Then the
+same people come at the same times in every arm, and the same random numbers decide what they want and do. Only
+the slates differ, and what follows from them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulate import Chunk, Simulation, play_chunk
 from pipelines.simulator import noise
 from pipelines.simulator.behaviour import Play, Shop
 from pipelines.simulator.people import Visits, plan_visits
 from pipelines.simulator.ranker import SLATE
+from pipelines.simulator.simulate import Chunk, Simulation, play_chunk
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS, World
 from usr_tf.experiments.abtest.arms import SHOP, TASKS, ArmRanker, ModelPolicy, OwnPolicy, Policy, Ranking, Scorer
-from usr_tf.experiments.abtest.history import Histories
 from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, slate_chances
-from usr_tf.experiments.abtest.requests import Requests
+from usr_tf.experiments.abtest.raw_requests import Requests
+from usr_tf.experiments.abtest.user_history import Histories
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-from pipelines.simulate import Chunk
+from pipelines.simulator.simulate import Chunk
 from pipelines.simulator.world import World
-from usr_tf.experiments.abtest.models import Model
+from usr_tf.experiments.abtest.exported_model import Model
 from usr_tf.experiments.abtest.replay import ArmLog, Plan, play_arm
 
 _REFRESH_SECONDS = 0.2

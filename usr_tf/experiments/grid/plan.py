@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pipelines.simulator.scenarios import SCENARIOS
 from usr_tf.config import Config, load_config
-from usr_tf.experiments.grid.data import DataJob, Given, OneScenario, Shop
-from usr_tf.experiments.grid.models import TrainJob
+from usr_tf.experiments.grid.data_jobs import DataJob, Given, OneScenario, Shop
 from usr_tf.experiments.grid.spec import TUNING_SEED, Scalar, Settings, Spec
-from usr_tf.experiments.space import setting
+from usr_tf.experiments.grid.training_jobs import TrainJob
+from usr_tf.experiments.search_space import setting
 from usr_tf.schema import load_schema
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """A variant in one place of the grid, over all seeds."""
 
     place: Mapping[str, str]
@@ -40,7 +40,7 @@ class _Place:
     tuning: Shop | Given
 
 
-def plan(spec: Spec, work: Path) -> list[Cell]:
+def plan(spec: Spec, work: Path) -> list[GridPoint]:
     """Every cell of the grid. With a key to tune, `tuning_jobs` have to be done before, under `work`.
 
     Raises:
@@ -59,7 +59,7 @@ def plan(spec: Spec, work: Path) -> list[Cell]:
                     jobs.append(tuple(TrainJob(DataJob(part), config, label) for part in parts))
                 else:
                     jobs.append((TrainJob(DataJob(source), config, label),))
-            cells.append(Cell(place.names, variant, tuple(place.sources), tuple(jobs)))
+            cells.append(GridPoint(place.names, variant, tuple(place.sources), tuple(jobs)))
     return cells
 
 
@@ -161,6 +161,6 @@ def _scenario_names(source: Shop | Given) -> Sequence[str]:
     return load_schema(Path(source.path) / "schema.yaml").scenarios
 
 
-def all_jobs(cells: Sequence[Cell]) -> list[TrainJob]:
+def all_jobs(cells: Sequence[GridPoint]) -> list[TrainJob]:
     """Of all cells, each once."""
     return list(dict.fromkeys(job for cell in cells for jobs in cell.jobs for job in jobs))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from usr_tf.experiments.grid.compare import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
+from usr_tf.experiments.grid.comparisons import SLICE, Apart, Comparison, axes_of, by_axis, by_place, overall
 from usr_tf.experiments.grid.spec import ShopAxes, Spec
-from usr_tf.experiments.grid.workers import Failure
+from usr_tf.experiments.grid.worker_processes import Failure
 from usr_tf.files import strict_json
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipelines.simulator.scenarios import SCENARIOS
 from usr_tf.config import load_config
 from usr_tf.errors import InputError
-from usr_tf.experiments.space import setting
+from usr_tf.experiments.search_space import setting
 from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
 FIRST_SEED, TUNING_SEED = 10, 9

@@ -1,0 +1,1 @@
+"""Evaluation and batch scoring at scale, as Beam stages over score files."""

@@ -1,0 +1,135 @@
+"""A joined row: its Arrow columns, how TensorFlow Transform takes them, and what it lets pass untouched."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+
+from pipelines.join.as_of import Histories
+from pipelines.transform.preprocessing_fn import raw_feature_spec
+from usr_tf.schema import (
+    ITEM,
+    POSITION,
+    RAW_ITEM,
+    RAW_USER,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    USER,
+    Schema,
+    history_column,
+    oracle_column,
+)
+
+BATCH_ROWS = 16_384
+_BATCH_VALUES = 4 << 20
+
+
+def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:
+    """Columns that no transform touches and no model reads as a feature: keys, labels, position, truth.
+
+    A position is 0 and a true probability NaN where the logs do not have it.
+    """
+    keys = {REQUEST: pa.string(), SCENARIO: pa.string(), RAW_USER: pa.string(), RAW_ITEM: pa.string()}
+    numbers = {TIMESTAMP: pa.int64(), POSITION: pa.int64()} | {name: pa.int64() for name in schema.label_names}
+    return keys | numbers | {oracle_column(task): pa.float32() for task in schema.task_names}
+
+
+def row_schema(schema: Schema) -> pa.Schema:
+    """Arrow schema of the batches that `make_batches` yields: every column a list."""
+    columns: dict[str, pa.DataType] = {}
+    for name, feature in schema.features.items():
+        columns[name] = pa.float32() if feature.type == "numeric" else pa.string()
+    for name in schema.history_columns:
+        columns[name] = pa.int64() if name == history_column("age") else pa.string()
+    columns |= passthrough_columns(schema)
+    return pa.schema({name: pa.list_(kind) for name, kind in columns.items()})
+
+
+def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
+    """How TensorFlow Transform reads the batches: dense strings, or sparse values of any number."""
+    representations = {}
+    for name, spec in raw_feature_spec(schema).items():
+        representation = schema_pb2.TensorRepresentation()
+        if isinstance(spec, tf.io.FixedLenFeature):
+            representation.dense_tensor.column_name = name
+            representation.dense_tensor.shape.SetInParent()
+        else:
+            representation.varlen_sparse_tensor.column_name = name
+        representations[name] = representation
+    return TensorAdapterConfig(row_schema(schema), representations)
+
+
+def batch_rows(schema: Schema) -> int:
+    """Rows of a batch: fewer than `BATCH_ROWS` where a history's column could hold over 4M values."""
+    widths = [schema.history_width(column) or 1 for column in schema.history_columns]
+    values = schema.history.max_length * max(widths, default=1)
+    return max(1, min(BATCH_ROWS, _BATCH_VALUES // values))
+
+
+def make_batches(
+    impressions: pa.Table,
+    labels: dict[str, np.ndarray],
+    histories: Histories | None,
+    schema: Schema,
+    part: slice,
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `batch_rows(schema)` joined rows: those of `part`, in the order of `impressions`.
+
+    Args:
+      impressions: with the features of their items and users.
+      histories: of the same impressions; None when the schema has no history.
+    """
+    layout, size = row_schema(schema), batch_rows(schema)
+    for start in range(part.start, part.stop, size):
+        stop = min(start + size, part.stop)
+        rows = impressions.slice(start, stop - start)
+        columns = histories.columns(start, stop) if histories else {}
+        columns |= {name: _single(pa.array(values[start:stop])) for name, values in labels.items()}
+        columns |= {RAW_USER: _single(_column(rows, USER)), RAW_ITEM: _single(_column(rows, ITEM))}
+        for field in layout:
+            if field.name not in columns:
+                columns[field.name] = _raw(_column(rows, field.name), field.type, schema, field.name)
+        yield pa.RecordBatch.from_arrays(
+            [columns[name].cast(layout.field(name).type) for name in layout.names], schema=layout
+        )
+
+
+def without_history(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """The same rows with every history empty: all that the analysis needs, for no statistic is taken of histories."""
+    for name in schema.history_columns:
+        at = batch.schema.get_field_index(name)
+        kind = batch.schema.field(at).type
+        nothing = pa.array(np.zeros(batch.num_rows + 1), pa.int32())
+        batch = batch.set_column(at, name, pa.ListArray.from_arrays(nothing, pa.array([], kind.value_type)))
+    return batch
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    return rows.column(name).combine_chunks()
+
+
+def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.Array:
+    if pa.types.is_list(values.type):
+        return pc.fill_null(values, pa.scalar([], values.type))
+    if name not in schema.features:
+        unknown = {POSITION: 0, **{oracle_column(task): float("nan") for task in schema.task_names}}
+        return _single(pc.fill_null(values, unknown[name]) if name in unknown else values)
+    if schema.features[name].type != "numeric":
+        return _single(pc.fill_null(values, ""))
+    return _optional(values.cast(kind.value_type))
+
+
+def _single(values: pa.Array) -> pa.ListArray:
+    """One value a row."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), values)
+
+
+def _optional(values: pa.Array) -> pa.ListArray:
+    """One value a row, none where it is null."""
+    offsets = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null())

@@ -1,0 +1,197 @@
+"""The join as Beam stages: sound rows of every table → joined, labelled rows of every split.
+
+Rows travel in Arrow blocks of thousands, keyed by a partition of the items and then of the users, so that Beam moves
+blocks and the work on rows is columnar. Items and impressions meet a partition of the items at a time, users and all
+that they did a partition of the users at a time.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.pvalue import AsSingleton, TaggedOutput
+
+from pipelines.beam.blocks import Block, BlockStore, Gather, gather, load, partition, tables_of
+from pipelines.beam.progress import JOIN
+from pipelines.join.as_of import attach, first_of_each, histories, label
+from pipelines.join.rows import make_batches
+from pipelines.join.split import EVER, SPLITS, CountMinutes, Counts, boundaries, count_minutes
+from pipelines.logs import tables as logs
+from pipelines.logs.rejected import COUNTS, REJECTED, set_aside_marked
+from pipelines.logs.tables import PLACE
+from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema
+
+BEFORE_SINCE = "before_since"
+"""Why an impression makes no row though it is sound. Too many to be set aside row by row, they are only counted."""
+
+_BLOCK_ROWS, _ROWS_PER_PART = 100_000, 256
+_SPLIT = "_split"  # no feature can have this name
+
+
+class JoinLogs(beam.PTransform):
+    """Joins `{table: record batches}`. Outputs: `train`, `valid`, `test` (handles of row blocks), `rejected`, `counts`.
+
+    Args:
+      partitions: parts of the items and of the users; a part of the users is joined in the memory of one worker.
+      since: ms; an impression before it takes its share of the actions, but makes no row.
+    """
+
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int = EVER):
+        super().__init__()
+        self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
+
+    def expand(self, tables):  # Beam warns of hints that are dictionaries
+        bounds = (
+            tables["impressions"]
+            | "Minutes" >> beam.Map(_minutes, self._since)
+            | "CountMinutes" >> beam.CombineGlobally(CountMinutes())
+            | "Boundaries" >> beam.Map(boundaries, self._schema.split)
+        )
+        with_items = (
+            [self._by_key(tables, table, ITEM) for table in ("impressions", "actions", "items")]
+            | "BothSidesOfItems" >> beam.Flatten()
+            | "ByItem" >> beam.GroupByKey()
+            | "AttachItems"
+            >> beam.ParDo(_AttachItems(self._schema, self._partitions, self._store)).with_outputs(
+                COUNTS, REJECTED, main="rows"
+            )
+        )
+        users = [self._by_key(tables, "users", USER)] if "users" in tables else []
+        joined = (
+            [with_items.rows, *users]
+            | "BothSidesOfUsers" >> beam.Flatten()
+            | "ByUser" >> beam.GroupByKey()
+            | "JoinUsers"
+            >> beam.ParDo(_JoinUsers(self._schema, self._store, self._since), AsSingleton(bounds)).with_outputs(
+                COUNTS, REJECTED, *SPLITS
+            )
+        )
+        both = {tag: (with_items[tag], joined[tag]) | f"All[{tag}]" >> beam.Flatten() for tag in (COUNTS, REJECTED)}
+        return {**{split: joined[split] for split in SPLITS}, **both}
+
+    def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
+        by_key = _Partition(table, key, self._partitions, self._store)
+        return (
+            tables[table]
+            | f"Gather[{table}]" >> Gather(_block_rows(self._partitions))
+            | f"Partition[{table}]" >> beam.ParDo(by_key)
+        )
+
+
+def _block_rows(partitions: int) -> int:
+    """Rows that are divided at once: so many that a part of them is no mere header."""
+    return max(_BLOCK_ROWS, _ROWS_PER_PART * partitions)
+
+
+def _minutes(impressions: pa.RecordBatch, since: int) -> Counts:
+    return count_minutes(impressions.column(TIMESTAMP).to_numpy(), since)
+
+
+class _Partition(beam.DoFn):
+    """Batches of a table → blocks by the partition of their `key`."""
+
+    def __init__(self, table: str, key: str, partitions: int, store: BlockStore):
+        self._table, self._key, self._partitions, self._store = table, key, partitions, store
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, Block]]:
+        for number, part in partition(batch, self._key, self._partitions):
+            yield number, (self._table, self._store.put(part))
+
+
+class _AttachItems(beam.DoFn):
+    """One partition of the items: gives its impressions and actions the features of their items.
+
+    The catalogue of the partition is held in memory; impressions and actions stream past it, so the impressions of a
+    hot item may be any number.
+    """
+
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore):
+        self._schema, self._partitions, self._store = schema, partitions, store
+
+    def process(self, element: tuple[int, Iterable[Block]]) -> Iterator:
+        _, blocks = element
+        layout = {"items": logs.table_schema(self._schema, "items")}
+        items = tables_of(((name, handle) for name, handle in blocks if name == "items"), layout)["items"]
+        first = first_of_each(items, [ITEM], [PLACE])
+        yield from set_aside_marked(items, ~first, "duplicate", "items", self._store)
+        items = items.filter(pa.array(first))
+        yield TaggedOutput(COUNTS, {("rows", "items", "written"): items.num_rows})
+        wanted = {"impressions": list(self._schema.features_of("item")), "actions": list(self._schema.history_features)}
+        for table, names in wanted.items():
+            columns = items.select(dict.fromkeys([ITEM, *names]))
+            size = _block_rows(self._partitions)
+            for rows in gather((load(handle) for name, handle in blocks if name == table), size):
+                wider, known = attach(rows, columns, ITEM)
+                yield from set_aside_marked(pa.table(rows), ~known, "unknown_item", table, self._store)
+                for number, part in partition(wider.filter(pa.array(known)), USER, self._partitions):
+                    yield number, (table, self._store.put(part))
+
+
+class _JoinUsers(beam.DoFn):
+    """One partition of the users: labels their impressions, adds history and user features, splits by time."""
+
+    def __init__(self, schema: Schema, store: BlockStore, since: int):
+        self._schema, self._store, self._since = schema, store, since
+
+    def process(self, element: tuple[int, Iterable[Block]], bounds: tuple[int, int]) -> Iterator:
+        schema = self._schema
+        tables = tables_of(element[1], _joined_schemas(schema))
+        keys = {
+            "impressions": ([USER, REQUEST, ITEM], [TIMESTAMP, PLACE]),
+            "actions": ([USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO], [PLACE]),
+            "users": ([USER], [PLACE]),
+        }
+        for table, (key, order) in keys.items():
+            first = first_of_each(tables[table], key, order)
+            yield from set_aside_marked(tables[table], ~first, "duplicate", table, self._store)
+            tables[table] = tables[table].filter(pa.array(first))
+            if table != "impressions":
+                yield TaggedOutput(COUNTS, {("rows", table, "written"): tables[table].num_rows})
+        impressions = tables["impressions"]
+        of_split = np.searchsorted((self._since, *bounds), impressions.column(TIMESTAMP).to_numpy(), side="right")
+        early, *rows_of_split = np.bincount(of_split, minlength=1 + len(SPLITS)).tolist()
+        yield TaggedOutput(COUNTS, {("rows", "impressions", "written"): sum(rows_of_split)})
+        if early:
+            yield TaggedOutput(COUNTS, {("rows", "impressions", "rejected", BEFORE_SINCE): early})
+        if not any(rows_of_split):
+            return
+        # A user's rows together: what they share is packed, counted and looked up once a block.
+        order = [(_SPLIT, "ascending"), *((name, "ascending") for name in (USER, TIMESTAMP, REQUEST, PLACE))]
+        impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
+        labels, credited = label(impressions, tables["actions"], schema)
+        past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
+        impressions, _ = attach(impressions, tables["users"], USER)
+        start = early
+        for split, rows in zip(SPLITS, rows_of_split, strict=True):
+            part = slice(start, start + rows)
+            yield TaggedOutput(COUNTS, _label_counts(split, impressions.column(SCENARIO), labels, part))
+            for batch in make_batches(impressions, labels, past, schema, part):
+                yield TaggedOutput(split, self._store.put(batch))
+            start = part.stop
+        self._store.progress.add(JOIN, sum(rows_of_split))
+
+
+def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
+    """Arrow schemas of what `_JoinUsers` gets: impressions and actions have their items' features."""
+    layouts = {table: logs.table_schema(schema, table) for table in ("impressions", "actions", "users")}
+    items = logs.table_schema(schema, "items")
+    for table, names in (("impressions", schema.features_of("item")), ("actions", schema.history_features)):
+        for name in names:
+            if name != ITEM:
+                layouts[table] = layouts[table].append(items.field(name))
+    return layouts
+
+
+def _label_counts(
+    split: str, scenarios: pa.ChunkedArray, labels: dict[str, np.ndarray], part: slice
+) -> dict[tuple[str, ...], int]:
+    counts: dict[tuple[str, ...], int] = {}
+    names = scenarios.slice(part.start, part.stop - part.start)
+    for scenario in pc.unique(names).to_pylist():
+        mask = pc.equal(names, scenario).to_numpy()
+        counts["splits", split, scenario, "impressions"] = int(mask.sum())
+        for name, values in labels.items():
+            counts["splits", split, scenario, name] = int(values[part][mask].sum())
+    return counts

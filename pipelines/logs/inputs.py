@@ -1,0 +1,79 @@
+"""Where each table of the logs comes from: the files of a log directory, files named apart, or a BigQuery table."""
+
+import math
+from collections.abc import Iterable
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipelines.logs import bigquery
+from pipelines.logs import tables as logs
+from usr_tf.errors import InputError
+from usr_tf.schema import OPTIONAL_TABLES, TABLES, Schema
+
+TableInputs = dict[str, list[str]]
+"""The inputs of each table, in the order of their names: paths of files, or one `bigquery:PROJECT.DATASET.TABLE`."""
+
+_BYTES_PER_PARTITION = {".gz": 2 << 20, ".parquet": 4 << 20, ".jsonl": 16 << 20}
+
+
+def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs:
+    """The inputs of every table.
+
+    Args:
+      logs_dir: a log directory; None when every table is named apart.
+      tables: `TABLE=WHERE` for tables that lie elsewhere, `WHERE` a file, a pattern or `bigquery:…`.
+
+    Raises:
+      InputError: a table that the contract requires is nowhere, or no file matches.
+    """
+    apart = _parse(tables)
+    found: TableInputs = {}
+    for table in TABLES:
+        if table in apart:
+            where = apart[table]
+            found[table] = [where] if bigquery.is_table(where) else logs.match_files(where, table)
+        elif logs_dir is not None:
+            found[table] = logs.find_files(logs_dir, table)
+        elif table in OPTIONAL_TABLES:
+            found[table] = []
+        else:
+            raise InputError("--logs", "nothing", f"a log directory, or --table {table}=WHERE")
+    return found
+
+
+def check_columns(schema: Schema, inputs: TableInputs) -> None:
+    """Refuses a table that lacks a required column or the column of a feature, before anything is run.
+
+    Raises:
+      InputError: the table or one of its columns is missing.
+    """
+    for table, names in inputs.items():
+        if names and bigquery.is_table(names[0]):
+            bigquery.check_columns(schema, table, names[0])
+        else:
+            logs.check_columns(schema, table, names)
+
+
+def partitions_for(inputs: TableInputs) -> int:
+    """Parts that tables of this size are joined in: some 80,000 impressions each."""
+    size = 0.0
+    for names in inputs.values():
+        for name in names:
+            if bigquery.is_table(name):
+                size += bigquery.size(name) / _BYTES_PER_PARTITION[".jsonl"]
+            else:
+                per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if name.endswith(suffix))
+                size += FileSystems.get_filesystem(name).size(name) / per_partition
+    return min(4096, max(4, math.ceil(size)))
+
+
+def _parse(tables: Iterable[str]) -> dict[str, str]:
+    apart: dict[str, str] = {}
+    for text in tables:
+        table, equals, where = text.partition("=")
+        if table not in TABLES or not equals or not where:
+            raise InputError("--table", repr(text), f"TABLE=WHERE, TABLE one of {', '.join(TABLES)}")
+        if table in apart:
+            raise InputError("--table", f"{table} twice", "each table once")
+        apart[table] = where
+    return apart

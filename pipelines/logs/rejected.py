@@ -1,0 +1,118 @@
+"""Rows that are set aside: why, where they stood, and what they held."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import TaggedOutput
+
+from pipelines.beam.blocks import Block, BlockStore, load
+from pipelines.logs import tables as logs
+from pipelines.logs.tables import PLACE
+from usr_tf.files import strict_json
+
+COUNTS, REJECTED = "counts", "rejected"
+"""Tags of the outputs that every stage of the join has beside its rows."""
+
+Examples = dict[str, dict[str, list[dict[str, str]]]]
+"""By table and reason, the first rejected rows: `{"place", "row"}`."""
+
+EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
+_LAYOUT = pa.schema({"place": pa.int64(), "reason": pa.string(), "row": pa.string()})
+_BLOCK_ROWS = 16_384
+
+
+def set_aside(rejected: Iterable[dict], table: str, store: BlockStore) -> Iterator[TaggedOutput]:
+    """`{place, reason, row}` dictionaries as a block on its way out, and their counts by reason."""
+    entries = [{**entry, "row": _to_json(entry["row"])} for entry in rejected]
+    if not entries:
+        return
+    batch = pa.RecordBatch.from_pylist(entries, _LAYOUT)
+    yield TaggedOutput(REJECTED, (table, store.put(batch)))
+    reasons, counts = np.unique(batch.column("reason").to_numpy(zero_copy_only=False), return_counts=True)
+    yield TaggedOutput(
+        COUNTS, {("rows", table, "rejected", str(reason)): int(n) for reason, n in zip(reasons, counts, strict=True)}
+    )
+
+
+def set_aside_marked(rows: pa.Table, mask: np.ndarray, reason: str, table: str, store: BlockStore) -> Iterator:
+    """The rows that `mask` marks, set aside for one reason."""
+    for batch in rows.filter(pa.array(mask)).to_batches(_BLOCK_ROWS):
+        entries = ({"place": row.pop(PLACE), "reason": reason, "row": row} for row in batch.to_pylist())
+        yield from set_aside(entries, table, store)
+
+
+class WriteRejected(beam.PTransform):
+    """Writes `(table, rejected rows)` blocks as JSON Lines: table, place, reason and row.
+
+    Args:
+      names: the inputs of each table, by the numbers in `place`.
+      directory: where to write.
+    """
+
+    def __init__(self, names: dict[str, list[str]], directory: str):
+        super().__init__()
+        self._names, self._directory = names, directory
+
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection:
+        return (
+            blocks
+            | "Describe" >> beam.FlatMap(_lines, self._names)
+            | "Write" >> beam.io.WriteToText(FileSystems.join(self._directory, "rows"), ".jsonl")
+        )
+
+
+class FindExamples(beam.CombineFn):
+    """`(table, rejected rows)` blocks → `Examples`: of each reason the first rows by place, cut to a few characters.
+
+    Args:
+      names: the inputs of each table, by the numbers in `place`.
+    """
+
+    def __init__(self, names: dict[str, list[str]]):
+        super().__init__()
+        self._names = names
+
+    def create_accumulator(self) -> dict:
+        return {}
+
+    def add_input(self, accumulator: dict, block: Block) -> dict:
+        table, handle = block
+        rows = pa.table(load(handle))
+        found = {}
+        for reason in rows.column("reason").unique().to_pylist():
+            first = rows.filter(pc.equal(rows.column("reason"), reason)).sort_by("place").slice(0, EXAMPLES)
+            found[table, reason] = [(row["place"], row["row"][:EXAMPLE_CHARACTERS]) for row in first.to_pylist()]
+        return self.merge_accumulators([accumulator, found])
+
+    def merge_accumulators(self, accumulators: Iterable[dict]) -> dict:
+        merged: dict = {}
+        for accumulator in accumulators:
+            for key, rows in accumulator.items():
+                merged[key] = sorted([*merged.get(key, []), *rows])[:EXAMPLES]
+        return merged
+
+    def extract_output(self, accumulator: dict) -> Examples:
+        examples: Examples = {}
+        for (table, reason), rows in sorted(accumulator.items()):
+            told = [{"place": logs.describe_place(place, self._names[table]), "row": row} for place, row in rows]
+            examples.setdefault(table, {})[reason] = told
+        return examples
+
+
+def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:
+    table, handle = block
+    for entry in load(handle).to_pylist():
+        place = logs.describe_place(entry["place"], names[table])
+        told = json.dumps({"table": table, "place": place, "reason": entry["reason"]}, ensure_ascii=False)
+        yield f'{told[:-1]}, "row": {entry["row"]}}}'
+
+
+def _to_json(row: object) -> str:
+    """JSON that UTF-8 can hold, though the row may hold half a surrogate, or a number that is none."""
+    text = strict_json(row, default=str, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

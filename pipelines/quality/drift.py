@@ -1,0 +1,282 @@
+"""How far new data has moved from the data that its transform was made of: two `stats.json`, their training splits.
+
+A drift fails a run when it is larger than its limit and larger than chance makes it, so that a scenario of ten rows
+fails nothing. docs/data_quality.md has the formulas.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.quality.sketches import SIZE
+from pipelines.quality.statistics import QUANTILES
+from usr_tf.errors import InputError
+from usr_tf.schema import Schema, parse_model
+
+FLAG = "--drift_limit"
+
+_ERRORS, _FEWEST = 3, 30
+"""Standard errors, and rows on either side, that a difference must have to be more than chance."""
+_SHIFTED = ("p05", "p25", "p50", "p75", "p95")
+
+Kind = Literal["new_tokens", "label_rate", "numeric_shift", "coverage"]
+Verdict = Literal["beyond", "chance", "within", "no data"]
+
+_Counts = tuple[int, int]
+"""How many, and of how many."""
+
+
+class DriftLimits(BaseModel):
+    """The largest drift that a run passes with, by kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    new_tokens: float = Field(0.2, ge=0, allow_inf_nan=False)
+    """Rise of the share of values that the old vocabulary lacks."""
+    label_rate: float = Field(0.5, ge=0, allow_inf_nan=False)
+    """Change of a label's rate, as a share of the old rate."""
+    numeric_shift: float = Field(0.5, ge=0, allow_inf_nan=False)
+    """Largest move of a quantile from p05 to p95, as a share of the old distance from p05 to p95."""
+    coverage: float = Field(0.2, ge=0, allow_inf_nan=False)
+    """Change of the share of rows with a value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """One figure of the old and of the new training split. A figure that no row defines is None."""
+
+    kind: Kind
+    scenario: str | None
+    """None for all scenarios together."""
+    name: str
+    """Of the feature or the label; for a numeric shift with the quantile that moved most, as in `price p95`."""
+    old: float | None
+    new: float | None
+    amount: float | None
+    """In the unit of its limit; infinite where the old figures give no unit."""
+    significant: bool
+    """Whether it is more than chance explains."""
+    limit: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """`beyond` fails the run; `chance` is beyond the limit too, but on so few rows that chance explains it."""
+        if self.amount is None:
+            return "no data"
+        if self.amount <= self.limit:
+            return "within"
+        return "beyond" if self.significant else "chance"
+
+
+def parse_limits(settings: Sequence[str]) -> DriftLimits:
+    """Limits from the command's `KIND=NUMBER`; those that are not named keep their defaults.
+
+    Raises:
+      InputError: an unknown kind, one named twice, or a value that is no number from 0.
+    """
+    values: dict[str, str] = {}
+    for setting in settings:
+        kind, separator, value = setting.partition("=")
+        if not separator or kind in values:
+            raise InputError(FLAG, repr(setting), "KIND=NUMBER, each kind once")
+        values[kind] = value
+    return parse_model(DriftLimits, values, FLAG)
+
+
+def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = None) -> list[Drift]:
+    """Every drift between two `stats.json`, worst first.
+
+    Args:
+      new: of data that the old vocabularies were applied to, or grew on: then `growth` has, for each feature that
+        grew, its `values` and how many of them are `appended_values`. Vocabularies of its own would show nothing new.
+    """
+    limits = limits or DriftLimits()
+    drifts = [
+        *_new_tokens(old, new, schema, limits.new_tokens),
+        *_label_rates(old, new, schema, limits.label_rate),
+        *_numeric_shifts(old, new, schema, limits.numeric_shift),
+        *_coverages(old, new, schema, limits.coverage),
+    ]
+    return sorted(drifts, key=_rank)
+
+
+def describe(drifts: Sequence[Drift]) -> str:
+    """The drifts beyond their limits as a table, worst first, and how many others there are."""
+    told = [drift for drift in drifts if drift.verdict in ("beyond", "chance")]
+    summary = f"drift: {len(drifts) - len(told)} of {len(drifts)} figures are within their limits or have no data"
+    if not told:
+        return summary
+    cells = [("drift", "scenario", "name", "old", "new", "amount", "limit", "verdict")]
+    for drift in told:
+        numbers = map(_number, (drift.old, drift.new, drift.amount, drift.limit))
+        cells.append((drift.kind, drift.scenario or "all", drift.name, *numbers, drift.verdict))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    return "\n".join([*rows, summary])
+
+
+def document(drifts: Sequence[Drift]) -> list[dict[str, Any]]:
+    """The drifts as JSON; an undefined or infinite amount is None, and the verdict tells which."""
+    documents = []
+    for drift in drifts:
+        amount = None if drift.amount == math.inf else drift.amount
+        documents.append(dataclasses.asdict(drift) | {"amount": amount, "verdict": drift.verdict})
+    return documents
+
+
+def refuse(drifts: Sequence[Drift], old: str, new: str) -> None:
+    """Fails a run whose drifts, worst first, have one beyond its limit. `old` and `new` are the data directories.
+
+    Raises:
+      InputError: names the worst.
+    """
+    beyond = [drift for drift in drifts if drift.verdict == "beyond"]
+    if not beyond:
+        return
+    worst, others = beyond[0], len(beyond) - 1
+    where = f"{worst.scenario} {worst.name}" if worst.scenario else worst.name
+    more = f"; {others} more beyond their limits" if others else ""
+    raise InputError(
+        new,
+        f"{worst.kind} {_number(worst.amount)} of {where} "
+        f"(from {_number(worst.old)} in {old} to {_number(worst.new)}{more})",
+        f"at most {_number(worst.limit)}, or a wider {FLAG} {worst.kind}=NUMBER",
+    )
+
+
+def _new_tokens(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
+    """By scenario where a vocabulary was applied; over all scenarios, and before it grew, where it grew."""
+    for name in schema.features:
+        if not schema.features[schema.owner(name)].has_vocabulary:
+            continue
+        before = {scenario: _outside(old, scenario, name) for scenario in schema.scenarios}
+        after = {scenario: _outside(new, scenario, name) for scenario in schema.scenarios}
+        growth = new.get("growth", {}).get(name)
+        if growth:
+            outside = growth["appended_values"] + sum(counts[0] for counts in after.values())
+            before, after = {None: _total(before.values())}, {None: (outside, growth["values"])}
+        for scenario in before:
+            yield _difference("new_tokens", scenario, name, before[scenario], after[scenario], limit)
+
+
+def _label_rates(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
+    for scenario in schema.scenarios:
+        for label in schema.label_names:
+            before, after = (_positives(stats, scenario, label) for stats in (old, new))
+            yield _difference("label_rate", scenario, label, before, after, limit)
+
+
+def _coverages(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
+    for scenario in schema.scenarios:
+        for name in schema.features:
+            before, after = (_present(_figures(stats, scenario, name)) for stats in (old, new))
+            yield _difference("coverage", scenario, name, before, after, limit)
+
+
+def _numeric_shifts(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
+    """Of each number the quantile that moved most; one that moved by chance only if all did."""
+    for scenario in schema.scenarios:
+        for name, feature in schema.features.items():
+            if feature.type != "numeric":
+                continue
+            before, after = _figures(old, scenario, name), _figures(new, scenario, name)
+            if before.get("quantiles") is None or after.get("quantiles") is None:
+                yield Drift("numeric_shift", scenario, name, None, None, None, False, limit)
+                continue
+            moves = (_move(level, scenario, name, before, after, limit) for level in _SHIFTED)
+            yield max(moves, key=lambda drift: (drift.significant, drift.amount))
+
+
+def _difference(kind: Kind, scenario: str | None, name: str, before: _Counts, after: _Counts, limit: float) -> Drift:
+    """How far a share moved: up alone for new tokens, in old shares for a label's rate.
+
+    Significant by Agresti and Caffo (2000): one success and one failure are added to each sample, which keeps the
+    standard error honest for few rows and for shares of 0 and 1.
+    """
+    old, new = (part / whole if whole else None for part, whole in (before, after))
+    if old is None or new is None:
+        return Drift(kind, scenario, name, old, new, None, False, limit)
+    amount = max(0.0, new - old) if kind == "new_tokens" else abs(new - old)
+    if kind == "label_rate":
+        amount = _in_units(amount, old)
+    adjusted = [((part + 1) / (whole + 2), whole + 2) for part, whole in (before, after)]
+    error = math.sqrt(sum(share * (1 - share) / whole for share, whole in adjusted))
+    significant = min(before[1], after[1]) >= _FEWEST and abs(adjusted[1][0] - adjusted[0][0]) > _ERRORS * error
+    return Drift(kind, scenario, name, old, new, amount, significant, limit)
+
+
+def _move(level: str, scenario: str, name: str, before: dict, after: dict, limit: float) -> Drift:
+    """How far a quantile moved, in old distances from p05 to p95; in old standard deviations where that is 0.
+
+    Significant by its rank q among the old numbers, whose standard error √(q(1−q)(1/n + 1/n')) no distribution enters.
+    """
+    q, quantiles = QUANTILES[level], before["quantiles"]
+    old, new = quantiles[level], after["quantiles"][level]
+    amount = _in_units(abs(new - old), quantiles["p95"] - quantiles["p05"] or before["std"])
+    lowest, highest = _old_ranks(new, before)
+    rows = [min(_present(figures)[0], SIZE) for figures in (before, after)]
+    error = math.sqrt(q * (1 - q) * sum(1 / n for n in rows))
+    significant = min(rows) >= _FEWEST and max(lowest - q, q - highest) > _ERRORS * error
+    return Drift("numeric_shift", scenario, f"{name} {level}", old, new, amount, significant, limit)
+
+
+def _old_ranks(value: float, figures: dict) -> tuple[float, float]:
+    """The lowest and the highest rank that a number may have among the old ones, as far as their quantiles tell.
+
+    Both differ where the number is one of the quantiles, since many of the old numbers may be equal to it.
+    """
+    levels = [0.0, *QUANTILES.values(), 1.0]
+    points = [figures["min"], *figures["quantiles"].values(), figures["max"]]
+    below = [level for level, point in zip(levels, points, strict=True) if point < value]
+    above = [level for level, point in zip(levels, points, strict=True) if point > value]
+    lowest, highest = (below or [0.0])[-1], (above or [1.0])[0]
+    if value in points:
+        return lowest, highest
+    if not below or not above:
+        return (0.0, 0.0) if not below else (1.0, 1.0)
+    start, stop = points[len(below) - 1], points[len(below)]
+    rank = lowest + (highest - lowest) * (value - start) / (stop - start)
+    return rank, rank
+
+
+def _outside(stats: dict, scenario: str, name: str) -> _Counts:
+    """Values out of vocabulary."""
+    figures = _figures(stats, scenario, name)
+    return figures.get("oov", 0), figures.get("values", 0)
+
+
+def _positives(stats: dict, scenario: str, label: str) -> _Counts:
+    counts = stats["splits"]["train"].get(scenario, {})
+    return counts.get(label, 0), counts.get("impressions", 0)
+
+
+def _present(figures: dict) -> _Counts:
+    """Rows with a value."""
+    rows = figures.get("rows", 0)
+    return round((figures.get("coverage") or 0) * rows), rows
+
+
+def _figures(stats: dict, scenario: str, name: str) -> dict:
+    """The quality of a feature in the training split; empty where the schema had no such feature or scenario."""
+    return stats["quality"]["train"].get(scenario, {}).get(name, {})
+
+
+def _total(counts: Iterable[_Counts]) -> _Counts:
+    parts, wholes = zip(*counts, strict=True)
+    return sum(parts), sum(wholes)
+
+
+def _in_units(amount: float, unit: float) -> float:
+    return amount / unit if unit else math.inf if amount else 0.0
+
+
+def _rank(drift: Drift) -> tuple[int, float]:
+    """Worst first: by verdict, then by how many limits a drift is worth."""
+    return ("beyond", "chance", "within", "no data").index(drift.verdict), -_in_units(drift.amount or 0.0, drift.limit)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"

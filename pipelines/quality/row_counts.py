@@ -1,0 +1,113 @@
+"""`stats.json`: what was read, written and rejected, and what the splits hold."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipelines.join.split import SPLITS
+from pipelines.logs.rejected import Examples
+from pipelines.quality.statistics import Measured, figures_of
+from usr_tf.errors import InputError
+from usr_tf.schema import ROW_FORMAT, TABLES, Schema
+
+
+def add_counts(counts: Iterable[dict]) -> dict:
+    """The sum of many `{path into the document: count}`."""
+    total: Counter = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def document(counts: dict, schema: Schema, examples: Examples, measured: Measured) -> dict:
+    """`stats.json` of all counts, its keys in a fixed order and every scenario there.
+
+    Args:
+      examples: of rejected rows.
+      measured: the quality of every split.
+    """
+    counts = Counter(counts)
+    tables = [table for table in TABLES if table != "users" or counts["rows", "users", "read"]]
+    rows = {}
+    for table in tables:
+        rejected = {key[3]: n for key, n in sorted(counts.items()) if key[:3] == ("rows", table, "rejected")}
+        rows[table] = {
+            "read": counts["rows", table, "read"],
+            "written": counts["rows", table, "written"],
+            "rejected": rejected,
+        } | ({"examples": examples[table]} if table in examples else {})
+    splits = {
+        split: {
+            scenario: {name: counts["splits", split, scenario, name] for name in ("impressions", *schema.label_names)}
+            for scenario in schema.scenarios
+        }
+        for split in SPLITS
+    }
+    growth = {
+        name: {key: counts["growth", name, key] for key in ("old", "new", "appended_values", "values")}
+        for name in schema.features
+        if ("growth", name, "old") in counts
+    }
+    quality = {split: figures_of(measured, split, schema) for split in SPLITS}
+    return {"format": ROW_FORMAT, "rows": rows, "splits": splits, "quality": quality} | (
+        {"growth": growth} if growth else {}
+    )
+
+
+def describe(stats: dict) -> str:
+    """`stats.json` in a few lines."""
+    lines = []
+    for table, rows in stats["rows"].items():
+        rejected = ", ".join(f"{count:,} {reason}" for reason, count in rows["rejected"].items()) or "none"
+        lines.append(f"{table}: {rows['read']:,} read, {rows['written']:,} written, rejected: {rejected}")
+    for split, scenarios in stats["splits"].items():
+        for scenario, counts in scenarios.items():
+            shown, *labels = (f"{count:,} {name}" for name, count in counts.items())
+            lines.append(f"{split} {scenario}: {shown}; {', '.join(labels)}")
+    return "\n".join([*lines, *_describe_clamped(stats.get("quality", {}))])
+
+
+def _describe_clamped(quality: dict) -> list[str]:
+    """A warning for each feature with outliers: how many numbers of each split were clamped, and to what."""
+    found: dict[str, dict[str, list[dict]]] = {}
+    for split, scenarios in quality.items():
+        for features in scenarios.values():
+            for name, figures in features.items():
+                if "clamped" in figures:
+                    found.setdefault(name, {}).setdefault(split, []).append(figures)
+    warnings = []
+    for name, splits in found.items():
+        clamped = [figures["clamped"] for scenarios in splits.values() for figures in scenarios]
+        bounds = []
+        for side, words in (("low", "at least"), ("high", "at most")):
+            known = [each[side] for each in clamped if each[side] is not None]
+            bounds += [f"{words} {known[0]:.6g}"] if known else []
+        if bounds:
+            counts = (_clamped_of(split, scenarios) for split, scenarios in splits.items())
+            warnings.append(f"warning: {name}: outliers clamped to {' and '.join(bounds)}: {', '.join(counts)}")
+    return warnings
+
+
+def _clamped_of(split: str, scenarios: list[dict]) -> str:
+    clamped = sum(figures["clamped"]["below"] + figures["clamped"]["above"] for figures in scenarios)
+    present = sum(round((figures["coverage"] or 0) * figures["rows"]) for figures in scenarios)
+    return f"{clamped:,} of {present:,} numbers in {split}"
+
+
+def check(stats: dict, logs_dir: str) -> None:
+    """Refuses data without a training row; checks that every row read is accounted for.
+
+    Raises:
+      InputError: no sound impression at all, or none to train on.
+    """
+    for table, counts in stats["rows"].items():
+        if counts["read"] != counts["written"] + sum(counts["rejected"].values()):
+            raise AssertionError(f"{table}: rows were lost: {counts}")
+    impressions = stats["rows"]["impressions"]
+    if not impressions["written"]:
+        raise InputError(
+            logs_dir, f"no sound impression (rejected: {impressions['rejected']})", "at least one; see rejected/"
+        )
+    if not any(counts["impressions"] for counts in stats["splits"]["train"].values()):
+        raise InputError(
+            logs_dir, f"no sound impression to train on (rejected: {impressions['rejected']})", "one; see rejected/"
+        )

@@ -1,0 +1,349 @@
+"""Data quality of a split, per scenario and feature: what `stats.json` says of the rows before and after transform.
+
+Every figure is a sum over batches (`pipelines.quality.sketches`), so the order of rows and bundles changes
+nothing. A batch is measured by whole columns: Arrow finds the distinct strings, and each one is hashed once.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.beam.blocks import load
+from pipelines.beam.hashing import hash_rows, hash_strings
+from pipelines.quality.sketches import Distinct, Moments, Sample
+from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, bounds_column, history_column
+
+QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+HISTORY = history_column("action")
+"""The column that stands for the whole history, whose columns all describe the same actions."""
+
+Figures = dict[str, dict[str, dict[str, Any]]]
+"""By scenario and feature, the figures that `stats.json` holds; one that no row defines is None."""
+
+Sums = dict[tuple[str, str], "_Sums"]
+"""By scenario and feature, what adds up to the figures."""
+Measured = dict[tuple[str, str], Sums]
+"""By kind, `raw` or `transformed`, and split."""
+
+
+class MeasureQuality(beam.PTransform):
+    """`{"raw SPLIT": handles of blocks of joined rows, "transformed SPLIT": batches of them transformed}` → `Measured`.
+
+    Every batch is measured where it passes, and the sums meet in one step: a stage for each kind and split would cost
+    more than the measuring.
+    """
+
+    def __init__(self, schema: Schema):
+        super().__init__()
+        self._schema = schema
+
+    def expand(self, rows):  # Beam warns of hints that are dictionaries
+        sums = [
+            batches | f"Measure {key}" >> beam.Map(_measure, tuple(key.split()), self._schema)
+            for key, batches in rows.items()
+        ]
+        return sums | beam.Flatten() | beam.CombinePerKey(merge)
+
+
+def _measure(batch: Any, key: tuple[str, str], schema: Schema) -> tuple[tuple[str, str], dict]:
+    return key, measure_raw(load(batch), schema) if key[0] == "raw" else measure_transformed(batch, schema)
+
+
+def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
+    """What was measured in one split."""
+    raw, transformed = measured.get(("raw", split), {}), measured.get(("transformed", split), {})
+    kinds = {name: _kind(feature) for name, feature in schema.features.items()}
+    kinds_transformed = _kinds_transformed(schema)
+    if schema.history_columns:
+        kinds[HISTORY] = _History
+
+    def figures(scenario: str, name: str) -> dict[str, Any]:
+        of_raw = raw.get((scenario, name), kinds[name]()).document()
+        if name not in kinds_transformed:
+            return of_raw
+        return of_raw | transformed.get((scenario, name), kinds_transformed[name]()).document()
+
+    return {scenario: {name: figures(scenario, name) for name in kinds} for scenario in schema.scenarios}
+
+
+def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
+    """Sums of every feature and of the history, of joined rows (`pipelines.join.rows.row_schema`)."""
+    scenario_of = _scenarios(batch, schema)
+    rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
+    numeric = any(feature.type == "numeric" for feature in schema.features.values())
+    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM)) if numeric else np.zeros(0)
+    measured: dict[str, list] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            measured[name] = _measure_numbers(batch.column(name), scenario_of, rows, keys)
+        else:
+            measured[name] = _measure_strings(batch.column(name), scenario_of, rows, feature)
+    if schema.history_columns:
+        measured[HISTORY] = _measure_history(batch.column(HISTORY), scenario_of, rows)
+    return _by_scenario(measured, schema)
+
+
+def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
+    """Sums of the numbers and of the features that have a vocabulary, of transformed rows.
+
+    An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
+    transform of an earlier version, which clamps no number, has no bounds.
+    """
+    batch = batch[0] if isinstance(batch, tuple) else batch
+    scenario_of = _scenarios(batch, schema)
+    measured = {
+        name: _measure_ids(batch.column(name), scenario_of, schema, schema.features[schema.owner(name)])
+        for name, kind in _kinds_transformed(schema).items()
+        if kind is _Ids
+    }
+    for name in schema.number_features:
+        if bounds_column(name) in batch.schema.names:
+            measured[name] = _measure_clamped(batch.column(bounds_column(name)), scenario_of, schema)
+    return _by_scenario(measured, schema)
+
+
+def merge(parts: Iterable[Sums]) -> Sums:
+    """The sums of several batches as one."""
+    merged: Sums = {}
+    for part in parts:
+        for key, sums in part.items():
+            merged[key] = merged[key] + sums if key in merged else sums
+    return merged
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sums:
+    """Figures of one feature in one scenario that add up; the default is that of no rows."""
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        names = [field.name for field in dataclasses.fields(self)]
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Column(_Sums):
+    rows: int = 0
+    present: int = 0
+    """Rows with a value."""
+
+    def document(self) -> dict[str, Any]:
+        return {"rows": self.rows, "coverage": _ratio(self.present, self.rows)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _History(_Column):
+    length: int = 0
+    """Values, tokens or actions in all rows."""
+
+    def document(self) -> dict[str, Any]:
+        return super().document() | {"mean_length": _ratio(self.length, self.present)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Categorical(_Column):
+    distinct: Distinct = dataclasses.field(default_factory=Distinct)
+
+    def document(self) -> dict[str, Any]:
+        return super().document() | {"cardinality": self.distinct.count}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _List(_Categorical):
+    length: int = 0
+
+    def document(self) -> dict[str, Any]:
+        return super().document() | {"mean_length": _ratio(self.length, self.present)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Numeric(_Categorical):
+    non_finite: int = 0
+    moments: Moments = dataclasses.field(default_factory=Moments)
+    sample: Sample = dataclasses.field(default_factory=Sample)
+
+    def document(self) -> dict[str, Any]:
+        return super().document() | {"non_finite": self.non_finite} | self._distribution()
+
+    def _distribution(self) -> dict[str, Any]:
+        moments = self.moments
+        if not moments.count:
+            return dict.fromkeys(("min", "max", "mean", "std", "quantiles"))
+        quantiles = map(_shortest, self.sample.quantiles(tuple(QUANTILES.values())))
+        return {
+            "min": _shortest(moments.minimum),
+            "max": _shortest(moments.maximum),
+            "mean": moments.mean,
+            "std": moments.std,
+            "quantiles": dict(zip(QUANTILES, quantiles, strict=True)),
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Clamped(_Sums):
+    below: int = 0
+    above: int = 0
+    low: frozenset[float] = frozenset()
+    """The lower bound, once a number lay below it."""
+    high: frozenset[float] = frozenset()
+
+    def __add__(self, other: "_Clamped") -> "_Clamped":
+        return _Clamped(
+            self.below + other.below, self.above + other.above, self.low | other.low, self.high | other.high
+        )
+
+    def document(self) -> dict[str, Any]:
+        low, high = (_shortest(min(bound)) if bound else None for bound in (self.low, self.high))
+        return {"clamped": {"below": self.below, "low": low, "above": self.above, "high": high}}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ids(_Sums):
+    values: int = 0
+    oov: int = 0
+
+    def document(self) -> dict[str, Any]:
+        return {"values": self.values, "oov": self.oov, "oov_share": _ratio(self.oov, self.values)}
+
+
+def _kind(feature: Feature) -> type[_Column]:
+    if feature.type == "numeric":
+        return _Numeric
+    return _List if feature.is_list else _Categorical
+
+
+def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
+    """What is measured of features after the transform."""
+    kinds: dict[str, type[_Sums]] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            kinds[name] = _Clamped
+        elif schema.features[schema.owner(name)].has_vocabulary:
+            kinds[name] = _Ids
+    return kinds
+
+
+def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
+    """By scenario and feature, what was measured of each feature in the order of the scenarios."""
+    return {
+        (scenario, name): sums
+        for name, of_scenarios in measured.items()
+        for scenario, sums in zip(schema.scenarios, of_scenarios, strict=True)
+    }
+
+
+def _measure_strings(
+    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, feature: Feature
+) -> list[_Categorical]:
+    encoded = pc.fill_null(column.flatten(), "").dictionary_encode()
+    codes, values = encoded.indices.to_numpy(), encoded.dictionary
+    lengths, hashes = _lengths(values, feature), hash_strings(values)
+    row_of = _row_of_value(column) if feature.type == "categorical_list" else None  # others have one value a row
+    scenarios = scenario_of if row_of is None else scenario_of[row_of]
+    counts = _count_pairs(scenarios, codes, (len(rows), len(values)))
+    if row_of is None:
+        present = counts @ (lengths > 0)
+    else:
+        filled = np.zeros(len(column), bool)
+        filled[row_of[lengths[codes] > 0]] = True
+        present = np.bincount(scenario_of[filled], minlength=len(rows))
+    measured = []
+    for scenario, count in enumerate(counts):
+        distinct = Distinct.of(hashes[(count > 0) & (lengths > 0)])
+        sums = (int(rows[scenario]), int(present[scenario]), distinct)
+        measured.append(_List(*sums, int(count @ lengths)) if feature.is_list else _Categorical(*sums))
+    return measured
+
+
+def _measure_numbers(
+    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, keys: np.ndarray
+) -> list[_Numeric]:
+    numbers = column.flatten().to_numpy(zero_copy_only=False) + np.float32(0)  # which turns -0 into 0
+    row_of = _row_of_value(column)
+    finite, scenarios = np.isfinite(numbers), scenario_of[row_of]
+    hashes, keys = pd.util.hash_array(numbers), keys[row_of]
+    measured = []
+    for scenario, total in enumerate(rows):
+        here = scenarios == scenario
+        kept = here & finite
+        sound = numbers[kept]
+        measured.append(
+            _Numeric(
+                rows=int(total),
+                present=len(sound),  # a row has one number at most
+                distinct=Distinct.of(hashes[kept]),
+                non_finite=int(here.sum()) - len(sound),
+                moments=Moments.of(sound),
+                sample=Sample.of(keys[kept], sound),
+            )
+        )
+    return measured
+
+
+def _measure_history(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[_History]:
+    lengths = _values_a_row(column)
+    present = np.bincount(scenario_of[lengths > 0], minlength=len(rows))
+    length = np.bincount(scenario_of, lengths, minlength=len(rows))
+    return [_History(*map(int, sums)) for sums in zip(rows, present, length, strict=True)]
+
+
+def _measure_ids(column: pa.Array, scenario_of: np.ndarray, schema: Schema, feature: Feature) -> list[_Ids]:
+    ids = column.flatten().to_numpy(zero_copy_only=False)
+    scenarios = scenario_of[_row_of_value(column)]
+    values = np.bincount(scenarios[ids > 0], minlength=len(schema.scenarios))
+    known = np.bincount(scenarios[ids > feature.oov_buckets], minlength=len(schema.scenarios))
+    return [_Ids(*sums) for sums in zip(values.tolist(), (values - known).tolist(), strict=True)]
+
+
+def _measure_clamped(column: pa.Array, scenario_of: np.ndarray, schema: Schema) -> list[_Clamped]:
+    bounds, measured = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2), []
+    for scenario in range(len(schema.scenarios)):
+        low, high = (side[np.isfinite(side)] for side in bounds[scenario_of == scenario].T)
+        measured.append(_Clamped(len(low), len(high), frozenset(low[:1].tolist()), frozenset(high[:1].tolist())))
+    return measured
+
+
+def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
+    """`[rows]`: the place of each row's scenario among those of the schema."""
+    return pc.index_in(batch.column(SCENARIO).flatten(), pa.array(schema.scenarios)).to_numpy()
+
+
+def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
+    """How many values each string is: its tokens for a text, which `max_length` does not cut here; 0 if missing."""
+    if feature.type != "text":
+        lengths = pc.not_equal(values, "").cast(pa.int64())
+    elif feature.tokenizer == "character":
+        lengths = pc.utf8_length(pc.replace_substring(values, " ", ""))
+    else:
+        trimmed = pc.ascii_trim_whitespace(values)
+        words = pc.list_value_length(pc.ascii_split_whitespace(trimmed))
+        lengths = pc.if_else(pc.equal(trimmed, ""), 0, words)
+    return lengths.to_numpy().astype(np.int64)
+
+
+def _count_pairs(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """`shape` table of how often each pair of indices occurs."""
+    return np.bincount(rows * np.int64(shape[1]) + columns, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _row_of_value(column: pa.Array) -> np.ndarray:
+    """`[values]`: the row that each value of a list column stands in."""
+    return np.repeat(np.arange(len(column)), _values_a_row(column))
+
+
+def _values_a_row(column: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _shortest(value: float) -> float:
+    """A float32 as the shortest decimal that reads back to it: 0.1, not 0.10000000149011612."""
+    return float(str(np.float32(value)))

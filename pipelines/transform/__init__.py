@@ -1,0 +1,1 @@
+"""TensorFlow Transform: the preprocessing function, its Beam stage, and TFRecord shards of its rows."""

@@ -1,0 +1,36 @@
+"""A transformed row in few columns. `usr_tf.data.parsing` takes them apart again."""
+
+import numpy as np
+import pyarrow as pa
+
+from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, bounds_column
+
+
+def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """A batch with one column for each feature, as `IDS`, `NUMBERS`, `HISTORY` and the columns that these do not hold,
+    those of bounds excepted.
+
+    What the schema does not have gets no column.
+    """
+    packed = {*schema.id_features, *schema.number_features, *schema.history_columns}
+    packed |= {bounds_column(name) for name in schema.number_features}
+    columns = {name: batch.column(name) for name in batch.schema.names if name not in packed}
+    if schema.id_features:
+        columns[IDS] = _side_by_side(batch, schema.id_features)
+    if schema.number_features:
+        columns[NUMBERS] = _side_by_side(batch, schema.number_features)
+    if schema.history_columns:
+        columns[HISTORY] = _side_by_side(batch, schema.history_columns, schema.history_places)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _side_by_side(batch: pa.RecordBatch, names: tuple[str, ...], places: tuple[int, ...] | None = None) -> pa.ListArray:
+    """Columns of as many entries a row as one: in each entry, those of all of them, which take so many `places`."""
+    places = places or (1,) * len(names)
+    entries = [
+        batch.column(name).flatten().to_numpy().reshape(-1, width) for name, width in zip(names, places, strict=True)
+    ]
+    offsets = batch.column(names[0]).offsets.to_numpy()
+    offsets = (offsets - offsets[0]) // places[0] * sum(places)
+    values = pa.array(np.concatenate(entries, axis=1).ravel())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)

@@ -1,0 +1,128 @@
+"""The transform of a row's raw features into ids and numbers, as TensorFlow Transform traces and keeps it.
+
+The same graph runs in the pipeline and inside the served model, so the two cannot drift apart. Ids: 0 is a
+missing value or padding, then come the out-of-vocabulary buckets, then the vocabulary: at the end, so that it
+can grow and no id moves.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from pipelines.transform.scaling import scale
+from usr_tf.schema import AGE_BUCKETS, Feature, Schema, bounds_column, history_column
+from usr_tf.tokens import Values, tokens
+
+
+def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
+    """How a raw row is parsed: one string for a categorical or a text, lists and numbers of any length.
+
+    A history column holds a value for every action (a list feature its `length` values), newest last.
+    """
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature] = {}
+    for name, feature in schema.features.items():
+        if feature.type == "numeric":
+            spec[name] = tf.io.VarLenFeature(tf.float32)
+        elif feature.type == "categorical_list":
+            spec[name] = tf.io.VarLenFeature(tf.string)
+        else:
+            spec[name] = tf.io.FixedLenFeature([], tf.string)
+    for name in schema.history_columns:
+        spec[name] = tf.io.VarLenFeature(tf.int64 if name == history_column("age") else tf.string)
+    return spec
+
+
+def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, Values]]:
+    """The function that TensorFlow Transform analyses on the training split and applies to all.
+
+    Its vocabularies come from the candidates shown in training; a history shares its candidate's vocabulary.
+    """
+
+    def transform(inputs: dict[str, Values]) -> dict[str, Values]:
+        outputs: dict[str, Values] = {}
+        values: dict[str, Values] = {}
+        for name, feature in schema.features.items():
+            if feature.type != "numeric":
+                values[name] = tokens(inputs[name], feature)
+        present = {name: _finite(inputs[name]) for name in schema.number_features}
+        scaled = scale({name: numbers.values for name, numbers in present.items()}, schema.features)
+        for name, (numbers, bounds) in scaled.items():
+            outputs[name] = _dense(present[name], numbers, 0.0)
+            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(bounds, axis=1)]
+            outputs[bounds_column(name)] = tf.stack(sides, axis=1)
+        lookups = {
+            name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
+        }
+        for name in values:
+            lookup = lookups[schema.owner(name)]
+            outputs[name] = _map_values(lookup, values[name])
+            if name in schema.history_features:
+                column = history_column(name)
+                outputs[column] = _map_values(lookup, inputs[column])
+        if schema.history_columns:
+            actions, scenarios, age = (history_column(name) for name in ("action", "scenario", "age"))
+            outputs[actions] = _map_values(_position_in(schema.history.actions), inputs[actions])
+            outputs[scenarios] = _map_values(_position_in(schema.scenarios), inputs[scenarios])
+            outputs[age] = _map_values(_age_bucket, inputs[age])
+        return outputs
+
+    return transform
+
+
+def vocabulary(values: Values, feature: Feature, name: str, size: int | None) -> tf.Tensor:
+    """The file of the values seen at least `min_count` times, at most `size`: by falling count, then falling value.
+
+    An empty value, or one with a line break in it, is never among them.
+    """
+    return tft.vocabulary(
+        values,
+        top_k=size,
+        frequency_threshold=feature.min_count if feature.min_count > 1 else None,
+        vocab_filename=name,
+        name=name,
+    )
+
+
+def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
+    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
+
+
+def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from strings to ids; 0 for the empty string."""
+    buckets = feature.hash_buckets or feature.oov_buckets
+    file = vocabulary(values, feature, name, feature.vocabulary_size) if feature.has_vocabulary else None
+
+    def ids(strings: tf.Tensor) -> tf.Tensor:
+        found = 1 + tf.strings.to_hash_bucket_fast(strings, buckets)
+        if file is not None:
+            place = tft.apply_vocabulary(strings, file)
+            found = tf.where(place < 0, found, 1 + buckets + place)
+        return tf.where(tf.equal(strings, ""), tf.constant(0, tf.int64), found)
+
+    return ids
+
+
+def _position_in(names: tuple[str, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from strings to their place among `names`, from 1; 0 for any other."""
+    places = tf.range(1, len(names) + 1, dtype=tf.int64)
+    return lambda strings: tf.reduce_sum(
+        tf.cast(tf.equal(strings[:, tf.newaxis], tf.constant(names)), tf.int64) * places, axis=1
+    )
+
+
+def _age_bucket(age: tf.Tensor) -> tf.Tensor:
+    seconds = tf.cast(tf.maximum(age, 0), tf.float32) / 1000.0
+    bucket = tf.cast(tf.math.floor(tf.math.log1p(seconds) / tf.math.log(2.0)), tf.int64)
+    return 1 + tf.minimum(bucket, AGE_BUCKETS - 1)
+
+
+def _finite(values: tf.SparseTensor) -> tf.SparseTensor:
+    return tf.sparse.retain(values, tf.math.is_finite(values.values))
+
+
+def _dense(places: tf.SparseTensor, numbers: tf.Tensor, missing: float) -> tf.Tensor:
+    """`[B]`: the first of each row's numbers."""
+    dense = tf.sparse.to_dense(tf.sparse.reorder(places.with_values(numbers)), missing, validate_indices=False)
+    rows = places.dense_shape[0]
+    return tf.reshape(tf.concat([dense, tf.fill([rows, 1], missing)], axis=1)[:, :1], [rows])

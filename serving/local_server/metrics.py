@@ -1,0 +1,95 @@
+"""What the server counts, for Prometheus: under TF Serving's names where it counts the same."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.registry import Collector
+
+from serving.local_server.admission import Admission
+from serving.local_server.call import Call
+
+_REQUEST_COUNT = ":tensorflow:serving:request_count"
+_REQUEST_LATENCY = ":tensorflow:serving:request_latency"
+_BUCKETS = [10 * 1.8**i for i in range(33)]
+"""Microseconds, to 20 minutes: TF Serving's."""
+_MICROSECONDS = 1e6
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own.
+
+    Args:
+      admission: what runs and waits.
+      live: gives the models and their live versions.
+      dropped_lines: gives how many lines the access log has lost.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        live: Callable[[], Mapping[str, Sequence[int]]],
+        dropped_lines: Callable[[], int],
+    ):
+        self._live = live
+        self._registry = CollectorRegistry()
+        self._requests = _RequestCount()
+        self._registry.register(self._requests)
+        self._registry.register(_LiveVersions(live))
+        self._latency = Histogram(
+            _REQUEST_LATENCY,
+            "Microseconds from a request's arrival to its answer, of those that were answered OK.",
+            ["model_name", "API", "entrypoint"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        for name, text, value in (
+            (":usr:serving:requests_running", "Requests that a worker has.", lambda: admission.running),
+            (":usr:serving:requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
+            (":usr:serving:access_log_dropped", "Lines that the access log has lost.", dropped_lines),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(value)
+        ProcessCollector(registry=self._registry)
+
+    def observe(self, call: Call) -> None:
+        """Counts a Predict that has ended. A model that is not served, or that was not read, has the name ""."""
+        model = call.model if call.model in self._live() else ""  # so that a stranger cannot make a million series
+        self._requests.counts[model, call.status] += 1
+        if call.status == "OK":
+            self._latency.labels(model, call.method, call.entrypoint).observe(
+                (call.ended - call.arrived) * _MICROSECONDS
+            )
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _RequestCount(Collector):
+    """Under the container's very name, to which the library's own counter would add `_total`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def collect(self) -> Iterator[Metric]:
+        family = UnknownMetricFamily(
+            _REQUEST_COUNT, "How many Predict requests have ended, by status.", labels=["model_name", "status"]
+        )
+        for labels, count in sorted(self.counts.copy().items()):
+            family.add_metric(labels, count)
+        yield family
+
+
+class _LiveVersions(Collector):
+    def __init__(self, live: Callable[[], Mapping[str, Sequence[int]]]):
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            ":usr:serving:live_version", "1 for every version that is live.", labels=["model_name", "version"]
+        )
+        for name, versions in self._live().items():
+            for version in versions:
+                family.add_metric([name, str(version)], 1)
+        yield family

@@ -1,0 +1,1 @@
+"""Network: addresses, proxies and TLS, for gRPC and REST."""

@@ -1,0 +1,1 @@
+"""Evaluation of a run: its report, explanations of its scores, and diagnostics of its views."""

@@ -1,0 +1,39 @@
+"""Raw values as a reader knows them, and what of them the model does not know."""
+
+import numpy as np
+import tensorflow as tf
+
+from usr_tf.schema import Feature, Schema
+from usr_tf.tokens import tokens
+
+
+def text_of(value: object) -> str:
+    """A raw value: bytes, an array of them, or a number; "" where there is none."""
+    if isinstance(value, np.ndarray):
+        return " ".join(filter(None, map(text_of, value)))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if isinstance(value, float | np.floating) and np.isnan(value) else f"{value:g}"
+
+
+def unknown_of(value: object, ids: np.ndarray, name: str, schema: Schema) -> tuple[str, ...]:
+    """The values or words of a feature that its vocabulary lacks; of one whose ids are hashes nobody can tell.
+
+    Args:
+      value: a raw value of it, bytes or an array `[n]` of them.
+      ids: what the transform made of it, a number or `[n]`, 0 pads.
+    """
+    owner = schema.features[schema.owner(name)]
+    if not owner.has_vocabulary:
+        return ()
+    ids = np.ravel(ids)
+    looked_up = zip(_looked_up(value, schema.features[name]), ids[ids > 0], strict=True)
+    return tuple(text_of(part) for part, number in looked_up if number <= owner.oov_buckets)
+
+
+def _looked_up(value: object, feature: Feature) -> list[bytes]:
+    """The parts of a raw value that have an id each."""
+    if feature.type == "text":
+        return tokens(tf.constant([value]), feature).values.numpy().tolist()
+    parts = value.tolist() if isinstance(value, np.ndarray) else [value]
+    return [part for part in parts if part][: feature.length]

@@ -1,0 +1,106 @@
+"""The figures slice by slice: who is served well, and who is not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from usr_tf.evaluation.report import html
+from usr_tf.evaluation.report.html import Section
+from usr_tf.evaluation.report.plots import FAINT, MARKERS, SERIES, SOFT, series_legend, shorten, svg
+from usr_tf.evaluation.report.task_results import OVERALL, cells, count, figure, interval
+
+_TITLES = {
+    "user": ("User", "whether training has seen the user"),
+    "item": ("Item", "whether training has seen the item"),
+    "history": ("History length", "actions of the user before the impression"),
+    "query": ("Query", "by how often training has seen it"),
+    "position": ("Position", "place in the shown slate"),
+    "day": ("Day", "of the impression"),
+}
+_COLUMNS = ("rows, positives", "AUC", "oracle", "GAUC", "logloss", "NE", "calibration")
+
+Slice = Mapping[str, Any]
+
+
+def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section | None:
+    """A card for each slice and task, all scenarios in it; None where the details hold no slices."""
+    shown = list(cells(document, details, overall=False))
+    parts = []
+    for name in dict.fromkeys(name for cell in shown for name in cell.detail.get("slices", {})):
+        title, meaning = _TITLES.get(name, (name, ""))
+        cards = []
+        for task, overall in details[OVERALL].items():
+            series = {cell.scenario: _parts(cell.detail, name) for cell in shown if cell.task == task}
+            cards.append(_card(title, task, series, [str(part["value"]) for part in _parts(overall, name)]))
+        parts.append(html.heading(title, meaning) + html.grid(cards, least=440))
+    if not parts:
+        return None
+    return Section(
+        "Slices",
+        "".join(parts),
+        "AUC with its interval on parts of the rows; the grey bar is the oracle. Beside each, its AUC and how many "
+        "positives it rests on. A part without both classes has none.",
+    )
+
+
+def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
+    return [part for part in detail.get("slices", {}).get(name, []) if part["n"]]
+
+
+def _card(title: str, task: str, series: Mapping[str, Sequence[Slice]], values: Sequence[str]) -> str:
+    """Of one slice and task: `series` are the parts of each scenario, `values` those of all, in their order."""
+    rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
+    table = html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=3)
+    if not any(part["auc"] is not None for parts in series.values() for part in parts):
+        return html.card(table, task)
+    picture = html.legend(series_legend(list(series))) + _picture(series, values, f"AUC of {task} by {title.lower()}")
+    return html.card(picture + html.details("Figures", table), task)
+
+
+def _figures(part: Slice) -> list[str]:
+    """Values of `_COLUMNS`."""
+    return [
+        f"{count(part['n'])}\n{count(part['positives'])}",
+        figure(part["auc"], 3) + (f"\n{interval(part['auc_interval'], 3)}" if part["auc_interval"] else ""),
+        figure(part.get("oracle_auc"), 3),
+        *(figure(part[name], 3) for name in ("gauc", "logloss", "ne", "calibration")),
+    ]
+
+
+def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label: str) -> str:
+    """A band for each value, the scenarios one below another in it, each with its AUC and positives at the right."""
+    step = 0.8 / len(series)
+
+    def draw(canvas: Figure) -> None:
+        axes = canvas.add_subplot()
+        _beside(axes, -0.55, ("AUC", "positives"), color=FAINT, va="bottom")
+        axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=(0, (3, 3)))
+        for index, parts in enumerate(series.values()):
+            colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+            for part in parts:
+                y = values.index(str(part["value"])) + (index - (len(series) - 1) / 2) * step
+                if part["auc_interval"]:
+                    axes.plot(part["auc_interval"], [y, y], color=colour, linewidth=4, alpha=0.28)
+                if part.get("oracle_auc") is not None:
+                    axes.plot(part["oracle_auc"], y, "|", color=FAINT, markersize=9, markeredgewidth=2)
+                if part["auc"] is not None:
+                    axes.plot(part["auc"], y, marker, color=colour, markersize=6)
+                _beside(axes, y, (figure(part["auc"], 3), count(part["positives"])), color=SOFT, va="center")
+        axes.set(ylim=(len(values) - 0.5, -0.5), xlabel="AUC", yticks=range(len(values)))
+        axes.set_yticklabels([shorten(value) for value in values])
+        axes.set_yticks([index + 0.5 for index in range(len(values) - 1)], minor=True)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="y", which="minor")
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.06)
+
+    return svg(draw, 460, 54 + len(values) * max(24, 15 * len(series)), label)
+
+
+def _beside(axes: Axes, y: float, texts: tuple[str, str], **style: Any) -> None:
+    """Two columns right of the axes."""
+    for text, right in zip(texts, (42, 92), strict=True):
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "xytext": (right, 0)}
+        axes.annotate(text, (1, y), size=10, ha="right", annotation_clip=False, **place, **style)

@@ -1,0 +1,83 @@
+"""Requests of the simulated shop as the raw features that a model's signature takes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.simulator import catalogue, tables
+from pipelines.simulator.people import Users
+from pipelines.simulator.world import World
+from usr_tf.errors import InputError
+from usr_tf.experiments.abtest.user_history import Event
+from usr_tf.schema import Feature, Schema, history_column
+
+_CONTEXT = ("query", "device", "hour")
+
+
+class Requests:
+    """Makes the inputs of one model's signatures.
+
+    Args:
+      schema: the model's.
+      users: of one chunk, the first of whom has the number `first_user` in the shop.
+      place: what an error names.
+
+    Raises:
+      InputError: the model takes a feature that the shop has not.
+    """
+
+    def __init__(self, schema: Schema, world: World, users: Users, first_user: int, place: Any):
+        items = _columns(tables.item_rows(world.items))
+        people = _columns(tables.user_rows(users, first_user))
+        known = {"item": items, "user": people, "query": _CONTEXT, "context": _CONTEXT}
+        for name, feature in schema.features.items():
+            if name not in known[feature.group]:
+                columns = ", ".join(known[feature.group])
+                raise InputError(f"{place}: {name}", "a feature that the simulated shop has not", f"one of {columns}")
+        self._items = {name: _values(items[name], schema.features[name]) for name in schema.features_of("item")}
+        self._users = {name: _values(people[name], schema.features[name]) for name in schema.features_of("user")}
+        self._context = {name: schema.features[name] for name in _CONTEXT if name in schema.features}
+        self._history = schema.history_features
+        self.has_history = bool(schema.history_columns)
+
+    def inputs(
+        self, user: int, now: int, query: str, device: int, events: Sequence[Event], item: NDArray
+    ) -> dict[str, np.ndarray]:
+        """Raw features by name, as `usr_tf.request_spec.request_spec` says.
+
+        Args:
+          user: counted within the chunk.
+          now: ms UTC.
+          events: the user's history, newest last.
+          item: the candidates, `[N]`.
+        """
+        said = {"query": query, "device": catalogue.DEVICES[device], "hour": f"{tables.hour_of(now):02}"}
+        made = {name: values[user : user + 1] for name, values in self._users.items()}
+        made |= {name: _values([said[name]], feature) for name, feature in self._context.items()}
+        made |= {name: values[item] for name, values in self._items.items()}
+        if self.has_history:
+            done = np.array([event.item for event in events], np.int64)
+            past: Mapping[str, NDArray] = {name: self._items[name][done] for name in self._history} | {
+                "action": np.array([event.action.encode() for event in events], object),
+                "scenario": np.array([event.scenario.encode() for event in events], object),
+                "age": np.array([now - event.time for event in events], np.int64),
+            }
+            made |= {history_column(name): values[np.newaxis] for name, values in past.items()}
+        return made
+
+
+def _columns(rows: Iterable[tables.Row]) -> dict[str, list[Any]]:
+    rows = list(rows)
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _values(column: Sequence[Any], feature: Feature) -> np.ndarray:
+    """`[n]` float32 or bytes, and `[n, width]` of lists, which "" fills up."""
+    if feature.type == "numeric":
+        return np.array(column, np.float32)
+    if feature.type == "categorical_list":
+        width = max(map(len, column))
+        return np.array([[*map(str.encode, values), *[b""] * (width - len(values))] for values in column], object)
+    return np.array([value.encode() for value in column], object)

@@ -1,0 +1,1 @@
+"""Training: what one `fit` needs beside the model (checkpoints, schedules, progress, strategies, checks)."""
