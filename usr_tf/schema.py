@@ -3,6 +3,7 @@
 Logs, pipeline, model and serving all take their names from here. Needs no TensorFlow.
 """
 
+import functools
 import re
 from collections.abc import Hashable
 from importlib.resources.abc import Traversable
@@ -15,17 +16,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from usr_tf.errors import InputError
 
-Group = Literal["user", "item", "query", "context"]
-Kind = Literal["categorical", "categorical_list", "numeric", "text"]
+Group = Literal["user", "item", "query", "context", "candidate"]
+Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
+MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine"]
 
 USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
 ACTION, POSITION = "action", "position"
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 """Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
-IDS, NUMBERS, HISTORY = "packed_ids", "packed_numbers", "packed_history"
-"""Columns of a training row that hold many features, for what a row costs to read is columns rather than values:
-`id_features` in their order, `number_features` in theirs, and the history action after action, each one's values in the
-order of `history_columns`. Lists, texts, labels and keys have a column of their own."""
+IDS, NUMBERS, HISTORY, QUERIES = "packed_ids", "packed_numbers", "packed_history", "packed_queries"
+"""Columns of a training row that hold many features, since what a row costs to read is columns rather than values:
+`id_columns` in their order, `number_columns` in theirs, the history action after action, each one's values in the
+order of `history_columns`, and past queries in the order of `query_columns`. Lists, texts, labels and keys have a
+column of their own."""
 ROW_FORMAT = 2
 """Tells rows that have these columns, in `stats.json`, from those that had one for each feature."""
 EXAMPLES_SUFFIX = "_examples"
@@ -40,6 +43,10 @@ TABLES = ("impressions", "actions", "items", "users")
 OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_", "packed_")
+IMPRESSION = "impression"
+"""What counters call the event of an impression, beside the actions."""
+PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
+"""Columns of the user's earlier queries, newest last, and of their ages (ms)."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -68,6 +75,18 @@ def _check_name(value: str) -> str:
     return value
 
 
+def _parse_window(value: Any) -> int | None:
+    return None if value == "all" or value is None else _parse_duration(value)
+
+
+def _parse_delay(value: Any) -> int:
+    return 0 if isinstance(value, str) and re.fullmatch(r"0\s*(ms|s|m|h|d)?", value.strip()) else _parse_duration(value)
+
+
+def _window_name(window: int | None) -> str:
+    return "all" if window is None else _format_duration(window)
+
+
 Duration = Annotated[int, BeforeValidator(_parse_duration), PlainSerializer(_format_duration)]
 Name = Annotated[str, pydantic.AfterValidator(_check_name)]
 
@@ -90,11 +109,55 @@ class Labels(_Strict):
     global_window: Duration = _UNIT_MS["d"]
 
 
+class PastQueries(_Strict):
+    """The user's own earlier queries, as a second sequence."""
+
+    max_length: int = Field(20, ge=1, le=1_000)
+    """Queries that are kept, the newest."""
+    tokens: int = Field(4, ge=1, le=64)
+    """Tokens of each query that are kept."""
+
+
 class History(_Strict):
-    """Which of the user's earlier actions a row carries, and how many at the most."""
+    """Which of the user's earlier actions and queries a row carries, and how many at the most."""
 
     actions: tuple[str, ...] = ()
     max_length: int = Field(50, ge=1, le=10_000)
+    queries: PastQueries | None = None
+
+
+class Match(_Strict):
+    """Similarity of a request's feature and a candidate's, as numbers of each row."""
+
+    features: tuple[Name, Name]
+    """A user, query or context feature, and an item or candidate feature: texts, lists and categories, or vectors."""
+    by: tuple[MatchKind, ...] = ()
+    """Which similarities; `cosine` of vectors, and all others of the other types when absent."""
+
+
+class Counter(_Strict):
+    """Counts of impressions and actions by a key, strictly before each impression, less a delay."""
+
+    key: tuple[Name, ...] = Field(min_length=1, max_length=2)
+    """One or two categorical features, or the query: what the counted events share with the row."""
+    actions: tuple[str, ...] = Field(min_length=1)
+    """The actions that are counted beside impressions; each one's rate is per impression."""
+    windows: tuple[Annotated[int | None, BeforeValidator(lambda value: _parse_window(value))], ...] = (None,)
+    """How far back events count, such as `7d`; `all` has no limit."""
+    by_scenario: bool = False
+    """Whether events of the row's own scenario alone count."""
+    delay: Annotated[int, BeforeValidator(lambda value: _parse_delay(value))] = _UNIT_MS["h"]
+    """How long it takes until an event is known: later events do not count."""
+    prior: float = Field(20.0, gt=0)
+    """Impressions at the average rate that each key starts with."""
+
+    @pydantic.field_serializer("windows")
+    def _windows_as_text(self, windows: tuple[int | None, ...]) -> list[str]:
+        return [_window_name(window) for window in windows]
+
+    @pydantic.field_serializer("delay")
+    def _delay_as_text(self, delay: int) -> str:
+        return _format_duration(delay) if delay else "0s"
 
 
 class Split(_Strict):
@@ -139,15 +202,23 @@ class Feature(_Strict):
     transform: Literal["standard", "log", "none"] | None = None
     """Numeric only. `standard` centres and scales; `log` does so after sign(x)·log(1 + |x|). Each, `none` too, clamps
     outliers first (`docs/data_quality.md`)."""
+    buckets: int | None = Field(None, ge=2, le=1_000)
+    """Numeric only. An id beside the number: its bucket among so many quantiles of the training split, or an id of
+    its own for a missing number."""
+    width: int | None = Field(None, ge=1, le=4_096)
+    """Vector only: its numbers. A missing vector is all zeros."""
+    weights: Name | None = None
+    """List only: the column, beside the list's own, that holds a weight of each value."""
 
     @model_validator(mode="after")
     def _keys_suit_the_type(self) -> "Feature":
         allowed = {
             "categorical": {"shares", *_KEYS_OF_IDS},
-            "numeric": {"transform"},
+            "numeric": {"transform", "buckets", "embedding_size"},
+            "vector": {"width"},
         }
-        allowed["categorical_list"] = allowed["categorical"] | {"max_length"}
-        allowed["text"] = allowed["categorical_list"] | {"tokenizer"}
+        allowed["categorical_list"] = allowed["categorical"] | {"max_length", "weights"}
+        allowed["text"] = allowed["categorical"] | {"max_length", "tokenizer"}
         for key in sorted(self.model_fields_set - {"group", "type", "in_history"} - allowed[self.type]):
             raise ValueError(f"{key}: found on a {self.type} feature, expected one of {sorted(allowed[self.type])}")
         if self.in_history and (self.group != "item" or self.type not in ("categorical", "categorical_list")):
@@ -155,11 +226,20 @@ class Feature(_Strict):
                 f"in_history: found on a {self.group} feature of type {self.type}, "
                 "expected an item feature of type categorical or categorical_list"
             )
+        if self.type == "vector" and self.width is None:
+            raise ValueError("width: found nothing, expected the numbers of a vector")
+        if self.type == "numeric" and self.embedding_size and not self.buckets:
+            raise ValueError("embedding_size: found on a number without buckets, expected buckets beside it")
         if self.shares and (found := self.model_fields_set & _KEYS_OF_IDS):
             raise ValueError(f"shares: found beside {min(found)}, expected that key on {self.shares} alone")
         if self.hash_buckets and self.model_fields_set & {"min_count", "vocabulary_size", "oov_buckets"}:
             raise ValueError("hash_buckets: found beside a vocabulary key, expected one or the other")
         return self
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether its values become ids."""
+        return self.type in ("categorical", "categorical_list", "text")
 
     @property
     def is_list(self) -> bool:
@@ -176,7 +256,7 @@ class Feature(_Strict):
     @property
     def has_vocabulary(self) -> bool:
         """Whether it has a vocabulary of its own: its ids come neither from a hash nor from another feature."""
-        return self.type != "numeric" and not self.hash_buckets and not self.shares
+        return self.has_ids and not self.hash_buckets and not self.shares
 
     @property
     def length(self) -> int:
@@ -194,6 +274,12 @@ class Schema(_Strict):
     history: History = History()
     split: Split = Split()
     features: dict[Name, Feature]
+    match: dict[Name, Match] = {}
+    """Similarities of a request's feature and a candidate's."""
+    history_match: tuple[Name, ...] = ()
+    """Features with `in_history` by which the candidate is compared with each action of the history."""
+    counters: dict[Name, Counter] = {}
+    """Counts and rates as of each impression."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Schema":
@@ -223,7 +309,7 @@ class Schema(_Strict):
                 raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")
             if feature.shares:
                 other = self.features.get(feature.shares)
-                if other is None or other.type == "numeric" or other.shares:
+                if other is None or not other.has_ids or other.shares:
                     raise ValueError(
                         f"features.{name}.shares: found {feature.shares!r}, expected a feature with ids of its own"
                     )
@@ -236,6 +322,39 @@ class Schema(_Strict):
             raise ValueError("features: found no item feature, expected at least one to rank by")
         if self.history.actions and not self.history_features:
             raise ValueError("history.actions: found actions but no feature with in_history, expected at least one")
+        weights = {name: feature.weights for name, feature in self.features.items() if feature.weights}
+        for name, column in weights.items():
+            if column in self.features or list(weights.values()).count(column) > 1 or column in RESERVED:
+                raise ValueError(f"features.{name}.weights: found {column!r}, expected a column of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _signals_fit(self) -> "Schema":
+        if (self.history.queries and (feature := self.features.get("query")) is None) or (
+            self.history.queries and not (feature.group == "query" and feature.type == "text")
+        ):
+            raise ValueError("history.queries: found no query feature of type text, expected one called query")
+        for name, match in self.match.items():
+            _check_match(f"match.{name}", match, self.features)
+        _refuse_repeats("history_match", self.history_match)
+        for name in self.history_match:
+            if name not in self.history_features:
+                expected = ", ".join(self.history_features) or "none, as no feature has in_history"
+                raise ValueError(f"history_match: found {name!r}, expected features with in_history ({expected})")
+        for name, counter in self.counters.items():
+            _refuse_repeats(f"counters.{name}.key", counter.key)
+            _refuse_repeats(f"counters.{name}.actions", counter.actions)
+            for key in counter.key:
+                feature = self.features.get(key)
+                known = key in (USER, ITEM) if feature is None else feature.type in ("categorical", "text")
+                if not known or (feature is not None and feature.type == "text" and feature.group != "query"):
+                    raise ValueError(
+                        f"counters.{name}.key: found {key!r}, expected a categorical feature, {USER}, {ITEM}, "
+                        "or a text of group query"
+                    )
+        for name in self.derived:
+            if name in self.features:
+                raise ValueError(f"features.{name}: found the name of a signal, expected another name")
         return self
 
     @property
@@ -250,6 +369,91 @@ class Schema(_Strict):
     def label_names(self) -> tuple[str, ...]:
         """Label columns of a row: each task's scenario label, then each task's global label."""
         return (*self.task_names, *(global_label(task) for task in self.task_names))
+
+    @functools.cached_property
+    def signals(self) -> tuple[str, ...]:
+        """Numbers of each row that the transform derives: of `match`, `history_match` and `counters`, in this order."""
+        names = [f"match_{name}_{kind}" for name, match in self.match.items() for kind in self.match_kinds(match)]
+        for name in self.history_match:
+            names += [f"history_match_{name}_{figure}" for figure in self.history_match_figures]
+        for name, counter in self.counters.items():
+            for window in counter.windows:
+                prefix = f"counter_{name}_{_window_name(window)}"
+                names += [f"{prefix}_impressions", *(f"{prefix}_{action}_rate" for action in counter.actions)]
+        return tuple(names)
+
+    @functools.cached_property
+    def derived(self) -> dict[str, Feature]:
+        """Features that the transform derives from others: signals, and the buckets of numbers."""
+        signals = {name: Feature(group="candidate", type="numeric") for name in self.signals}
+        buckets = {
+            bucket_column(name): Feature(
+                group=feature.group,
+                type="categorical",
+                hash_buckets=feature.buckets + 1,
+                embedding_size=feature.embedding_size,
+            )
+            for name, feature in self.features.items()
+            if feature.buckets
+        }
+        return signals | buckets
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Feature]:
+        """What a model reads of a row beside histories: the features, then the derived ones."""
+        return self.features | self.derived
+
+    def inputs_of(self, *groups: Group) -> dict[str, Feature]:
+        """The inputs of these groups."""
+        return {name: feature for name, feature in self.inputs.items() if feature.group in groups}
+
+    def match_kinds(self, match: Match) -> tuple[str, ...]:
+        """The similarities of a match, in the order of the file."""
+        vectors = self.features[match.features[0]].type == "vector"
+        return match.by or (("cosine",) if vectors else ("overlap", "coverage", "ngram", "bm25"))
+
+    @property
+    def history_match_figures(self) -> tuple[str, ...]:
+        """What each feature of `history_match` is compared by: counts, recency, share and the newest action."""
+        by_action = [f"{action}_{figure}" for action in self.history.actions for figure in ("count", "recency")]
+        by_scenario = [f"{scenario}_count" for scenario in self.scenarios]
+        return (*by_action, *by_scenario, "share", "last")
+
+    @property
+    def counter_columns(self) -> tuple[str, ...]:
+        """Raw columns of a row that hold the counts of `counters`, float32, by `counter_column`."""
+        return tuple(
+            counter_column(name, window, event)
+            for name, counter in self.counters.items()
+            for window in counter.windows
+            for event in (IMPRESSION, *counter.actions)
+        )
+
+    @property
+    def query_columns(self) -> tuple[str, ...]:
+        """Columns of a row that describe the user's earlier queries, newest last."""
+        return (PAST_QUERIES, PAST_QUERIES_AGE) if self.history.queries else ()
+
+    @property
+    def weight_columns(self) -> dict[str, str]:
+        """Columns of weights, each with its list's name."""
+        return {feature.weights: name for name, feature in self.features.items() if feature.weights}
+
+    @property
+    def vector_features(self) -> tuple[str, ...]:
+        """Features with a fixed number of numbers a row."""
+        return tuple(name for name, feature in self.features.items() if feature.type == "vector")
+
+    @functools.cached_property
+    def id_columns(self) -> tuple[str, ...]:
+        """Inputs with one id a row: the categorical features, then the buckets of numbers."""
+        return tuple(name for name, feature in self.inputs.items() if feature.type == "categorical")
+
+    @functools.cached_property
+    def number_columns(self) -> dict[str, int]:
+        """Inputs with numbers, each with how many a row has: numeric features, signals, then vectors."""
+        numbers = {name: 1 for name, feature in self.inputs.items() if feature.type == "numeric"}
+        return numbers | {name: self.features[name].width or 1 for name in self.vector_features}
 
     @property
     def id_features(self) -> tuple[str, ...]:
@@ -313,6 +517,16 @@ def bounds_column(name: str) -> str:
 def oracle_column(task: str) -> str:
     """Name of a task's true probability, which only a simulator knows: `ctr` → `oracle_ctr`."""
     return f"oracle_{task}"
+
+
+def bucket_column(name: str) -> str:
+    """Name of the bucket of a numeric feature: `price` → `bucket_price`."""
+    return f"bucket_{name}"
+
+
+def counter_column(name: str, window: int | None, event: str) -> str:
+    """Name of a raw count: `("item", 604_800_000, "click")` → `counter_item_7d_click`."""
+    return f"counter_{name}_{_window_name(window)}_{event}"
 
 
 def history_column(name: str) -> str:
@@ -394,6 +608,25 @@ def _model_at(model: Any, location: tuple[Any, ...]) -> type[BaseModel]:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         model = next(a for a in model.__args__ if isinstance(a, type) and issubclass(a, BaseModel))
     return model
+
+
+def _check_match(place: str, match: Match, features: dict[str, Feature]) -> None:
+    """Refuses a match of features that cannot be compared."""
+    for name, groups in zip(match.features, (("user", "query", "context"), ("item", "candidate")), strict=True):
+        feature = features.get(name)
+        if feature is None or feature.group not in groups or feature.type == "numeric":
+            raise ValueError(
+                f"{place}.features: found {name!r}, expected a {' or '.join(groups)} feature that is no number"
+            )
+    first, second = (features[name] for name in match.features)
+    vectors = first.type == "vector", second.type == "vector"
+    if any(vectors) and not (all(vectors) and first.width == second.width):
+        raise ValueError(f"{place}.features: found {first.type} and {second.type}, expected two vectors of one width")
+    allowed = ("cosine",) if all(vectors) else ("overlap", "coverage", "ngram", "bm25")
+    for kind in match.by:
+        if kind not in allowed:
+            raise ValueError(f"{place}.by: found {kind!r}, expected some of {', '.join(allowed)}")
+    _refuse_repeats(f"{place}.by", match.by)
 
 
 def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from pipelines.join.as_of import Histories
 from pipelines.transform.preprocessing_fn import raw_feature_spec
 from usr_tf.schema import (
     ITEM,
+    PAST_QUERIES_AGE,
     POSITION,
     RAW_ITEM,
     RAW_USER,
@@ -43,9 +44,10 @@ def row_schema(schema: Schema) -> pa.Schema:
     """Arrow schema of the batches that `make_batches` yields: every column a list."""
     columns: dict[str, pa.DataType] = {}
     for name, feature in schema.features.items():
-        columns[name] = pa.float32() if feature.type == "numeric" else pa.string()
-    for name in schema.history_columns:
-        columns[name] = pa.int64() if name == history_column("age") else pa.string()
+        columns[name] = pa.string() if feature.has_ids else pa.float32()
+    columns |= dict.fromkeys([*schema.weight_columns, *schema.counter_columns], pa.float32())
+    for name in (*schema.history_columns, *schema.query_columns):
+        columns[name] = pa.int64() if name in (history_column("age"), PAST_QUERIES_AGE) else pa.string()
     columns |= passthrough_columns(schema)
     return pa.schema({name: pa.list_(kind) for name, kind in columns.items()})
 
@@ -58,6 +60,8 @@ def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
         if isinstance(spec, tf.io.FixedLenFeature):
             representation.dense_tensor.column_name = name
             representation.dense_tensor.shape.SetInParent()
+            for size in spec.shape:
+                representation.dense_tensor.shape.dim.add(size=size)
         else:
             representation.varlen_sparse_tensor.column_name = name
         representations[name] = representation
@@ -114,12 +118,14 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
 
 
 def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.Array:
+    if name in schema.vector_features:
+        return _vectors(values, schema.features[name].width or 1)
     if pa.types.is_list(values.type):
         return pc.fill_null(values, pa.scalar([], values.type))
     if name not in schema.features:
         unknown = {POSITION: 0, **{oracle_column(task): float("nan") for task in schema.task_names}}
         return _single(pc.fill_null(values, unknown[name]) if name in unknown else values)
-    if schema.features[name].type != "numeric":
+    if schema.features[name].has_ids:
         return _single(pc.fill_null(values, ""))
     return _optional(values.cast(kind.value_type))
 
@@ -127,6 +133,12 @@ def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.A
 def _single(values: pa.Array) -> pa.ListArray:
     """One value a row."""
     return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), values)
+
+
+def _vectors(values: pa.Array, width: int) -> pa.ListArray:
+    """`width` numbers a row: zeros where a row has none."""
+    values = pc.fill_null(values, pa.scalar([0.0] * width, values.type))
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1) * width, pa.int32()), values.flatten())
 
 
 def _optional(values: pa.Array) -> pa.ListArray:

@@ -162,7 +162,8 @@ class _JoinUsers(beam.DoFn):
         impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
         labels, credited = label(impressions, tables["actions"], schema)
         past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
-        impressions, _ = attach(impressions, tables["users"], USER)
+        users = tables["users"].select([USER, *(name for name in schema.features_of("user") if name != USER)])
+        impressions, _ = attach(impressions, users, USER)
         start = early
         for split, rows in zip(SPLITS, rows_of_split, strict=True):
             part = slice(start, start + rows)

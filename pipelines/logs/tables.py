@@ -49,6 +49,7 @@ _LAST_MOMENT = 253_402_300_799_999  # the end of the year 9999: times in µs or 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _SHARD = re.compile(r"-(?P<index>\d+)-of-(?P<total>\d+)$")
 _STRING, _INTEGER, _FLOAT, _STRINGS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
+_NUMBERS = pa.list_(pa.float64())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Column:
 
     type: pa.DataType
     required: bool = False
+    width: int | None = None
+    """Numbers of a vector."""
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
@@ -66,7 +69,7 @@ def columns_of(schema: Schema, table: str) -> dict[str, Column]:
     if table == "impressions":
         keys = {REQUEST: key, SCENARIO: key, USER: key, ITEM: key, TIMESTAMP: moment, POSITION: Column(_INTEGER)}
         keys |= {oracle_column(task): Column(_FLOAT) for task in schema.task_names}
-        features = schema.features_of("query", "context")
+        features = schema.features_of("query", "context", "candidate")
     elif table == "actions":
         keys = {
             USER: key,
@@ -78,9 +81,11 @@ def columns_of(schema: Schema, table: str) -> dict[str, Column]:
         }
         features = {}
     else:
-        keys = {USER if table == "users" else ITEM: key}
+        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: Column(_INTEGER)}
         features = schema.features_of("user" if table == "users" else "item")
-    return {**{name: Column(_arrow_type(feature)) for name, feature in features.items()}, **keys}
+    columns = {name: Column(_arrow_type(feature), width=feature.width) for name, feature in features.items()}
+    columns |= {feature.weights: Column(_NUMBERS) for feature in features.values() if feature.weights}
+    return {**columns, **keys}
 
 
 def table_schema(schema: Schema, table: str) -> pa.Schema:
@@ -150,11 +155,13 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
         if not found:
             continue
         for name, column in columns.items():
-            if name not in found and (column.required or name in schema.features):
+            if name not in found and (column.required or name in schema.features or name in schema.weight_columns):
                 raise InputError(
                     f"{path}: column {name!r}",
                     f"only {', '.join(sorted(found))} in its first {_PEEK_ROWS:,} rows",
-                    f"it, for features.{name} of the schema" if name in schema.features else "this required column",
+                    f"it, for features.{schema.weight_columns.get(name, name)} of the schema"
+                    if name in schema.features or name in schema.weight_columns
+                    else "this required column",
                 )
         return
     raise InputError(paths[0], "no rows", f"at least one row of {table}")
@@ -199,7 +206,7 @@ def describe_place(place: int, names: list[str]) -> str:
 
 
 def _arrow_type(feature: Feature) -> pa.DataType:
-    return {"numeric": _FLOAT, "categorical_list": _STRINGS}.get(feature.type, _STRING)
+    return {"numeric": _FLOAT, "categorical_list": _STRINGS, "vector": _NUMBERS}.get(feature.type, _STRING)
 
 
 def _refuse_missing_shards(paths: list[str]) -> None:
@@ -345,8 +352,9 @@ def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
         found = found.value_type
     if kinds.is_null(found):
         return True
-    if wanted == _STRINGS:
-        return (kinds.is_list(found) or kinds.is_large_list(found)) and _casts_exactly(found.value_type, _STRING)
+    if wanted in (_STRINGS, _NUMBERS):
+        is_list = kinds.is_list(found) or kinds.is_large_list(found) or kinds.is_fixed_size_list(found)
+        return is_list and _casts_exactly(found.value_type, wanted.value_type)
     if wanted == _STRING:
         is_string = kinds.is_string(found) or kinds.is_large_string(found)
         return is_string or kinds.is_integer(found) or kinds.is_boolean(found)
@@ -368,7 +376,11 @@ def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema)
             return False
         if column.type == _FLOAT and pc.any(pc.invert(pc.is_finite(values))).as_py():
             return False
-        if column.type == _STRINGS and pc.list_flatten(values).null_count:
+        if column.type in (_STRINGS, _NUMBERS) and pc.list_flatten(values).null_count:
+            return False
+        if column.type == _NUMBERS and pc.any(pc.invert(pc.is_finite(pc.list_flatten(values)))).as_py():
+            return False
+        if column.width and pc.any(pc.not_equal(pc.list_value_length(values), column.width)).as_py():
             return False
     for name, allowed in _allowed_values(schema).items():
         if name in columns and not pc.all(pc.is_in(batch.column(name), pa.array([*allowed, None], _STRING))).as_py():
@@ -447,6 +459,11 @@ def _coerce(value: Any, column: Column, name: str) -> Any:
         kept = [item for item in value if item is not None]
         if all(isinstance(item, str | int) for item in kept):
             return [_text(item, name) for item in kept]
+    if column.type == _NUMBERS and isinstance(value, list):
+        if column.width and len(value) != column.width:
+            raise _Reject(f"wrong_width_{name}")
+        if all(isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < math.inf for item in value):
+            return [float(item) for item in value]
     raise _Reject(f"wrong_type_{name}")
 
 
@@ -465,9 +482,10 @@ def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -
         raise _Reject("unknown_scenario")
     if ACTION in values and values[ACTION] not in allowed[ACTION]:
         raise _Reject("action_not_in_schema")
-    if values.get(TIMESTAMP, 0) < 0:
+    moment = values.get(TIMESTAMP) or 0
+    if moment < 0:
         raise _Reject("negative_timestamp")
-    if values.get(TIMESTAMP, 0) > _LAST_MOMENT:
+    if moment > _LAST_MOMENT:
         raise _Reject("timestamp_beyond_year_9999")
     if values.get(POSITION) is not None and values[POSITION] < 1:
         raise _Reject("position_below_1")

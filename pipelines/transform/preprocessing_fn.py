@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from pipelines.transform.scaling import scale
-from usr_tf.schema import AGE_BUCKETS, Feature, Schema, bounds_column, history_column
+from usr_tf.schema import AGE_BUCKETS, PAST_QUERIES_AGE, Feature, Schema, bounds_column, history_column
 from usr_tf.tokens import Values, tokens
 
 
@@ -24,12 +24,17 @@ def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.
     for name, feature in schema.features.items():
         if feature.type == "numeric":
             spec[name] = tf.io.VarLenFeature(tf.float32)
+        elif feature.type == "vector":
+            spec[name] = tf.io.FixedLenFeature([feature.width], tf.float32)
         elif feature.type == "categorical_list":
             spec[name] = tf.io.VarLenFeature(tf.string)
         else:
             spec[name] = tf.io.FixedLenFeature([], tf.string)
-    for name in schema.history_columns:
-        spec[name] = tf.io.VarLenFeature(tf.int64 if name == history_column("age") else tf.string)
+    spec |= {name: tf.io.VarLenFeature(tf.float32) for name in schema.weight_columns}
+    spec |= {name: tf.io.FixedLenFeature([], tf.float32) for name in schema.counter_columns}
+    ages = (history_column("age"), PAST_QUERIES_AGE)
+    for name in (*schema.history_columns, *schema.query_columns):
+        spec[name] = tf.io.VarLenFeature(tf.int64 if name in ages else tf.string)
     return spec
 
 

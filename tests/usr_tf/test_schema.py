@@ -90,7 +90,7 @@ def test_durations(text, milliseconds):
 CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "oov_buckets", "shares", "vocabulary_size"]
 
 MISTAKES = {
-    "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of features, "),
+    "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of counters, features, "),
     "top: missing key": ({k: v for k, v in MINIMAL.items() if k != "tasks"}, "tasks: found nothing, expected this"),
     "top: a list": (["search"], "found list at the top, expected keys and values"),
     "top: empty": ("", "found NoneType at the top, expected keys and values"),
@@ -144,20 +144,20 @@ MISTAKES = {
     "feature: no name": (with_feature("9lives", group="item", type="numeric"), "9lives"),
     "feature: unknown key": (
         with_feature("brand", group="item", type="categorical", size=4),
-        "features.brand.size: found an unknown key, expected one of embedding_size, group, hash_buckets",
+        "features.brand.size: found an unknown key, expected one of buckets, embedding_size, group, hash_buckets",
     ),
     "feature: no group": (with_feature("brand", type="numeric"), "features.brand.group: found nothing, expected this"),
     "feature: unknown group": (
         with_feature("brand", group="shop", type="numeric"),
-        "features.brand.group: found 'shop', expected 'user', 'item', 'query' or 'context'",
+        "features.brand.group: found 'shop', expected 'user', 'item', 'query', 'context' or 'candidate'",
     ),
     "feature: unknown type": (
         with_feature("brand", group="item", type="string"),
-        "features.brand.type: found 'string', expected 'categorical', 'categorical_list', 'numeric' or 'text'",
+        "features.brand.type: found 'string', expected 'categorical', 'categorical_list', 'numeric', 'text' or 'vector'",
     ),
     "feature: key of another type": (
         with_feature("price", group="item", type="numeric", min_count=2),
-        "features.price.min_count: found on a numeric feature, expected one of ['transform']",
+        "features.price.min_count: found on a numeric feature, expected one of ['buckets', 'embedding_size', 'transform']",
     ),
     "feature: tokenizer of a list": (
         with_feature("tags", group="item", type="categorical_list", tokenizer="character"),
