@@ -363,7 +363,7 @@ class Schema(_Strict):
 
     def owner(self, name: str) -> str:
         """The feature whose ids and embedding table the feature `name` has: most have their own."""
-        return self.features[name].shares or name
+        return self.inputs[name].shares or name
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -433,6 +433,11 @@ class Schema(_Strict):
     def query_columns(self) -> tuple[str, ...]:
         """Columns of a row that describe the user's earlier queries, newest last."""
         return (PAST_QUERIES, PAST_QUERIES_AGE) if self.history.queries else ()
+
+    @property
+    def query_places(self) -> tuple[int, ...]:
+        """Places that each of `query_columns` takes of a query in the column `QUERIES`."""
+        return (self.history.queries.tokens, 1) if self.history.queries else ()
 
     @property
     def weight_columns(self) -> dict[str, str]:
