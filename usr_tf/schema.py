@@ -18,6 +18,8 @@ from usr_tf.errors import InputError
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
+CANDIDATE_GROUPS = ("item", "candidate")
+"""Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine"]
 
 USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
@@ -346,11 +348,10 @@ class Schema(_Strict):
             _refuse_repeats(f"counters.{name}.actions", counter.actions)
             for key in counter.key:
                 feature = self.features.get(key)
-                known = key in (USER, ITEM) if feature is None else feature.type in ("categorical", "text")
-                if not known or (feature is not None and feature.type == "text" and feature.group != "query"):
+                text = feature is not None and feature.type == "text" and feature.group == "query"
+                if feature is None or not (feature.type == "categorical" or text):
                     raise ValueError(
-                        f"counters.{name}.key: found {key!r}, expected a categorical feature, {USER}, {ITEM}, "
-                        "or a text of group query"
+                        f"counters.{name}.key: found {key!r}, expected a categorical feature or a text of group query"
                     )
         for name in self.derived:
             if name in self.features:

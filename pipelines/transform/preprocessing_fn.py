@@ -159,10 +159,10 @@ def _buckets(numbers: tf.Tensor, buckets: int) -> tf.Tensor:
 
 def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature) -> tf.SparseTensor:
     """The weights of the values that `tokens` keeps."""
-    kept = tf.ragged.boolean_mask(
-        tf.RaggedTensor.from_sparse(weights), tf.not_equal(tf.RaggedTensor.from_sparse(values), "")
-    )
-    return kept[:, : feature.length].to_sparse()
+    strings, numbers = tf.sparse.to_dense(values), tf.sparse.to_dense(weights)
+    places = tf.shape(strings)[1]
+    numbers = tf.pad(numbers, [[0, 0], [0, tf.maximum(places - tf.shape(numbers)[1], 0)]])[:, :places]
+    return tf.ragged.boolean_mask(numbers, tf.not_equal(strings, ""))[:, : feature.length].to_sparse()
 
 
 def _query_ids(queries: tf.SparseTensor, query: Feature, lookup: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
@@ -178,4 +178,6 @@ def _dense(places: tf.SparseTensor, numbers: tf.Tensor, missing: float) -> tf.Te
     """`[B]`: the first of each row's numbers."""
     dense = tf.sparse.to_dense(tf.sparse.reorder(places.with_values(numbers)), missing, validate_indices=False)
     rows = places.dense_shape[0]
-    return tf.reshape(tf.concat([dense, tf.fill([rows, 1], tf.constant(missing, numbers.dtype))], axis=1)[:, :1], [rows])
+    return tf.reshape(
+        tf.concat([dense, tf.fill([rows, 1], tf.constant(missing, numbers.dtype))], axis=1)[:, :1], [rows]
+    )
