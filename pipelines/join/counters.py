@@ -16,10 +16,8 @@ from pipelines.join.timeline import Timeline
 from usr_tf.schema import (
     ACTION,
     IMPRESSION,
-    ITEM,
     SCENARIO,
     TIMESTAMP,
-    USER,
     Counter,
     Schema,
     counter_column,
@@ -150,16 +148,23 @@ class _Key:
     @classmethod
     def of(cls, name: str, impressions: pa.Table, actions: pa.Table, credited: pa.Array, schema: Schema) -> "_Key":
         shown = impressions.column(name).combine_chunks()
-        if name in (USER, ITEM) or name in schema.features_of("user", "item"):
+        if name in schema.features_of("user", "item"):
             done = actions.column(name).combine_chunks()
         else:
             done = shown.take(credited)
             if name == SCENARIO:
                 done = pc.coalesce(done, actions.column(SCENARIO).combine_chunks())
         strings = pa.concat_arrays([shown.cast(pa.string()), done.cast(pa.string())])
-        if name in schema.features_of("query"):
-            strings = pc.utf8_trim_whitespace(pc.utf8_lower(strings))
-        return cls(strings)
+        return cls(_normalized(strings) if name in schema.features_of("query") else strings)
+
+
+def _normalized(strings: pa.Array) -> pa.Array:
+    """Lower-cased and without blanks at the ends, as TensorFlow does it: neither Arrow's lower case nor its blanks are
+    the same for every script.
+    """
+    codes = strings.dictionary_encode()
+    texts = [text.lower().strip(" \t\n\v\f\r") for text in codes.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(codes.indices)
 
 
 def snapshot(counts: Counts, keys: pa.Table, moment: int, name: str, counter: Counter) -> pa.RecordBatch:
