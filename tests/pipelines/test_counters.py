@@ -16,8 +16,10 @@ from pipelines.beam.blocks import BlockStore, load
 from pipelines.beam.job import read_and_join, run
 from pipelines.beam.options import make_pipeline
 from pipelines.join.as_of import attach, label
+from pipelines.join.counter_keys import KEY
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
-from pipelines.join.counters import EVENT, KEY, ROW, Counts, action_features, count_columns, events_of
+from pipelines.join.counter_state import CounterState
+from pipelines.join.counters import EVENT, ROW, Counts, action_features, count_columns, events_of
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.split import EVER, SPLITS
 from pipelines.join.timeline import Timeline
@@ -228,11 +230,11 @@ def test_nothing_within_the_delay_or_later_reaches_a_count(schema, drawn, others
         actions = [row for row in tables["actions"] if row["timestamp"] < known]
         actions += [row for row in other["actions"] if row["timestamp"] >= known]
         scrambled = {"impressions": [own, *kept, *later], "actions": actions}
-        for table, key in (("items", "item_id"), ("users", "user_id")):
-            ids = {row[key] for row in tables[table]}
+        for table in ("items", "users"):
             scrambled[table] = [row for row in tables[table] if (row["timestamp"] or 0) <= own["timestamp"]]
             scrambled[table] += [{**row, "timestamp": 1_000} for row in tables[table] if row not in scrambled[table]]
-            scrambled[table] += [row for row in other[table] if row[key] not in ids]
+        ids = {row["item_id"] for row in tables["items"]}
+        scrambled["items"] += [row for row in other["items"] if row["item_id"] not in ids]
         after = counted(scrambled, schema)[0]
         assert {column: after[column] for column in count_columns(name, counter)} == {
             column: before[column] for column in count_columns(name, counter)
@@ -265,12 +267,14 @@ def test_a_timeline_takes_any_groups_and_times():
             assert (places - np.searchsorted(ordered, timeline.starts(codes))).tolist() == [before] * groups
 
 
-def join(logs: Path, schema: Schema, folder: Path, partitions: int, since: int = EVER) -> tuple[list[dict], Path]:
+def join(
+    logs: Path, schema: Schema, folder: Path, partitions: int, since: int = EVER, state: CounterState | None = None
+) -> tuple[list[dict], Path]:
     """The rows that the stages of the job join, in the order of their keys, and the directory of the snapshot."""
     pipeline, lines = make_pipeline(()), folder / "rows"
     folder.mkdir()
     store = BlockStore(str(folder))
-    joined, _, _ = read_and_join(pipeline, schema, find_tables(str(logs)), partitions, store, since)
+    joined, _, _ = read_and_join(pipeline, schema, find_tables(str(logs)), partitions, store, since, state)
     _ = (
         [joined[split] for split in SPLITS]
         | beam.Flatten()
@@ -356,3 +360,26 @@ def test_the_order_of_the_logs_and_the_partitions_change_nothing(schema, tables,
     assert 0 < len(later) < len(rows)
     for path in counters.glob("*.parquet"):
         assert pq.read_table(path).equals(pq.read_table(same / path.name))
+
+
+def test_a_later_run_goes_on_from_an_earlier_ones_state(schema, tables, joined, tmp_path):
+    rows, counters = joined
+    state, done = None, []
+    for start, end in ((0, 25), (25, 45), (45, 1_000)):
+        # What came before the state's moment is gone, but for the impressions that later actions are credited to.
+        known = state.moment if state else 0
+        impressions = [row for row in tables["impressions"] if known - ATTRIBUTION <= row["timestamp"] < end]
+        actions = [row for row in tables["actions"] if known <= row["timestamp"] < end]
+        day = {**tables, "impressions": impressions, "actions": actions}
+        folder = tmp_path / str(start)
+        folder.mkdir()
+        of_day, made = join(write_logs(folder / "logs", SCHEMA, day), schema, folder / "out", 9, start, state)
+        done += of_day
+        state = CounterState(str(made / "state"), json.loads((made / "snapshot.json").read_text("utf-8"))["timestamp"])
+        assert state.moment <= end
+    of_counters = [{name: row[name] for name in schema.counter_columns} for row in sorted(done, key=_identity)]
+    assert of_counters == [{name: row[name] for name in schema.counter_columns} for row in rows]
+    files = sorted(path.relative_to(counters) for path in counters.rglob("*.parquet"))
+    assert len(files) == 2 * len(schema.counters)
+    for file in files:
+        assert pq.read_table(made / file).equals(pq.read_table(counters / file))
