@@ -84,7 +84,7 @@ def preprocess(
     state = open_state(earlier.directory, schema) if earlier and since else None
     if state and start < state.moment:
         expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
-        raise InputError("--since", since, expected)
+        raise InputError("--since", repr(since), expected)
     limits = drift.parse_limits(drift_limits)
     old = read_stats(earlier) if earlier else None
     if drift_limits and not old:

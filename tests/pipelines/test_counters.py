@@ -24,9 +24,11 @@ from pipelines.join.past_queries import PastQueries
 from pipelines.join.split import EVER, SPLITS
 from pipelines.join.timeline import Timeline
 from pipelines.logs.inputs import find_tables
+from pipelines.preprocess import preprocess
 from tests.pipelines.random_logs import ATTRIBUTION, did, random_logs, shown
 from tests.pipelines.tiny import expected_attributes, expected_credit, expected_history, to_table, write_logs
 from usr_tf.counter_snapshot import CounterSnapshot
+from usr_tf.errors import InputError
 from usr_tf.schema import IMPRESSION, Counter, Schema, counter_column, parse_schema
 
 SCHEMA = f"""
@@ -383,3 +385,35 @@ def test_a_later_run_goes_on_from_an_earlier_ones_state(schema, tables, joined, 
     assert len(files) == 2 * len(schema.counters)
     for file in files:
         assert pq.read_table(made / file).equals(pq.read_table(counters / file))
+
+
+DAILY_SCHEMA = f"""
+scenarios: [search, recommendation]
+tasks: [{{name: ctr, action: click}}]
+labels: {{attribution: {ATTRIBUTION}ms, global_window: 20ms}}
+features:
+  item_id: {{group: item, type: categorical, hash_buckets: 10}}
+  device: {{group: context, type: categorical, hash_buckets: 10}}
+counters:
+  item: {{key: [item_id], actions: [click], windows: [20ms, all], delay: 5ms}}
+"""
+
+
+def test_preprocess_reads_the_state_of_earlier_data_and_refuses_rows_before_it(tables, tmp_path):
+    schema = parse_schema(DAILY_SCHEMA)
+    clicks = [row for row in tables["actions"] if row["action"] == "click"]
+    tables = {"impressions": tables["impressions"], "actions": clicks, "items": tables["items"]}
+    parts = [{**tables}, {**tables}]
+    for name in ("impressions", "actions"):
+        parts[0][name] = [row for row in tables[name] if row["timestamp"] < 40]
+        parts[1][name] = [row for row in tables[name] if row["timestamp"] >= 40]
+    first, second = (str(write_logs(tmp_path / f"logs{n}", DAILY_SCHEMA, part)) for n, part in enumerate(parts))
+    data, later = tmp_path / "first", tmp_path / "second"
+    preprocess(first, str(data), partitions=2)
+    with pytest.raises(InputError, match=r"--since: found '1970-01-01', expected 1970-01-01T00:00:00.040\+00:00 or"):
+        preprocess(second, str(later), transform=str(data), since="1970-01-01")
+    preprocess(second, str(later), partitions=1, transform=str(data), since="1970-01-01T00:00:00.040")
+    expected = Expected({**tables, "users": []}, schema)
+    moment = max(row["timestamp"] for row in tables["impressions"]) + 1
+    for row in pq.read_table(later / "counters" / "item.parquet").to_pylist():
+        assert expected.counts("item", (row.pop("item_id"),), moment) == row
