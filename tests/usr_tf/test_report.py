@@ -380,7 +380,7 @@ def test_figures_of_fewer_than_ten_positives_are_grey(evaluation):
             row = re.search(rf'<td class="name">{scenario}</td>.*?</tr>', content)[0]
             assert ('<td class="main weak">' in row, '<td class="main">' in row) == (few, not few)
         assert "ewer than 10 positives" in content or "ewer than 10 positives" in slices.section(*documents).lead
-    assert "few positives" in headline.section(*documents).content
+    assert "few cases" in headline.section(*documents).content
     everything = Page(headline.section(*documents).content)
     assert everything.table("figure", "ctr")[1] == ["positives", "10"]
 

@@ -164,10 +164,10 @@ def dot_plot(
         for colour, weak in ((BLUE, False), (FAINT, True)):
             shown = [(dot.value, y) for dot, y in known if dot.weak == weak]
             if shown:
-                called = f"{name}, few positives" if weak else name
+                called = f"{name}, few cases" if weak else name
                 axes.plot(*zip(*shown, strict=True), "o", color=colour, markersize=7, label=called)
         axes.set(ylim=(places[-1] + 0.6, -0.6), xlabel=xlabel, yticks=places)
-        axes.set_yticklabels([shorten(dot.label) for dot in dots])
+        axes.set_yticklabels([shorten(dot.label, 34) for dot in dots])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.06)
