@@ -169,7 +169,8 @@ def test_a_report_with_slices_by_features(toy_run, toy_data, sliced, tmp_path):
 def test_an_unknown_feature_is_refused_in_one_line_before_the_work(toy_run, tmp_path, monkeypatch, capsys):
     monkeypatch.delattr(Run, "load_model")
     out = tmp_path / "report"
-    assert main(["evaluate", f"--run={toy_run.directory}", "--slice=device,nonsense", f"--out={out}"]) == 2
+    flags = ["--slice=device, price", "--slice=nonsense"]  # given twice, both count
+    assert main(["evaluate", f"--run={toy_run.directory}", *flags, f"--out={out}"]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert "--slice: found 'nonsense', expected one of user_id, interests, spend, item_id, " in error
     assert not out.exists()

@@ -7,13 +7,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from usr_tf import metrics
 from usr_tf.config import Config
 from usr_tf.errors import InputError
 from usr_tf.evaluation import report
-from usr_tf.evaluation.report import RowText, RunSummary, headline, html, slices, worst_errors
+from usr_tf.evaluation.report import RowText, RunSummary, headline, html, score_curves, slices, worst_errors
 from usr_tf.evaluation.report.evaluation_page import evaluation_page
 from usr_tf.evaluation.report.learning_curves import best_epoch
 from usr_tf.metrics import Predictions, Training, slices_of
@@ -394,6 +395,31 @@ def test_a_tile_has_gauc_and_ndcg_beside_auc_each_with_its_interval(evaluation):
         shown.append(f"{called} {figures[name]:.3f} {low:.3f}–{high:.3f}")
     text = Page(headline.verdict(document, details)).text
     assert all(words in text for words in shown)
+
+
+def test_legends_stand_above_the_plots_and_hide_no_interval(evaluation, monkeypatch):
+    """In a window as small as the picture, with probabilities of 0 and 1 and rows without positives among them."""
+    seen = []
+
+    def draw_only(draw, width, height, label):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        draw(figure)
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        legend = axes.get_legend()
+        if legend:
+            seen.append(legend.get_window_extent().y0 >= axes.bbox.y1)
+            assert legend.get_window_extent().x1 <= figure.bbox.x1
+        return ""
+
+    monkeypatch.setattr(score_curves, "svg", draw_only)
+    score_curves.section(evaluation["document"], evaluation["details"])
+    assert seen == [True] * 17  # three of six scenarios and tasks, but no ROC of feed without a purchase
+
+
+def test_every_picture_and_table_can_scroll_on_a_narrow_screen(text):
+    assert text.count("<svg") == text.count('<div class="plot"><svg') > 0
+    assert text.count("<table") == text.count('<div class="table"><table') > 0
 
 
 def test_a_long_name_is_broken_and_not_cut():
