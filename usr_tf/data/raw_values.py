@@ -72,16 +72,19 @@ class RawValues:
     def _vocabulary(self, owner: str) -> list[bytes]:
         return self._output.vocabulary_by_name(owner)
 
+    @functools.cached_property
+    def _layer(self) -> Callable[[dict[str, tf.SparseTensor]], dict[str, tf.Tensor]]:
+        return self._output.transform_features_layer()
+
     @functools.cache  # noqa: B019
     def _scaled(self, feature: str) -> tf.types.experimental.PolymorphicFunction:
         """The transform of one feature, float32 `[n]` to `[n]`."""
-        layer = self._output.transform_features_layer()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
         def transform(numbers: tf.Tensor) -> tf.Tensor:
             rows = tf.size(numbers, tf.int64)
             places = tf.stack([tf.range(rows), tf.zeros([rows], tf.int64)], axis=1)
-            return layer({feature: tf.SparseTensor(places, numbers, [rows, 1])})[feature]
+            return self._layer({feature: tf.SparseTensor(places, numbers, [rows, 1])})[feature]
 
         return transform
 
