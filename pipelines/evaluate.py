@@ -40,9 +40,9 @@ from usr_tf.evaluation.report import write_report
 from usr_tf.files import strict_json
 from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
 from usr_tf.metrics.documents import details_of, metrics_of
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Sums
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
 from usr_tf.streams import accept_any_text
 

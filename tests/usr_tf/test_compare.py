@@ -41,7 +41,7 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
     with console.capture() as capture:
         console.print(format_comparison(document))
     text = " ".join(capture.get().split())
-    assert f"search ctr auc {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
+    assert f"search ctr AUC {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
     assert f"overall ctr auc {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
     assert text.count("auc_given_previous") == 3  # ctcvr in both scenarios and overall
 

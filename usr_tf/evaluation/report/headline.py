@@ -9,7 +9,6 @@ from usr_tf.evaluation.report.plots import Dot, dot_plot
 from usr_tf.evaluation.report.task_results import (
     HEADLINE,
     LOSSES,
-    NAMES,
     TaskResult,
     cells,
     count,
@@ -19,6 +18,7 @@ from usr_tf.evaluation.report.task_results import (
     losses,
     share,
 )
+from usr_tf.metrics import METRICS
 from usr_tf.metrics.documents import BASELINES
 
 _MOODS = {"above": "good", "level with": "level", "below": "bad"}
@@ -154,9 +154,9 @@ def _every_figure(shown: Sequence[TaskResult]) -> str:
             ["positives", *(count(cell.figures["positives"]) for cell in mine)],
             ["positive rate", *(share(cell.figures["positives"], cell.figures["n"]) for cell in mine)],
         ]
-        for name, called in NAMES.items():
+        for name, metric in METRICS.items():
             if any(name in cell.figures for cell in mine):
-                rows.append([called, *(_with_interval(cell, name) for cell in mine)])
+                rows.append([metric.label, *(_with_interval(cell, name) for cell in mine)])
         tables.append(html.card(html.table(["figure", *(cell.task for cell in mine)], rows), scenario))
     return html.grid(tables, least=400)
 

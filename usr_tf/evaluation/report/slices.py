@@ -10,6 +10,7 @@ from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import FAINT, MARKERS, SERIES, SOFT, series_legend, shorten, svg
 from usr_tf.evaluation.report.task_results import OVERALL, cells, count, figure, interval
+from usr_tf.metrics import METRICS, Metric
 
 _TITLES = {
     "user": ("User", "whether training has seen the user"),
@@ -19,7 +20,6 @@ _TITLES = {
     "position": ("Position", "place in the shown slate"),
     "day": ("Day", "of the impression"),
 }
-_COLUMNS = ("rows, positives", "AUC", "oracle", "GAUC", "logloss", "NE", "calibration")
 
 Slice = Mapping[str, Any]
 
@@ -52,7 +52,8 @@ def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
 def _card(title: str, task: str, series: Mapping[str, Sequence[Slice]], values: Sequence[str]) -> str:
     """Of one slice and task: `series` are the parts of each scenario, `values` those of all, in their order."""
     rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
-    table = html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=3)
+    columns = ("scenario", title.lower(), "rows, positives", "AUC", "oracle", *(metric.label for metric in _metrics()))
+    table = html.table(columns, rows, names=2, main=3)
     if not any(part["auc"] is not None for parts in series.values() for part in parts):
         return html.card(table, task)
     picture = html.legend(series_legend(list(series))) + _picture(series, values, f"AUC of {task} by {title.lower()}")
@@ -60,13 +61,17 @@ def _card(title: str, task: str, series: Mapping[str, Sequence[Slice]], values: 
 
 
 def _figures(part: Slice) -> list[str]:
-    """Values of `_COLUMNS`."""
+    """Rows, AUC, the oracle's AUC, and the metrics that slices have."""
     return [
         f"{count(part['n'])}\n{count(part['positives'])}",
         figure(part["auc"], 3) + (f"\n{interval(part['auc_interval'], 3)}" if part["auc_interval"] else ""),
         figure(part.get("oracle_auc"), 3),
-        *(figure(part[name], 3) for name in ("gauc", "logloss", "ne", "calibration")),
+        *(figure(part.get(metric.name), 3) for metric in _metrics()),
     ]
+
+
+def _metrics() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.in_slices]
 
 
 def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label: str) -> str:

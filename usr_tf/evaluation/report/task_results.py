@@ -6,21 +6,6 @@ from typing import Any, NamedTuple
 from usr_tf.evaluation.report.html import UNDEFINED
 from usr_tf.metrics.cells import OVERALL
 
-NAMES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "gauc_clicks": "GAUC by clicks",
-    "ndcg@10": "NDCG@10",
-    "mrr": "MRR",
-    "pr_auc": "PR-AUC",
-    "logloss": "logloss",
-    "ne": "NE",
-    "calibration": "calibration",
-    "ece": "ECE",
-    "auc_given_previous": "AUC given the task before",
-}
-"""Figures in the order of the page, as it calls them."""
-
 
 class TaskResult(NamedTuple):
     """One scenario (or all of them) and one task."""
