@@ -42,8 +42,8 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
         console.print(format_comparison(document))
     text = " ".join(capture.get().split())
     assert f"search ctr AUC {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
-    assert f"overall ctr auc {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
-    assert text.count("auc_given_previous") == 3  # ctcvr in both scenarios and overall
+    assert f"overall ctr AUC {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
+    assert text.count("AUC given the task before") == 3  # ctcvr in both scenarios and overall
 
 
 def test_a_run_that_answers_no_probabilities_is_named(toy_run, toy_data, tmp_path, monkeypatch):
