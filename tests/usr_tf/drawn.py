@@ -34,11 +34,16 @@ def predictions_of(labels, probabilities, users=None, requests=None, *, items=No
     )
 
 
+def scored(rows, probabilities):
+    """The same rows as another model scores them."""
+    return dataclasses.replace(rows, probabilities=probabilities)
+
+
 def metrics_of_rows(labels, probabilities, users, requests, oracle=None):
     """What `metrics.json` holds of one task's rows."""
     rows = predictions_of(labels, probabilities, users, requests)
     rows = dataclasses.replace(rows, oracle={} if oracle is None else {"ctr": np.asarray(oracle)})
-    rows = rows.with_probabilities({"ctr": np.asarray(probabilities)})
+    rows = scored(rows, {"ctr": np.asarray(probabilities)})
     return metrics_document(rows, CTR)["overall"]["ctr"]
 
 

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from tests.usr_tf.drawn import scored
 from usr_tf import compare
 from usr_tf.compare import compare_runs, format_comparison, write_comparison
 from usr_tf.errors import InputError
@@ -26,7 +27,7 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
         """The run's own probabilities for A, and noisy ones for B."""
         rows = predict(*args, **options)
         factor = np.exp(np.random.default_rng(0).normal(0, next(noise), len(rows)))
-        return rows.with_probabilities({task: np.clip(p * factor, 0, 1) for task, p in rows.probabilities.items()})
+        return scored(rows, {task: np.clip(p * factor, 0, 1) for task, p in rows.probabilities.items()})
 
     monkeypatch.setattr(compare, "predict", predict_with_noise)
     document = compare_runs(toy_run, toy_run, str(toy_data.directory), replicates=30)

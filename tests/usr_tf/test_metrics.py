@@ -190,12 +190,6 @@ class TestPredictions:
             for task in ("ctr", "ctcvr"):
                 np.testing.assert_array_equal(getattr(taken, name)[task], getattr(predictions, name)[task][mask])
 
-    def test_with_probabilities_keeps_the_rest(self):
-        predictions = drawn_predictions(n=50)
-        other = predictions.with_probabilities({"ctr": np.zeros(50)})
-        assert list(other.probabilities) == ["ctr"]
-        assert other.labels is predictions.labels
-
     @pytest.mark.parametrize(
         ("labels", "probabilities", "message"),
         [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tests.usr_tf.drawn import CTR, drawn_predictions, metrics_of_rows, predictions_of
+from tests.usr_tf.drawn import CTR, drawn_predictions, metrics_of_rows, predictions_of, scored
 from usr_tf import metrics
 from usr_tf.metrics.registry import metrics_for
 from usr_tf.metrics.resample import Resample
@@ -100,7 +100,7 @@ class TestBootstrap:
     def test_paired_is_of_a_less_b_and_narrower(self):
         a = drawn_predictions()
         noise = np.random.default_rng(1).normal(0, 0.2, len(a))
-        b = a.with_probabilities({"ctr": np.clip(a.probabilities["ctr"] * np.exp(noise), 0, 1)})
+        b = scored(a, {"ctr": np.clip(a.probabilities["ctr"] * np.exp(noise), 0, 1)})
         auc = {name: roc_auc_score(p.labels["ctr"], p.probabilities["ctr"]) for name, p in [("a", a), ("b", b)]}
 
         def difference(one, other):

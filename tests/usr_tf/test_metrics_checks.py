@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from tests.usr_tf.drawn import SCHEMA, drawn_predictions, scored
 from usr_tf import metrics
 
 ROWS = drawn_predictions(n=200, users=20)
@@ -81,7 +81,7 @@ CALLS = {
         "`labels` must hold ctr, ctcvr. Received: ctr",
     ),
     "probabilities without a task": (
-        lambda: metrics.compare(ROWS, ROWS.with_probabilities({}), SCHEMA),
+        lambda: metrics.compare(ROWS, scored(ROWS, {}), SCHEMA),
         "`probabilities` must hold ctr, ctcvr. Received: none",
     ),
     "details without replicates": (

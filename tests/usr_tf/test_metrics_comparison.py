@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from tests.usr_tf.drawn import SCHEMA, drawn_predictions, scored
 from usr_tf import metrics
 from usr_tf.metrics import delong_test
 from usr_tf.metrics.registry import metrics_for
@@ -80,7 +80,7 @@ class TestCompare:
     def test_every_figure_with_its_interval(self):
         a = drawn_predictions()
         noise = np.random.default_rng(1).normal(0, 0.3, len(a))
-        b = a.with_probabilities({task: np.clip(p * np.exp(noise), 0, 1) for task, p in a.probabilities.items()})
+        b = scored(a, {task: np.clip(p * np.exp(noise), 0, 1) for task, p in a.probabilities.items()})
         document = metrics.compare(a, b, SCHEMA, replicates=50, seed=1)
         assert json.loads(json.dumps(document, allow_nan=False)) == document
         expected = [metrics.metrics_document(rows, SCHEMA)["scenarios"]["search"]["ctr"] for rows in (a, b)]

@@ -8,7 +8,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from tests.usr_tf.drawn import CTR, SCHEMA, drawn_predictions, predictions_of
+from tests.usr_tf.drawn import CTR, SCHEMA, drawn_predictions, predictions_of, scored
 from usr_tf import metrics
 from usr_tf.metrics import METRICS
 from usr_tf.metrics.curves import BINS, bin_sums, bins_of, deciles_of, roc_of, roc_points
@@ -48,7 +48,7 @@ class TestDocument:
         predictions = drawn_predictions()
         noise = np.random.default_rng(2).uniform(0.1, 0.3, len(predictions))
         ctr = predictions.probabilities["ctr"]
-        document = metrics.metrics_document(predictions.with_probabilities({"ctr": ctr, "ctcvr": ctr * noise}), SCHEMA)
+        document = metrics.metrics_document(scored(predictions, {"ctr": ctr, "ctcvr": ctr * noise}), SCHEMA)
         clicked = (predictions.labels["ctr"] == 1) & (ctr > 0)
         assert document["overall"]["ctcvr"][GIVEN_PREVIOUS] == pytest.approx(
             roc_auc_score(predictions.labels["ctcvr"][clicked], noise[clicked]), abs=0.01
