@@ -7,10 +7,8 @@ whole requests and of stretches of each order of the scores (`usr_tf.metrics.cel
 Runs as `usr-tf evaluate_scores` and as `python -m pipelines.evaluate --scores=… --out=… --runner=…`.
 """
 
-import argparse
 import functools
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from pipelines.beam.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.beam.job import milliseconds, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import READ_SCORES, TALLY, Progress, display
 from pipelines.evaluation.rank_statistics import OrderSums
 from pipelines.evaluation.row_blocks import evaluated, pack, shown_by, unpack
@@ -37,14 +36,12 @@ from pipelines.logs.tables import match_in
 from pipelines.score import SCORES
 from usr_tf.errors import InputError
 from usr_tf.evaluation.report import write_report
-from usr_tf.files import strict_json
 from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
 from usr_tf.metrics.documents import details_of, metrics_of
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Sums
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
-from usr_tf.streams import accept_any_text
 
 _BYTES_PER_PARTITION = 8 << 20
 _BLOCK_ROWS = 100_000
@@ -280,26 +277,5 @@ def _write(out: str, document: dict, details: dict, schema: Schema, title: str) 
                 stream.write(Path(near, name).read_bytes())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="The figures of scored rows; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--scores", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--trained_until")
-    parser.add_argument("--since")
-    parser.add_argument("--replicates", type=int, default=200)
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document, _ = evaluate_scores(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(strict_json(document, indent=2))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("evaluate_scores")

@@ -3,7 +3,6 @@
 Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --out=… --runner=…`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from pipelines.beam.blocks import BlockStore
 from pipelines.beam.job import describe_moment, milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import COUNTERS, SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import display
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.counter_state import CounterState, open_state
@@ -29,7 +29,6 @@ from pipelines.transform.previous import Earlier, copy_transform, open_earlier, 
 from pipelines.transform.stage import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
-from usr_tf.streams import accept_any_text
 
 
 def preprocess(
@@ -145,29 +144,5 @@ def build(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Raw logs to training data; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--logs", dest="logs_dir")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--table", dest="tables", action="append", default=[])
-    parser.add_argument("--partitions", type=int)
-    parser.add_argument("--transform")
-    parser.add_argument("--grow_from")
-    parser.add_argument("--since")
-    parser.add_argument("--drift_limit", dest="drift_limits", action="append", default=[])
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document = preprocess(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(stats.describe(document))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("preprocess")

@@ -6,8 +6,6 @@ the model. So a score here is the one that evaluation computes and that the serv
 Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs=… --out=… --runner=…`.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -21,6 +19,7 @@ from pipelines.beam.blocks import BlockStore
 from pipelines.beam.job import milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import SCORE, Progress, display
 from pipelines.evaluation.saved_model import Scorer, check_model, read_signatures
 from pipelines.evaluation.score_files import scored_schema
@@ -30,9 +29,7 @@ from pipelines.logs.rejected import WriteRejected
 from pipelines.logs.tables import match_in
 from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
-from usr_tf.files import strict_json
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
-from usr_tf.streams import accept_any_text
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -191,27 +188,5 @@ def _prepare(out: str) -> None:
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="An exported model's scores of raw logs; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--logs", dest="logs_dir")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--table", dest="tables", action="append", default=[])
-    parser.add_argument("--partitions", type=int)
-    parser.add_argument("--since")
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document = score_logs(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(strict_json(document, indent=2))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("score_logs")

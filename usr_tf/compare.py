@@ -10,11 +10,9 @@ from usr_tf.data import Split
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.files import make_folder, replace_text, strict_json
-from usr_tf.metrics import compare
+from usr_tf.metrics import METRICS, compare
 from usr_tf.metrics.cells import OVERALL
 from usr_tf.run import Run, open_run_data
-
-_SHOWN = ("auc", "auc_given_previous", "gauc", "ndcg@10", "pr_auc", "logloss", "ne", "calibration")
 
 
 def compare_runs(
@@ -72,9 +70,9 @@ def format_comparison(document: dict[str, Any]) -> Table:
     for scenario, tasks in {**document["scenarios"], OVERALL: document[OVERALL]}.items():
         for task, figures in tasks.items():
             table.add_row(f"[bold]{scenario} {task}[/bold]")
-            names = [name for name in _SHOWN if name in figures]
-            for name in names:
-                table.add_row(name, *_cells(figures[name]), end_section=name == names[-1])
+            shown = [metric for metric in METRICS.values() if metric.name in figures]
+            for metric in shown:
+                table.add_row(metric.label, *_cells(figures[metric.name]), end_section=metric is shown[-1])
     return table
 
 

@@ -17,9 +17,10 @@ from apache_beam.pvalue import AsSingleton
 from pipelines.beam.blocks import BlockStore, Handle, divide, load
 from pipelines.evaluation.row_blocks import pack, unpack
 from usr_tf.metrics.cells import MODEL, ORACLE, Cell, Order, cells_of, orders_of, scores_of, tally_order
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Outside, Sums
+from usr_tf.metrics.sums import Outside
 from usr_tf.schema import Schema
 
 BUCKETS, BUCKET_ROWS = 256, 1 << 16

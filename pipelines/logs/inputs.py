@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.logs import bigquery
+from pipelines.logs import bigquery, bigquery_read
 from pipelines.logs import tables as logs
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES, TABLES, Schema
@@ -49,7 +49,7 @@ def check_columns(schema: Schema, inputs: TableInputs) -> None:
     """
     for table, names in inputs.items():
         if names and bigquery.is_table(names[0]):
-            bigquery.check_columns(schema, table, names[0])
+            bigquery_read.check_columns(schema, table, names[0])
         else:
             logs.check_columns(schema, table, names)
 
@@ -60,7 +60,7 @@ def partitions_for(inputs: TableInputs) -> int:
     for names in inputs.values():
         for name in names:
             if bigquery.is_table(name):
-                size += bigquery.size(name) / _BYTES_PER_PARTITION[".jsonl"]
+                size += (bigquery.look_up(name).num_bytes or 0) / _BYTES_PER_PARTITION[".jsonl"]
             else:
                 per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if name.endswith(suffix))
                 size += FileSystems.get_filesystem(name).size(name) / per_partition

@@ -7,7 +7,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.progress import READ
-from pipelines.logs import bigquery
+from pipelines.logs import bigquery, bigquery_read
 from pipelines.logs import tables as logs
 from pipelines.logs.rejected import COUNTS, REJECTED, set_aside
 from usr_tf.schema import Schema
@@ -16,7 +16,7 @@ from usr_tf.schema import Schema
 def reader(schema: Schema, table: str, names: list[str], store: BlockStore) -> beam.PTransform:
     """The transform that reads a table from its inputs. Outputs: `rows` (record batches), `rejected`, `counts`."""
     if bigquery.is_table(names[0]):
-        return bigquery.ReadBigQuery(schema, table, names[0], store)
+        return bigquery_read.ReadBigQuery(schema, table, names[0], store)
     return ReadFiles(schema, table, names, store)
 
 

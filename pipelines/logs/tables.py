@@ -7,22 +7,20 @@ that each bad row is set aside with its place and reason, and the rest of its bl
 import contextlib
 import dataclasses
 import decimal
-import gzip
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
-import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.logs.files import line_blocks, open_parquet
 from usr_tf.errors import InputError
 from usr_tf.schema import (
     ACTION,
@@ -42,7 +40,6 @@ PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
 
 LINE_BITS = 40
-_BLOCK_BYTES = 4 << 20
 _PARQUET_ROWS = 32_768
 _PEEK_ROWS = 10_000
 _LAST_MOMENT = 253_402_300_799_999  # the end of the year 9999: times in µs or ns lie beyond it
@@ -222,52 +219,13 @@ def _refuse_missing_shards(paths: list[str]) -> None:
             raise InputError(f"{stem}-*-of-{total:05}", f"no shard {missing[0]:05}", f"all {total} shards")
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[BinaryIO]:
-    """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
-    try:
-        raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except (OSError, BeamIOError) as error:
-        raise InputError(path, f"no readable file ({error})", "a log file") from error
-    with raw:
-        yield gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
-
-
 def _blocks(path: str, columns: list[str] | None = None) -> Iterator[bytes | pa.RecordBatch]:
     """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file's `columns`."""
-    with _open(path) as stream:
-        if path.endswith(".parquet"):
-            try:
-                yield from pq.ParquetFile(stream).iter_batches(_PARQUET_ROWS, columns=columns)
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(path, f"no whole Parquet file ({error})", "a Parquet file") from error
-            return
-        rest = b""
-        while True:
-            try:
-                piece = stream.read(_BLOCK_BYTES)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                found = f"a broken gzip stream after {_readable_lines(path):,} whole lines"
-                raise InputError(path, found, "a whole gzip file") from error
-            if not piece:
-                break
-            whole, newline, tail = (rest + piece).rpartition(b"\n")
-            rest = tail
-            if newline:
-                yield whole + newline
-        if path.endswith(".gz") and stream.mtime is None:  # no header was ever read
-            raise InputError(path, "an empty file", "a whole gzip file")
-        if rest:
-            yield rest + b"\n"
-
-
-def _readable_lines(path: str) -> int:
-    """Whole lines before the place where a gzip stream breaks."""
-    lines = 0
-    with _open(path) as stream, contextlib.suppress(EOFError, gzip.BadGzipFile, zlib.error):
-        while piece := stream.read1(1 << 16):
-            lines += piece.count(b"\n")
-    return lines
+    if path.endswith(".parquet"):
+        with open_parquet(path) as parquet:
+            yield from parquet.iter_batches(_PARQUET_ROWS, columns=columns)
+    else:
+        yield from line_blocks(path, gzipped=path.endswith(".gz"))
 
 
 def _peek_columns(path: str) -> set[str]:

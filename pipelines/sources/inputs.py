@@ -3,30 +3,23 @@
 Lines, records and blocks of CSV come out, one file after the other, none of them held as a whole.
 """
 
-import contextlib
 import glob
-import gzip
-import io
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from pipelines.sources import bigquery
+from pipelines.logs import bigquery
+from pipelines.logs.files import line_blocks, open_bytes, open_parquet
 from usr_tf.errors import InputError
 
-_BUFFER_BYTES = 1 << 20
 _CSV_BLOCK_BYTES = 16 << 20
 _RECORDS = 4_096
-_BROKEN = (OSError, EOFError, zlib.error)
-"""What reading raises: an unreadable file, a gzip stream that is cut off, and one that is damaged."""
 
 
 class InputFile(NamedTuple):
@@ -107,9 +100,9 @@ class Inputs:
           InputError: as `lines`, and a Parquet file or a table that cannot be read.
         """
         for file in self.files:
-            if file.path.startswith(bigquery.SCHEME):
+            if bigquery.is_table(file.path):
                 batches = bigquery.read_table(file.path, columns, self._advance)
-            elif self._is_parquet(file):
+            elif _is_parquet(file):
                 batches = self._parquet_batches(file, columns)
             else:
                 yield from self._lines_of(file)
@@ -125,7 +118,7 @@ class Inputs:
         """
         wrong: deque[pa_csv.InvalidRow] = deque()
         first = 2
-        with self._reading(file), self._open(file) as stream:
+        with open_bytes(file.path, advance=self._advance) as stream:
             try:
                 for batch in _csv_reader(stream, columns, delimiter, wrong):
                     skipped: list[int] = []
@@ -170,46 +163,20 @@ class Inputs:
         return row.number
 
     def _lines_of(self, file: InputFile) -> Iterator[Record]:
-        number = 0
-        try:
-            with self._open(file) as stream:
-                for number, text in enumerate(stream, start=1):
-                    if text := text.removeprefix(b"\xef\xbb\xbf").strip():
-                        yield Record(file.path, number, text)
-        except _BROKEN as error:
-            raise _unreadable(f"{file.path}: line {number + 1}", error) from error
+        blocks = line_blocks(file.path, advance=self._advance)
+        lines = (line for block in blocks for line in block[:-1].split(b"\n"))
+        for number, line in enumerate(lines, start=1):
+            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+                yield Record(file.path, number, text)
 
     def _parquet_batches(self, file: InputFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        with self._reading(file), _open_raw(file.path) as stream:
-            try:
-                parquet = pq.ParquetFile(stream)
-                wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
-                read = 0
-                for batch in parquet.iter_batches(_RECORDS, columns=wanted):
-                    yield batch
-                    before, read = read, read + batch.num_rows
-                    rows = max(parquet.metadata.num_rows, 1)
-                    self._advance(file.size * read // rows - file.size * before // rows)
-            except pa.ArrowException as error:
-                raise InputError(file.path, f"no whole Parquet file ({error})", "a Parquet file") from error
-
-    def _is_parquet(self, file: InputFile) -> bool:
-        with self._reading(file), _open_raw(file.path) as stream:
-            return stream.read(4) == b"PAR1"
-
-    @contextlib.contextmanager
-    def _open(self, file: InputFile) -> Iterator[BinaryIO]:
-        """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
-        with _open_raw(file.path) as raw:
-            stream = io.BufferedReader(_Counted(raw, self._advance), _BUFFER_BYTES)
-            yield gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream
-
-    @contextlib.contextmanager
-    def _reading(self, file: InputFile) -> Iterator[None]:
-        try:
-            yield
-        except _BROKEN as error:
-            raise _unreadable(file.path, error) from error
+        with open_parquet(file.path) as parquet:
+            wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
+            rows, read = max(parquet.metadata.num_rows, 1), 0
+            for batch in parquet.iter_batches(_RECORDS, columns=wanted):
+                yield batch
+                before, read = read, read + batch.num_rows
+                self._advance(file.size * read // rows - file.size * before // rows)
 
 
 def find_inputs(names: Iterable[str]) -> list[InputFile]:
@@ -223,7 +190,7 @@ def find_inputs(names: Iterable[str]) -> list[InputFile]:
     """
     files: dict[Any, InputFile] = {}
     for name in names:
-        if name.startswith(bigquery.SCHEME):
+        if bigquery.is_table(name):
             found = [(path, InputFile(path, size)) for path, size in bigquery.find_tables(name)]
         else:
             found = _remote_files(name) if "://" in name else _local_files(name)
@@ -272,10 +239,9 @@ def _is_data(name: str) -> bool:
     return bool(name) and not name.startswith((".", "_"))
 
 
-def _open_raw(path: str) -> BinaryIO:
-    if "://" not in path:
-        return open(path, "rb")
-    return _beam_file_systems().open(path, compression_type="uncompressed")
+def _is_parquet(file: InputFile) -> bool:
+    with open_bytes(file.path, gzipped=False) as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def _beam_file_systems() -> Any:
@@ -288,7 +254,7 @@ def _beam_file_systems() -> Any:
 
 
 def _csv_reader(
-    stream: BinaryIO, columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
+    stream: IO[bytes], columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
 ) -> Iterator[pa.RecordBatch]:
     def skip(row: pa_csv.InvalidRow) -> str:
         wrong.append(row)
@@ -304,25 +270,3 @@ def _csv_reader(
             strings_can_be_null=False,
         ),
     )
-
-
-def _unreadable(place: str, error: Exception) -> InputError:
-    if isinstance(error, EOFError):
-        return InputError(place, "a gzip file that is cut off", "all of it")
-    return InputError(place, f"an unreadable file ({getattr(error, 'strerror', None) or error})", "a file of logs")
-
-
-class _Counted(io.RawIOBase):
-    """A stream that tells how many bytes have been read of it."""
-
-    def __init__(self, stream: BinaryIO, advance: Callable[[int], object]):
-        self._stream, self._advance = stream, advance
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._advance(len(data))
-        return len(data)

@@ -15,7 +15,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import usr_tf.export as export_module
 from serving.formats.request import TensorSpec, request_inputs
-from serving.publishing.warmup import read_warmup_records, to_examples
+from serving.publishing.warmup import to_examples
+from tests.serving.warmup_records import read_warmup_records
 from tests.usr_tf.fixtures import small_config, toy_schema
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict

@@ -106,17 +106,6 @@ class M2M(Backbone):
         own = route(lambda rows, p: self._refine(rows, self._knowledge, p), experts, scenario, self.scenarios)
         return BackboneOutput(own, self._refine(experts, self._any_knowledge) if self.use_shared else None)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "experts": self.experts,
-            "expert": list(self.expert),
-            "scenario_embedding": self.scenario_embedding,
-            "task_embedding": self.task_embedding,
-            "unit_depth": self.unit_depth,
-            "tower_depth": self.tower_depth,
-        }
-
     def _refine(self, experts: tf.Tensor, knowledge: tf.Variable, scenario: int | None = None) -> tf.Tensor:
         """Attention and tower, `[B, T, h]`, of experts `[B, E, h]` for one scenario."""
         # [B, 1, E, h] and [1, T, 1, h]: the unit's first layer multiplies either once and adds the results

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.backbones.base import Backbone, BackboneOutput
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, StackedDense
 from usr_tf.layers.gate_unit import GateUnit
 from usr_tf.layers.scenario import Scenario, own_row
@@ -78,17 +79,9 @@ class PEPNet(Backbone):
         shared = self._shared_ppnet(self._epnet(x, (self._any_embedding, *prior)), prior)
         return BackboneOutput(own, shared)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenario_embedding": self.scenario_embedding,
-            "gate_hidden": self.gate_hidden,
-            "tower": list(self.tower),
-        }
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PPNet(keras.layers.Layer):
+class PPNet(ConfiguredLayer):
     """A ReLU network for each task, each of whose layers is scaled by a gate.
 
     Args:
@@ -127,12 +120,3 @@ class PPNet(keras.layers.Layer):
             tasks = tf.unstack(dense(hidden), axis=1)  # T parts, which one gate scales
             hidden = tf.stack(gate(tasks, condition), axis=1)
         return hidden
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "tasks": self.tasks,
-            "gate_hidden": self.gate_hidden,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }

@@ -93,16 +93,6 @@ class PLE(Backbone):
             return BackboneOutput(hidden, None)
         return BackboneOutput(hidden, self._shared_towers(tf.matmul(self._shared_gates(shared), *experts)))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "levels": self.levels,
-            "specific_experts": self.specific_experts,
-            "shared_experts": self.shared_experts,
-            "expert": list(self.expert),
-            "tower": list(self.tower),
-        }
-
 
 def _own_stream(own: Sequence[Split], scenario: Scenario) -> Split:
     """`([B, T, h],)`, of each row's own scenario."""

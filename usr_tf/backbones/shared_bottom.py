@@ -54,6 +54,3 @@ class SharedBottom(Backbone):
             scenario=self._scenario_towers(hidden, scenario),
             shared=self._shared_towers(hidden) if self.use_shared else None,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bottom": list(self.bottom), "tower": list(self.tower)}

@@ -80,15 +80,6 @@ class STAR(Backbone):
             scenario_logit=self._auxiliary_logits(x, scenario),
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "network": list(self.network),
-            "tower": list(self.tower),
-            "auxiliary": list(self.auxiliary),
-            "scenario_embedding": self.scenario_embedding,
-        }
-
     def _hidden(self, x: Split, scenario: Scenario | None) -> tf.Tensor:
         """`[B, T, h]`, by the scenarios' stars, or by the centre alone."""
         hidden = self._network(x, scenario)

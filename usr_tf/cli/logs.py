@@ -59,7 +59,10 @@ def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 def _import_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "source", None, "Whose logs: ga360, ga4, kuaisar, diginetica, or MODULE:CLASS of your own", flag_values=values
+        "source",
+        None,
+        "Whose logs: ga360 or another of docs/sources.md, or MODULE:CLASS of your own",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values

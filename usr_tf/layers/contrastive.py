@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.shapes import check_shapes
 
 Variant = Literal["same_view", "augmented"]
@@ -24,7 +25,7 @@ class SummedLoss(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class ContrastiveLoss(keras.layers.Layer):
+class ContrastiveLoss(ConfiguredLayer):
     """InfoNCE on vectors of each view, after a projection and L2 normalisation.
 
     An anchor is one example's vector in one view. With similarities `s` (cosines over the temperature)::
@@ -120,16 +121,6 @@ class ContrastiveLoss(keras.layers.Layer):
             tf.reduce_any(positive, [2, 3]) & tf.reduce_any(negative, [2, 3]), weight.dtype
         )
         return SummedLoss(tf.reduce_sum(count * loss), tf.reduce_sum(count))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "variant": self.variant,
-            "projection": self.projection,
-            "temperature": self.temperature,
-            "learn_temperature": self.learn_temperature,
-            "negatives": self.negatives,
-        }
 
     def _embed(self, z: tf.Tensor) -> tf.Tensor:
         # The epsilon bounds the gradient at the zero vector, whose direction means nothing.

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario, apply_own_weights
 
@@ -19,7 +20,7 @@ _NARROW = 40
 (`docs/performance.md`)."""
 
 
-class _Dense(keras.layers.Layer):
+class _Dense(ConfiguredLayer):
     """What the layers below share: an affine map with leading axes `stack`, and an activation."""
 
     def __init__(
@@ -53,15 +54,6 @@ class _Dense(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(*self._stack, self.units), initializer="zeros")
         super().build(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
 
     @property
     def _parameters(self) -> list[tf.Variable]:
@@ -142,9 +134,6 @@ class StackedDense(_Dense):
     def call(self, inputs: tf.Tensor | Split) -> tf.Tensor:
         return self.activation(affine(inputs, *self._parameters))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "layers": self.layers}
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class ScenarioDense(_Dense):
@@ -206,12 +195,9 @@ class ScenarioDense(_Dense):
         own = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)
         return tf.reduce_sum(every * tf.reshape(own, [-1, self.scenarios] + [1] * len(self._stack)), axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scenarios": self.scenarios, "tasks": self.tasks}
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class ExpertStack(keras.layers.Layer):
+class ExpertStack(ConfiguredLayer):
     """ReLU networks that read the same input, each with weights of its own.
 
     Args:
@@ -253,14 +239,6 @@ class ExpertStack(keras.layers.Layer):
 
     def call(self, inputs: Split) -> tf.Tensor:
         return relu_network(inputs, *self._parameters)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "experts": self.experts,
-            "units": list(self.units),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
 
 
 def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:

@@ -6,13 +6,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.folding import fold
 from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class DIN(keras.layers.Layer):
+class DIN(ConfiguredLayer):
     """The sum of a history's actions, each weighed by an activation unit that compares it with the candidate::
 
         a_l = MLP([h_l ; e ; h_l − e ; h_l ⊙ e]),   i = Σ_l a_l h_l   over the real history
@@ -87,9 +88,6 @@ class DIN(keras.layers.Layer):
         first = tf.matmul(item, tf.reshape(kernel, [width, length * units]))
         first = tf.reshape(first, [tf.shape(item)[0], length, units]) + tf.matmul(history, of_history)
         return tf.matmul(self._weigh(first, mask), history)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": list(self.units)}
 
     def _kernels(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What the history, the candidate and their product are multiplied with, each `[d, u]`."""

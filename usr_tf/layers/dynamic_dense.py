@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, SplitDense, affine
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
@@ -17,7 +18,7 @@ _SPREAD = 0.1
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class DynamicDense(keras.layers.Layer):
+class DynamicDense(ConfiguredLayer):
     """`activation(x V S(z) U + b)` with a core `S(z) = reshape(MLP(z))`, `[r, r]`, for the condition `z`.
 
     `V [in, r]` and `U [r, units]` are shared by all rows. Over-parameterised, `V = V_l V_r` and `U = U_l U_r` with an
@@ -111,17 +112,6 @@ class DynamicDense(keras.layers.Layer):
         for layer in self._mlp:
             hidden = layer(hidden)
         return hidden
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "rank": self.rank,
-            "overparameter": self.overparameter,
-            "generator": list(self.generator),
-            "activation": keras.activations.serialize(self.activation),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
 
     def _compressor(self, condition: Split, scenario: int | None) -> tf.Tensor:
         """`V S(z)`, `[in, r]`, for one condition."""

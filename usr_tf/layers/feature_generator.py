@@ -61,9 +61,6 @@ class FeatureGenerator(GateUnit):
             return (trigger,)
         return (trigger, *map(tf.stop_gradient, values))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "condition": self.condition}
-
 
 def _by_view(features: Split) -> Split:
     """The features with an axis for the views."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.scenario import Scenario, apply_own_weights
 from usr_tf.layers.shapes import check_shapes
@@ -20,7 +21,7 @@ class LogProbabilities(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class GlobalLabelHeads(keras.layers.Layer):
+class GlobalLabelHeads(ConfiguredLayer):
     """From hidden layers to probabilities along the chain of tasks, tied to the global labels.
 
     A scenario label implies its global label, and a later task implies the one before it. With global logits `a_t`
@@ -119,15 +120,6 @@ class GlobalLabelHeads(keras.layers.Layer):
         # A product with 0 and 1, unlike a gather, has a dense gradient without a scatter.
         own = tf.one_hot(scenario, self.scenarios, dtype=hidden.dtype)
         return _logits(hidden, *(tf.tensordot(own, weight, axes=1) for weight in self._scenario_head))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "tasks": self.tasks,
-            "scenarios": self.scenarios,
-            "use_global": self.use_global,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
 
 
 def _logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -5,12 +5,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class InterestExtractor(keras.layers.Layer):
+class InterestExtractor(ConfiguredLayer):
     """Target attention over the history whose projections are generated from a scenario trigger.
 
     Each projection is the identity and a correction of low rank, `W(t) = I + U · S(t) · V`, with `U [d, r]` and
@@ -111,9 +112,6 @@ class InterestExtractor(keras.layers.Layer):
         keys = _project(keys, tf.transpose(self.query_up), _transpose(query), tf.transpose(self.query_down))
         values = _project(history, self.value_down, value, self.value_up) * self._columns[:, tf.newaxis]
         return tf.reduce_sum(tf.matmul(_attention(tf.matmul(item, keys, transpose_b=True), mask), values), axis=0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rank": self.rank, "hidden": self.hidden, "heads": self.heads}
 
     def _weigh(
         self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, query: tf.Tensor, key: tf.Tensor

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
@@ -22,7 +23,7 @@ class Normalized(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PartitionedNormalization(keras.layers.Layer):
+class PartitionedNormalization(ConfiguredLayer):
     """Partitioned normalisation; for row `z` of scenario p, column by column::
 
         scenario:  (γ ⊗ γ_p) ⊗ (z - μ_p) / √(σ_p² + ε) + (β + β_p)
@@ -110,15 +111,6 @@ class PartitionedNormalization(keras.layers.Layer):
             return Normalized(normalized, None)
         weights = [every.mean, every.variance, self.gamma, self.beta]
         return Normalized(normalized, _apply(fold(lambda: self._affine(*weights), *weights), inputs))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "use_shared": self.use_shared,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-        }
 
     def _own_affine(self, own: "_Statistics", scenario: Scenario) -> tuple[tf.Tensor, tf.Tensor]:
         """Scale and shift of each row's own scenario: `[B, d]`, or `[d]` of a static one."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.shapes import check_shapes
 
 
@@ -18,7 +19,7 @@ class LogitBias(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PositionTower(keras.layers.Layer):
+class PositionTower(ConfiguredLayer):
     """What the place on the page adds to the logits: learned numbers for each scenario and place.
 
     Users look more at what stands first, so a model of logged clicks learns where the old ranker put an item as well as
@@ -85,13 +86,3 @@ class PositionTower(keras.layers.Layer):
         if not self.use_global:
             return LogitBias(tf.pad(bias, first_alone), None)
         return LogitBias(bias[:, 1:], tf.pad(bias[:, :1], first_alone))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "tasks": self.tasks,
-            "use_global": self.use_global,
-            "positions": self.positions,
-            "dropout": self.dropout,
-        }

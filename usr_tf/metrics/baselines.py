@@ -11,7 +11,7 @@ from usr_tf.metrics.predictions import Predictions
 def position_baseline(predictions: Predictions) -> np.ndarray:
     """Scores `[N]` of whoever made the slate: 1 / position. NaN where the position is unknown.
 
-    Only their order means something: give those that are known to `rank_metrics`.
+    Only their order means something.
     """
     return np.where(predictions.position > 0, 1.0 / np.maximum(predictions.position, 1), np.nan)
 
@@ -23,7 +23,7 @@ def popularity_baseline(
 
     `(clicks + strength · prior) / (impressions + strength)`, where the prior is the click rate of all
     training rows. An item that training has not seen scores the prior. None where training has no rows.
-    Only their order means something: give them to `rank_metrics`.
+    Only their order means something.
 
     Args:
       train_clicks: item → (clicks, impressions).

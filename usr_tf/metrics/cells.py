@@ -12,9 +12,11 @@ import numpy as np
 
 from usr_tf.metrics.curves import bin_sums, bins_of, histogram_sums, roc_points
 from usr_tf.metrics.keys import hash_keys
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.probability import losses
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Outside, Sums, losses, order_sums, request_sums, row_sums, user_sums
+from usr_tf.metrics.sums import Outside, order_sums, request_sums, row_sums, user_sums
 from usr_tf.schema import Schema
 
 OVERALL = "overall"

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from usr_tf.metrics.bootstrap import check_same_rows
 from usr_tf.metrics.cells import OVERALL, Cell, tally
 from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers
-from usr_tf.metrics.documents import figure_names
-from usr_tf.metrics.figures import figure_of, value_of
 from usr_tf.metrics.keys import hash_keys
 from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.registry import metrics_for
 from usr_tf.metrics.resample import check_interval, interval
 from usr_tf.schema import Schema
 
@@ -75,7 +73,7 @@ def compare(
     """
     check_interval(replicates, level)
     a, b = in_order(a), in_order(b)
-    check_same_rows(a, b)
+    _check_same_rows(a, b)
     cells_a, cells_b = (
         tally(dataclasses.replace(rows, oracle={}, baselines={}, slices={}), schema, replicates, seed)
         for rows in (a, b)
@@ -85,18 +83,18 @@ def compare(
         cell = Cell(scenario, task)
         if cell not in cells_a:
             undefined = dict.fromkeys(("a", "b", "difference", "interval"))
-            empty: dict[str, Any] = {name: dict(undefined) for name in figure_names(schema, task)}
+            empty: dict[str, Any] = {metric.name: dict(undefined) for metric in metrics_for(schema, task)}
             empty["auc"]["delong"] = None
             return empty | {"n": 0, "positives": 0}
         mine, other = cells_a[cell], cells_b[cell]
         figures: dict[str, Any] = {}
-        for name in figure_names(schema, task):
-            sample = figure_of(mine, name) - figure_of(other, name)
-            figures[name] = {
-                "a": value_of(mine, name),
-                "b": value_of(other, name),
+        for metric in metrics_for(schema, task):
+            sample = metric.sample(mine) - metric.sample(other)
+            figures[metric.name] = {
+                "a": metric.value(mine),
+                "b": metric.value(other),
                 "difference": float(sample[0]) if np.isfinite(sample[0]) else None,
-                "interval": interval(sample, mine["users"][0], level),
+                "interval": interval(sample, mine["users"][0], level) if metric.interval else None,
             }
         rows = slice(None) if scenario == OVERALL else a.scenario == schema.scenarios.index(scenario)
         test = delong_test(a.labels[task][rows], a.probabilities[task][rows], b.probabilities[task][rows])
@@ -115,6 +113,13 @@ def compare(
 def in_order(rows: Predictions) -> Predictions:
     """The rows by request, user and item, whatever the order of the files that they were read from."""
     return rows.only(np.lexsort([hash_keys(keys) for keys in (rows.item, rows.user, rows.request)]))
+
+
+def _check_same_rows(a: Predictions, b: Predictions) -> None:
+    columns = [(getattr(a, name), getattr(b, name)) for name in ("scenario", "user", "request", "item")]
+    columns += [(a.labels[task], b.labels.get(task)) for task in a.labels]
+    if len(a) != len(b) or not all(np.array_equal(left, right) for left, right in columns):
+        raise ValueError(f"A comparison needs the same rows twice. Received: {len(a)} and {len(b)} rows that differ")
 
 
 def _shares(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import BINS, Sums
+from usr_tf.metrics.sums import BINS
 
 ROC_POINTS = 200
 _PER_CLASS = ROC_POINTS // 2 - 1

@@ -75,10 +75,6 @@ class Predictions:
                 taken[column.name] = None if values is None else values[mask]
         return Predictions(**taken)
 
-    def with_probabilities(self, probabilities: Mapping[str, np.ndarray]) -> "Predictions":
-        """The same rows as another model scores them."""
-        return dataclasses.replace(self, probabilities=probabilities)
-
     def _columns(self) -> Iterator[tuple[str, Any]]:
         for column in dataclasses.fields(self):
             values = getattr(self, column.name)

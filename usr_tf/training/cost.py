@@ -73,7 +73,9 @@ def model_cost(data: Data, config: Config) -> ModelCost:
 
     A model whose tables have a handful of rows takes one step on a made-up batch, and the rows that they lack are
     counted. FLOPs are two for each multiplication and addition of a matrix product, with histories and lists at their
-    full length; what is elementwise is bound by memory and not counted.
+    full length; what is elementwise is bound by memory and not counted. Sizes are those of a step that runs:
+    `tf.compat.v1.profiler` reads static shapes alone, so it misses what is routed by scenario: of STAR, three
+    quarters.
     """
     sizes, batch_size = data.vocabulary_sizes, config.train.batch_size
     stand_in = {name: min(size, _STAND_IN_ROWS) for name, size in sizes.items()}

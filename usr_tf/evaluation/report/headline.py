@@ -10,7 +10,6 @@ from usr_tf.evaluation.report.task_results import (
     FEW,
     HEADLINE,
     LOSSES,
-    NAMES,
     TaskResult,
     cells,
     count,
@@ -20,6 +19,7 @@ from usr_tf.evaluation.report.task_results import (
     losses,
     share,
 )
+from usr_tf.metrics import METRICS
 from usr_tf.metrics.documents import BASELINES
 
 _MOODS = {"above": "good", "level with": "level", "below": "bad"}
@@ -161,7 +161,8 @@ def _tile(cell: TaskResult) -> str:
     notes = [f"AUC, {interval(ends['auc'], 3)}" if ends["auc"] else "AUC"]
     notes.append(f"{count(figures['positives'])} positives of {count(figures['n'])}")
     beside = [
-        (NAMES[name], figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "") for name in _BESIDE
+        (METRICS[name].label, figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "")
+        for name in _BESIDE
     ]
     return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips), beside, cell.few)
 
@@ -176,9 +177,9 @@ def _every_figure(shown: Sequence[TaskResult]) -> str:
             ["positives", *(count(cell.figures["positives"]) for cell in mine)],
             ["positive rate", *(share(cell.figures["positives"], cell.figures["n"]) for cell in mine)],
         ]
-        for name, called in NAMES.items():
+        for name, metric in METRICS.items():
             if any(name in cell.figures for cell in mine):
-                rows.append([called, *(_with_interval(cell, name) for cell in mine)])
+                rows.append([metric.label, *(_with_interval(cell, name) for cell in mine)])
         tables.append(html.card(html.table(["figure", *(cell.task for cell in mine)], rows), scenario))
     return html.grid(tables, least=400)
 

@@ -10,6 +10,7 @@ from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import FAINT, MARKERS, SERIES, SOFT, series_legend, shorten, svg
 from usr_tf.evaluation.report.task_results import FEW, OVERALL, cells, count, figure, interval
+from usr_tf.metrics import METRICS, Metric
 from usr_tf.metrics.feature_slices import FEATURE
 
 _TITLES = {
@@ -20,7 +21,6 @@ _TITLES = {
     "position": ("Position", "place in the shown slate"),
     "day": ("Day", "of the impression"),
 }
-_COLUMNS = ("rows", "positives", "AUC", "oracle", "GAUC", "logloss", "NE", "calibration")
 
 Slice = Mapping[str, Any]
 
@@ -57,15 +57,28 @@ def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
 def _table(series: Mapping[str, Sequence[Slice]], title: str) -> str:
     """A row for each part: `series` holds those of each scenario."""
     rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
-    return html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=4)
+    columns = [
+        "scenario",
+        title.lower(),
+        "rows",
+        "positives",
+        "AUC",
+        "oracle",
+        *(metric.label for metric in _metrics()),
+    ]
+    return html.table(columns, rows, names=2, main=4)
+
+
+def _metrics() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.in_slices]
 
 
 def _figures(part: Slice) -> list[str]:
-    """Values of `_COLUMNS`."""
+    """Rows, positives, AUC, the oracle's AUC, and the metrics that slices have."""
     figures = [
         figure(part["auc"], 3) + (f"\n{interval(part['auc_interval'], 3)}" if part["auc_interval"] else ""),
         figure(part.get("oracle_auc"), 3),
-        *(figure(part[name], 3) for name in ("gauc", "logloss", "ne", "calibration")),
+        *(figure(part.get(metric.name), 3) for metric in _metrics()),
     ]
     weak = part["positives"] < FEW
     return [count(part["n"]), count(part["positives"]), *(html.weak(text) if weak else text for text in figures)]

@@ -8,20 +8,6 @@ from usr_tf.metrics.cells import OVERALL
 
 FEW = 10
 """Figures of fewer positives than this are shown in grey: chance decides them."""
-NAMES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "gauc_clicks": "GAUC by clicks",
-    "ndcg@10": "NDCG@10",
-    "mrr": "MRR",
-    "pr_auc": "PR-AUC",
-    "logloss": "logloss",
-    "ne": "NE",
-    "calibration": "calibration",
-    "ece": "ECE",
-    "auc_given_previous": "AUC given the task before",
-}
-"""Figures in the order of the page, as it calls them."""
 
 
 class TaskResult(NamedTuple):

@@ -18,7 +18,7 @@ from usr_tf.config import Config
 from usr_tf.experiments.grid.data_jobs import DataJob, content_key, set_aside
 from usr_tf.experiments.grid.worker_processes import peak_mib
 from usr_tf.files import strict_json
-from usr_tf.metrics.figures import figure_of
+from usr_tf.metrics.ranking import AUC
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import order_sums, row_sums
 from usr_tf.schema import SUCCESS
@@ -129,7 +129,7 @@ def auc_sample(rows: Mapping[str, np.ndarray], scores: np.ndarray, task: str, ma
     labels, scores = rows[task][mask], scores[mask]
     resample = Resample.of(rows["user"][mask], REPLICATES, seed=7)
     sums = row_sums(labels, scores, resample) | order_sums(labels, scores, resample)
-    return figure_of(sums, "auc")
+    return AUC.sample(sums)
 
 
 def _cpu_seconds() -> float:
