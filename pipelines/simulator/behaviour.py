@@ -207,6 +207,7 @@ class Shop:
             word=np.where(zero_results, -1, query[:, 1] - names.FIRST_WORD),
             last=self._last[user],
             query=query,
+            query_vector=query_vector,
             spelling=spelling,
             device=visits.device,
             chances=chances,

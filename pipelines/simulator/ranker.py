@@ -35,6 +35,7 @@ class Asked:
     word: NDArray  # named in the query
     last: NDArray  # the item that the user clicked last
     query: NDArray  # [r, 3], number of the term
+    query_vector: NDArray  # [r, w], NaN without a query; w = 0 where vectors are off
     spelling: NDArray  # [r, 3]
     device: NDArray | None  # None where it is drawn with the outcomes
     chances: Callable[[NDArray], tuple[NDArray, NDArray]]

@@ -14,7 +14,7 @@ from pipelines.simulator.noise import Record
 from pipelines.simulator.people import Users
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.signals import SLOT_MS, WIDTH, at
-from pipelines.simulator.world import Items, World
+from pipelines.simulator.world import World
 
 _SLICE = 20_000
 """Rows that are Python objects at once."""
@@ -81,7 +81,9 @@ def schema_of(world: World) -> str:
     )
 
 
-def item_rows(items: Items) -> Iterator[Row]:
+def item_rows(world: World) -> Iterator[Row]:
+    """Each item once, at its list price."""
+    items, vector = world.items, world.signals.vector
     bands = np.searchsorted([-0.84, -0.25, 0.25, 0.84], items.dearness)  # fifths of a standard normal
     launch_day = (items.launch - START_MS) // DAY_MS
     for item in range(items.kind.size):
@@ -99,45 +101,64 @@ def item_rows(items: Items) -> Iterator[Row]:
             "price_band": names.PRICE_BANDS[bands[item]],
             "popularity": int(items.popularity[item]),
             "launch_day": int(launch_day[item]),
+            **({"item_vector": vector[item].tolist()} if world.signals.width else {}),
         }
 
 
 def item_versions(world: World) -> Iterator[Row]:
-    """Rows of the items table: those of `item_rows`, with the signals that are on.
+    """Rows of the items table.
 
     Where prices or stock change, an item has a row that is valid from the start of the month, and one for each change:
-    `price` and `in_stock` are as of its `timestamp`.
+    `price` and `in_stock` are as of its `timestamp`. Else it has the row of `item_rows`.
     """
-    signals = world.signals
-    changes = {"price", "stock"} & signals.strength.keys()
-    slots = np.arange(DAYS * DAY_MS // SLOT_MS) if changes else np.zeros(1, np.int64)
-    for item, row in enumerate(item_rows(world.items)):
-        if signals.width:
-            row["item_vector"] = signals.vector[item].tolist()
-        if not changes:
-            yield row
-            continue
-        now = START_MS + SLOT_MS * slots
-        state = _state(world, np.full(now.size, item), now)
-        differs = np.any([column[1:] != column[:-1] for column in state.values()], axis=0)
+    if not {"price", "stock"} & world.signals.strength.keys():
+        yield from item_rows(world)
+        return
+    now = START_MS + SLOT_MS * np.arange(DAYS * DAY_MS // SLOT_MS)
+    for item, row in enumerate(item_rows(world)):
+        state = price_and_stock(world, np.full(now.size, item), now)
+        columns = {name: state[column] for name, column in AS_OF.items() if column in state}
+        differs = np.any([column[1:] != column[:-1] for column in columns.values()], axis=0)
         for slot in [0, *(np.flatnonzero(differs) + 1).tolist()]:
-            then = {name: column[slot].item() for name, column in state.items()}
-            if "price" in changes:
-                row["price"] = then["price_now"]
-            if "stock" in changes:
-                row["in_stock"] = then["in_stock"]
-            yield {**row, "timestamp": int(now[slot])}
+            then = {name: column[slot].item() for name, column in columns.items()}
+            yield {**row, **then, "timestamp": int(now[slot])}
 
 
-def _state(world: World, item: NDArray, now: NDArray) -> dict[str, NDArray]:
-    """What impressions of items `[n]` at moments `[n]` log of prices and stock, where those change."""
-    signals, item = world.signals, item[:, None]
+AS_OF = {"price": "price_now", "in_stock": "in_stock"}
+"""Columns of items that change, and the columns of impressions that log them."""
+
+
+def price_and_stock(world: World, item: NDArray, now: NDArray) -> dict[str, NDArray]:
+    """The columns of impressions of items `[n]` at moments `[n]` that say of prices and stock, where those change."""
+    signals = world.signals
     columns = {}
     if "price" in signals.strength:
-        discount = at(signals.discount, item, now)[:, 0]
-        columns |= {"price_now": (world.items.price[item[:, 0]] * (1 - discount)).round(2), "discount": discount}
+        discount = at(signals.discount, item[:, None], now)[:, 0]
+        columns |= {"price_now": (world.items.price[item] * (1 - discount)).round(2), "discount": discount}
     if "stock" in signals.strength:
-        columns["in_stock"] = np.where(at(signals.sold_out, item, now)[:, 0], "no", "yes")
+        columns["in_stock"] = np.where(at(signals.sold_out, item[:, None], now)[:, 0], "no", "yes")
+    return columns
+
+
+def signal_columns(
+    world: World,
+    item: NDArray,
+    now: NDArray,
+    zero_results: NDArray,
+    query_vector: NDArray,
+    retrieval_score: NDArray,
+) -> dict[str, list[Any]]:
+    """The columns that the signals add to impressions, `[n]` each; a query's vector is None where it has none."""
+    strength = world.signals.strength
+    columns: dict[str, list[Any]] = {
+        name: column.tolist() for name, column in price_and_stock(world, item, now).items()
+    }
+    if "retrieval" in strength:
+        columns["retrieval_score"] = retrieval_score.round(4).tolist()
+    if "zero_results" in strength:
+        columns["zero_results"] = np.where(zero_results, "yes", "no").tolist()
+    if "vectors" in strength:
+        columns["query_vector"] = [None if math.isnan(vector[0]) else vector for vector in query_vector.tolist()]
     return columns
 
 
@@ -148,7 +169,7 @@ def user_rows(users: Users, first_user: int) -> Iterator[Row]:
             "age_band": names.AGE_BANDS[age],
             "city": names.CITIES[city],
             "arrival_day": int((arrival - START_MS) // DAY_MS),
-            **({"user_vector": users.vector[user].tolist()} if users.vector.shape[1] else {}),
+            **({"user_vector": users.vector[user].tolist()} if users.vector.size else {}),
         }
 
 
@@ -196,17 +217,11 @@ class LogTables:
                 }
 
     def _signals(self, of: slice) -> list[Row]:
-        """The columns of the signals that are on, row by row."""
-        played, strength = self._played, self._world.signals.strength
-        state = _state(self._world, played.item[of], played.time[of])
-        columns: dict[str, list[Any]] = {name: column.tolist() for name, column in state.items()}
-        if "retrieval" in strength:
-            columns["retrieval_score"] = played.retrieval_score[of].round(4).tolist()
-        if "zero_results" in strength:
-            columns["zero_results"] = np.where(played.zero_results[of], "yes", "no").tolist()
-        if "vectors" in strength:
-            vectors = played.query_vector[of].tolist()
-            columns["query_vector"] = [None if math.isnan(vector[0]) else vector for vector in vectors]
+        played = self._played
+        columns = signal_columns(
+            self._world, played.item[of], played.time[of], played.zero_results[of], played.query_vector[of],
+            played.retrieval_score[of],
+        )  # fmt: skip
         if not columns:
             return [{}] * played.item[of].size
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
