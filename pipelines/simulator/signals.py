@@ -30,7 +30,7 @@ DISCOUNT_PULL = 6.0
 """Logit of a whole discount at strength 1."""
 SOLD_OUT, SOLD_OUT_SLOTS, SOLD_OUT_PUSH = 0.3, 4, -1.5
 """Share of the time out of stock at strength 1, the mean length of it, and its logit at any strength."""
-ZERO_RESULTS, ZERO_RESULTS_PUSH = 0.4, -0.5
+ZERO_RESULTS, ZERO_RESULTS_PUSH = 0.4, -1.0
 """Share of zero-result searches at strength 1, and the logit of what fills their slates, at any strength."""
 WIDTH = 16
 """Numbers of a vector."""

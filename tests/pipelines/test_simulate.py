@@ -441,6 +441,9 @@ def test_the_oracle_is_the_chance_of_the_label_with_every_signal_on(signalled):
     for (scenario, zero_results), rows in impressions.groupby(["scenario", "zero_results"]):
         for task in TASKS:
             assert abs(deviation(rows[task], rows[f"oracle_{task}"])) < 4.5, (scenario, zero_results, task)
+    rates = impressions.groupby("scenario").oracle_ctr.mean()
+    for scenario in SCENARIOS[:2]:  # which are tuned with the signals
+        assert rates[scenario.name] == pytest.approx(scenario.ctr, rel=0.25)
 
 
 def test_price_and_stock_of_an_impression_are_those_of_the_items_row_valid_then(signalled):
@@ -485,7 +488,7 @@ def test_relevance_has_the_terms_of_the_signals_in_its_logit():
     np.testing.assert_allclose(signals.appeal(item, now, found, user), [[0, 0.5 * 6 * 0.2, -1.5, 0.5 * 0.6 * 4 * 0.6]])
     np.testing.assert_allclose(signals.fit(item, query), [[0.5 * 0.6 * 4] * 3 + [0]])
     np.testing.assert_allclose(signals.fit(item, np.full((1, 16), np.nan)), 0)  # no query
-    np.testing.assert_allclose(signals.appeal(item, now, ~found, user)[0, 0], -0.5)
+    np.testing.assert_allclose(signals.appeal(item, now, ~found, user)[0, 0], -1.0)
 
 
 def test_vectors_are_of_length_1_and_the_querys_is_near_the_wish(signalled):
