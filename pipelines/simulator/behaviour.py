@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
+from pipelines.simulator.month import HOUR_MS
 from pipelines.simulator.people import REST_MS, Users, Visits, plan_visits
 from pipelines.simulator.ranker import SLATE, Asked, Ranker
-from pipelines.simulator.world import FRESH_MS, HOUR_MS, TASTE_DIM, World
+from pipelines.simulator.signals import at
+from pipelines.simulator.world import FRESH_MS, TASTE_DIM, World
 
 # The coefficients of docs/simulator.md.
 SAME_KIND, SAME_CATEGORY, SAME_BRAND, SAME_WORD, IN_MIND = 1.4, 0.6, 0.5, 0.5, 1.2
@@ -47,6 +49,9 @@ class Play:
     device: NDArray
     query: NDArray  # [n, 3], number of the term, -1 for none
     spelling: NDArray  # [n, 3]
+    zero_results: NDArray  # whether the search found nothing
+    query_vector: NDArray  # [n, w], NaN without a query; w = 0 where vectors are off
+    retrieval_score: NDArray
     propensity: NDArray
     relevance: NDArray  # chance of a click once examined
     examined: NDArray  # chance of being examined
@@ -171,25 +176,42 @@ class Shop:
         scenario = self._scenarios(rng, user, lasting, visits.opens)
         asks = world.of_scenarios("asks")[scenario]
         query, spelling = self._queries(rng, wish, scenario, asks)
+        zero_results = world.signals.zero_results(rng, asks)
+        query_vector = world.signals.query_vectors(rng, wish, asks)
+        tower_error = rng.normal(size=(r, world.signals.tower.shape[1]))
+
+        def parts(item: NDArray) -> tuple[NDArray, NDArray]:
+            appeal = self._appeal(scenario, user, now, item)
+            appeal += world.signals.appeal(item, now, zero_results, self.users.vector[user])
+            fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+            return appeal, fit + world.signals.fit(item, query_vector)
 
         def chances(item: NDArray) -> tuple[NDArray, NDArray]:
-            appeal = self._appeal(scenario, user, now, item)
-            fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+            appeal, fit = parts(item)
             relevance = _sigmoid(world.click_bias[scenario][:, None] + appeal + fit)
-            return relevance, _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+            convert = _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+            return relevance, convert * ~at(world.signals.sold_out, item, now)
+
+        def retrieval_score(item: NDArray) -> NDArray:
+            if not tower_error.size:
+                return np.zeros(item.shape)
+            return world.signals.retrieval_score(item, np.add(*parts(item)), tower_error)
 
         asked = Asked(
             scenario=scenario,
             user=user,
             now=now,
-            kind=np.where(asks, world.items.kind[wish], -1),
-            brand=query[:, 0] - names.FIRST_BRAND,
-            word=query[:, 1] - names.FIRST_WORD,
+            zero_results=zero_results,
+            kind=np.where(asks & ~zero_results, world.items.kind[wish], -1),
+            brand=np.where(zero_results, -1, query[:, 0] - names.FIRST_BRAND),
+            word=np.where(zero_results, -1, query[:, 1] - names.FIRST_WORD),
             last=self._last[user],
             query=query,
+            query_vector=query_vector,
             spelling=spelling,
             device=visits.device,
             chances=chances,
+            retrieval_score=retrieval_score,
         )
         item, propensity = self.ranker.slates(rng, asked)
         relevance, p_convert = chances(item)
@@ -202,14 +224,30 @@ class Shop:
         caught = ~click & (u_caught < p_click)
         returns = caught & (u_return < RETURN)
         click_delay = rng.integers(3_000, REST_MS, size=item.shape)
-        self._remember(rng, user, now, scenario, wish, lasting, met, item, click, buy, caught, click_delay)
+        self._remember(
+            rng,
+            user,
+            now,
+            scenario,
+            wish,
+            lasting | zero_results,
+            zero_results,
+            met,
+            item,
+            click,
+            buy,
+            caught,
+            click_delay,
+        )
         device = self.users.devices(rng, user) if visits.device is None else visits.device
         of_request = {
             "scenario": scenario, "user": user, "time": now, "device": device, "query": query, "spelling": spelling,
+            "zero_results": zero_results, "query_vector": query_vector,
         }  # fmt: skip
         of_impression = {
             "item": item,
             "position": np.broadcast_to(position, item.shape),
+            "retrieval_score": retrieval_score(item),
             "propensity": propensity,
             "relevance": relevance,
             "examined": examined,
@@ -327,6 +365,7 @@ class Shop:
         scenario: NDArray,
         wish: NDArray,
         lasting: NDArray,
+        zero_results: NDArray,
         met: NDArray,
         item: NDArray,
         click: NDArray,
@@ -334,7 +373,10 @@ class Shop:
         caught: NDArray,
         click_delay: NDArray,
     ) -> None:
-        """A click, or what caught the eye, becomes the need, if wishes last; a purchase ends it."""
+        """A click, or what caught the eye, becomes the need, if wishes last; a purchase ends it.
+
+        What a search did not find stays the need, or becomes it.
+        """
         rows = np.arange(user.size)
         clicked, seen, bought = click.any(axis=1), caught.any(axis=1), buy.any(axis=1)
         last = item[rows, np.where(click, click_delay, -1).argmax(axis=1)]
@@ -342,7 +384,7 @@ class Shop:
         takes = (clicked | seen) & (lasting | (rng.random(user.size) < self._world.needs))
         need = np.where(takes, np.where(clicked, last, eye), np.where(lasting, wish, -1))
         longer = np.maximum(self._until[user], now + _lives(rng, user.size))
-        self._until[user] = np.where(takes, longer, self._until[user])
+        self._until[user] = np.where(takes | zero_results, longer, self._until[user])
         self._need[user] = np.where(bought, -1, need)
         self._met[user] = takes | (met & (need == wish))
         self._last[user] = np.where(clicked, last, self._last[user])

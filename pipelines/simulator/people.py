@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
-from pipelines.simulator.world import BY_DEMOGRAPHY, DAY_MS, DAYS, HOUR_MS, START_MS, World, mix
+from pipelines.simulator.month import DAY_MS, DAYS, HOUR_MS, START_MS
+from pipelines.simulator.signals import unit
+from pipelines.simulator.world import BY_DEMOGRAPHY, World, mix
 
 NEW_SHARE = 0.3
 """Share of the users who come during the month, but for its last days."""
@@ -32,6 +34,7 @@ class Users:
     taste: NDArray  # [K, U, d], of unit variance
     dearness: NDArray  # the price level that suits them, of unit variance
     favourite: NDArray  # [U, departments], the brand they are loyal to, counted within the department
+    vector: NDArray  # [U, w], of length 1; w = 0 where vectors are off
 
     def devices(self, rng: np.random.Generator, user: NDArray) -> NDArray:
         """What these users have at hand this time: mostly the usual."""
@@ -55,6 +58,7 @@ class Users:
             taste=mix(world.similarity, drawn[:1], drawn[1:]),
             dearness=np.sqrt(TYPICAL) * world.age_dearness[age] + np.sqrt(1 - TYPICAL) * rng.normal(size=count),
             favourite=np.where(typical, world.age_brand[age], anyone),
+            vector=unit(rng.normal(size=(count, world.signals.width))).round(4),
         )
 
 

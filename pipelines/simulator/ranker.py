@@ -15,6 +15,9 @@ from pipelines.simulator.scenarios import POOLS
 from pipelines.simulator.world import FRESH_MS, TASTE_DIM, World
 
 SLATE = 10
+UNRELATED = (0, 0, 0, 0, 48, 0, 16)
+"""Candidates from each of `POOLS` where a search finds nothing."""
+RETRIEVAL_WEIGHT = 0.5
 EXPLORE = 0.1
 """Share of the places that are filled by any candidate left, all alike."""
 
@@ -26,16 +29,20 @@ class Asked:
     scenario: NDArray
     user: NDArray
     now: NDArray
+    zero_results: NDArray  # whether the search finds nothing, so the ranker fills the slate without the query
     kind: NDArray  # of the query
     brand: NDArray  # named in the query
     word: NDArray  # named in the query
     last: NDArray  # the item that the user clicked last
     query: NDArray  # [r, 3], number of the term
+    query_vector: NDArray  # [r, w], NaN without a query; w = 0 where vectors are off
     spelling: NDArray  # [r, 3]
     device: NDArray | None  # None where it is drawn with the outcomes
     chances: Callable[[NDArray], tuple[NDArray, NDArray]]
     """Items `[r, n]` → the chance of a click once examined, and of a purchase then, `[r, n]` each: the truth, which no
     ranker of a real shop could ask for."""
+    retrieval_score: Callable[[NDArray], NDArray]
+    """Items `[r, n]` → the score that found them, `[r, n]`."""
 
 
 class Ranker:
@@ -46,8 +53,8 @@ class Ranker:
         self._guess = np.sqrt(0.5) * (users.taste + rng.normal(size=users.taste.shape))
         liking = np.exp(np.einsum("kud,cd->kuc", self._guess, world.items.kind_style) / np.sqrt(TASTE_DIM))
         self._kind_until = np.cumsum(liking / liking.sum(axis=2, keepdims=True), axis=2)  # [K, U, kinds]
-        pools = np.array([np.repeat(np.arange(len(POOLS)), scenario.pools) for scenario in world.scenarios])
-        self._pool = pools  # [K, C]
+        pools = [*(scenario.pools for scenario in world.scenarios), UNRELATED]
+        self._pool = np.array([np.repeat(np.arange(len(POOLS)), sizes) for sizes in pools])  # [K + 1, C]
         self._signals = world.of_scenarios("signals")
 
     def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
@@ -63,7 +70,7 @@ class Ranker:
 
     def _retrieve(self, rng: np.random.Generator, asked: Asked) -> NDArray:
         items = self._world.items
-        pool = self._pool[asked.scenario]
+        pool = self._pool[np.where(asked.zero_results, -1, asked.scenario)]
         u, which = rng.random((2, *pool.shape))
         liked = (self._kind_until[asked.scenario, asked.user][:, None] < which[..., None]).sum(axis=2)
         liked = np.minimum(liked, len(names.KINDS) - 1)  # the last sum may be a hair below 1
@@ -93,9 +100,10 @@ class Ranker:
         weight = self._signals[asked.scenario].T[..., None]
         signals = [
             kind == asked_kind, same_category, named * same_category, taste / np.sqrt(TASTE_DIM),
-            last, items.quality[item], newness,
+            last, items.quality[item] + self._world.signals.trend_logit(item, asked.now), newness,
         ]  # fmt: skip
-        return sum(w * signal for w, signal in zip(weight, signals, strict=True))
+        score = sum(w * signal for w, signal in zip(weight, signals, strict=True))
+        return score + RETRIEVAL_WEIGHT * asked.retrieval_score(item)
 
 
 def draw_slates(

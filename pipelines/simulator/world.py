@@ -3,19 +3,16 @@
 Everything is an index or a number; `tables` gives the names. `I` items, `K` scenarios, `d` dimensions of taste.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
+from pipelines.simulator.month import DAY_MS, DAYS, START_MS
 from pipelines.simulator.scenarios import COMPONENTS, IMPORTANCE, Scenario
-
-DAYS = 30
-START_MS = 1_704_067_200_000  # 2024-01-01 UTC
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+from pipelines.simulator.signals import Signals
 
 TASTE_DIM = 4
 DAYPARTS = 4
@@ -133,6 +130,7 @@ class World:
     importance: NDArray  # [K, components]
     click_bias: NDArray  # [K]
     buy_bias: NDArray  # [K]
+    signals: Signals
 
     @classmethod
     def draw(
@@ -142,8 +140,13 @@ class World:
         scenarios: Sequence[Scenario],
         similarity: float,
         needs: float,
+        signals: Mapping[str, float] | None = None,
     ) -> "World":
-        """A world whose rates are not tuned yet: see `behaviour.tuned`."""
+        """A world whose rates are not tuned yet: see `behaviour.tuned`.
+
+        Args:
+          signals: strengths. They are drawn last and change no other part.
+        """
         leaning = np.array([scenario.leaning for scenario in scenarios])
         shared, own = rng.normal(size=len(COMPONENTS)), rng.normal(size=leaning.shape)
         change = mix(similarity, IMPORTANCE_SPREAD * shared, leaning + IMPORTANCE_SPREAD * own)
@@ -151,11 +154,12 @@ class World:
         def loadings(values: int) -> NDArray:
             return np.stack([_standard(rng.normal(size=(values, TASTE_DIM))) for _ in range(1 + len(scenarios))])
 
+        shop = Items.draw(rng, items)
         return cls(
             scenarios=tuple(scenarios),
             similarity=similarity,
             needs=needs,
-            items=Items.draw(rng, items),
+            items=shop,
             by_age=loadings(len(names.AGE_BANDS)),
             by_city=loadings(len(names.CITIES)),
             age_dearness=_standard(rng.normal(size=len(names.AGE_BANDS))),
@@ -164,6 +168,7 @@ class World:
             importance=np.array(IMPORTANCE) * (1 + change),
             click_bias=np.full(len(scenarios), -4.5),
             buy_bias=np.full(len(scenarios), -4.0),
+            signals=Signals.draw(rng, shop.kind, signals or {}),
         )
 
     def of_scenarios(self, figure: str) -> NDArray:

@@ -34,10 +34,18 @@ def _simulate_flags(values: flags.FlagValues) -> None:
         "The same of the actions that only global labels see; as --label_noise when absent",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "signals",
+        [],
+        "NAME or NAME=STRENGTH (0 to 1, 0.5 when absent) of price, stock, retrieval, zero_results, vectors, drift: "
+        "what the shop logs beside the rest, and what people heed",
+        flag_values=values,
+    )
     flags.DEFINE_integer("workers", None, "Processes; one a core if that pays when absent", flag_values=values)
 
 
 def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.simulator.signals import parse_signals
     from pipelines.simulator.simulate import simulate
 
     asked = values.scenarios
@@ -50,6 +58,7 @@ def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
         global_label_noise=values.global_label_noise,
         scenarios=int(asked) if asked.isdecimal() else [name.strip() for name in asked.split(",")],
         needs=values.needs,
+        signals=parse_signals(values.signals),
         workers=values.workers,
     )
     print(f"{values.out}: " + ", ".join(f"{rows:,} {table}" for table, rows in made["counts"].items()))

@@ -75,10 +75,12 @@ class ModelPolicy:
 
     def logits(self, asked: Asked, item: NDArray, free: NDArray) -> tuple[NDArray, NDArray]:
         queries = query_texts(asked.query, asked.spelling)
+        retrieval_score = asked.retrieval_score(item)
         score, reward = np.empty(item.shape), np.empty((len(TASKS), *item.shape), np.float32)
         for row, (user, now) in enumerate(zip(asked.user.tolist(), asked.now.tolist(), strict=True)):
             events = self._histories.before(user, now, self._actions, self._length)
-            inputs = self._requests.inputs(user, now, queries[row], asked.device[row], events, item[row])
+            signals = asked.zero_results[row], asked.query_vector[row], retrieval_score[row]
+            inputs = self._requests.inputs(user, now, queries[row], asked.device[row], events, item[row], *signals)
             outputs = self._model.score(self._scenarios[asked.scenario[row]], inputs)
             score[row] = self._formula(outputs)
             reward[:, row] = [outputs[task] for task in TASKS]

@@ -173,7 +173,7 @@ def _check_items(logs: str | Path, world: World) -> None:
                 found += map(orjson.loads, lines)
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise InputError(path, f"a broken file ({error})", _EXPECTED) from error
-    if found != list(tables.item_rows(world.items)):
+    if found != list(tables.item_versions(world)):
         raise InputError(logs, "items that this simulator does not make", _EXPECTED)
 
 

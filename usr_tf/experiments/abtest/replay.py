@@ -16,6 +16,7 @@ from pipelines.simulator.behaviour import Play, Shop
 from pipelines.simulator.people import Visits, plan_visits
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.simulate import Chunk, Simulation, play_chunk
+from pipelines.simulator.tables import price_and_stock
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS, World
 from usr_tf.experiments.abtest.arms import SHOP, TASKS, ArmRanker, ModelPolicy, OwnPolicy, Policy, Ranking, Scorer
 from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, slate_chances
@@ -149,6 +150,7 @@ def _log(plan: Plan, world: World, chunk: Chunk, played: Play, ranker: ArmRanker
             direct=expected.reshape(len(TASKS), -1),
             truth=(true * examined).reshape(len(TASKS), -1),
         )
+    prices = price_and_stock(world, played.item, played.time)
     return ArmLog(
         scenario=played.scenario,
         user=chunk.first_user + played.user,
@@ -157,7 +159,7 @@ def _log(plan: Plan, world: World, chunk: Chunk, played: Play, ranker: ArmRanker
         click=played.click,
         buy=played.buy,
         return_buy=played.return_buys,
-        price=world.items.price[played.item],
+        price=prices.get("price_now", world.items.price[played.item]),
         propensity=played.propensity,
         place_chance=shown_chance(ranker.arm),
         targets=targets,
