@@ -102,3 +102,21 @@ def test_every_link_into_the_repository_has_a_target(page):
 def test_the_page_of_commands_has_every_verb():
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) == set(VERBS)
+
+
+CODE_PATH = re.compile(r"`((?:usr_tf|pipelines|serving|benchmarks|tests|tools|notebooks)/[\w./-]+?)(?:::\w+)*`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_in_the_text_exists(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    assert not [path for path in CODE_PATH.findall(text) if not (ROOT / path).exists()]
+
+
+def test_every_module_of_the_architecture_page_exists():
+    names = re.findall(
+        r"`((?:usr_tf|pipelines|serving)(?:\.\w+)+)`", (ROOT / "docs/architecture.md").read_text("utf-8")
+    )
+    assert names
+    for path in (ROOT / name.replace(".", "/") for name in names):
+        assert path.is_dir() or path.with_suffix(".py").exists(), path
