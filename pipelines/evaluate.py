@@ -1,4 +1,4 @@
-"""The job of evaluation at scale: scored rows → the figures of `usr_tf.metrics`, for sets that do not fit in memory.
+"""Evaluation of scored rows as a Beam job, for sets larger than memory; same metrics as `usr_tf.metrics`.
 
 The figures are the same as those of rows in memory, intervals included: both add the same sums, of whole users, of
 whole requests and of stretches of each order of the scores (`usr_tf.metrics.cells`,
@@ -121,7 +121,7 @@ def add_figures(
     replicates: int,
     seed: int,
 ) -> beam.PCollection:
-    """Adds the job to `pipeline`, which ends in one element: the list of all `(cell, sums)`.
+    """Adds the evaluation to `pipeline`. Its output is one element: the list of all `(cell, sums)`.
 
     Args:
       layout: of `scored.layout_of`.
@@ -158,7 +158,7 @@ def add_figures(
 
 
 def _checked(path: str, layout: pa.Schema) -> str:
-    """A file that can be read and holds every column of `layout`."""
+    """Score file, checked to be readable and to hold every column of `layout`."""
     missing = set(layout.names) - set(_read_layout(path).names)
     if missing:
         raise InputError(path, f"a file without column {min(missing)}", "it in every file")
@@ -171,7 +171,7 @@ def _batches(table: pa.Table, layout: pa.Schema, place: str) -> Iterator[pa.Reco
 
 
 class _ToRows(beam.DoFn):
-    """Batches of scored rows → handles of blocks of `evaluated.pack`."""
+    """Converts batches of scored rows to handles of blocks of `evaluated.pack`."""
 
     def __init__(self, schema: Schema, since: int, place: str, store: BlockStore):
         self._schema, self._since, self._place, self._store = schema, since, place, store
@@ -184,7 +184,7 @@ class _ToRows(beam.DoFn):
 
 
 class _Divide(beam.DoFn):
-    """Blocks → blocks by the partition of a key that is a hash."""
+    """Splits blocks by the hash partition of a key."""
 
     def __init__(self, key: str, partitions: int, store: BlockStore):
         self._key, self._partitions, self._store = key, np.uint64(partitions), store
@@ -227,7 +227,7 @@ def _between(batch: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
 
 
 def _find(scores: str) -> list[str]:
-    """The Parquet files in a directory, or in the `scores` of one that `score_logs` finished."""
+    """Parquet files of a directory, or of `scores` in the output of `score_logs`."""
     try:
         names = {path: path.removeprefix(FileSystems.join(scores, "")) for path in match_in(scores, ["**"])}
     except (OSError, ValueError, BeamIOError) as error:
@@ -269,7 +269,7 @@ def _make_folder(path: str) -> None:
 
 
 def _write(out: str, document: dict, details: dict, schema: Schema, title: str) -> None:
-    """`write_report` to any file system, `metrics.json` last."""
+    """Writes the report to any file system, `metrics.json` last."""
     if "://" not in out:
         write_report(out, document=document, details=details, schema=schema, title=title)
         return

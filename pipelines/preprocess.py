@@ -1,4 +1,4 @@
-"""The job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
+"""Preprocessing job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
 
 Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --out=… --runner=…`.
 """
@@ -115,7 +115,7 @@ def build(
     since: int = EVER,
     logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> None:
-    """Adds the whole job to `pipeline`."""
+    """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)

@@ -1,4 +1,4 @@
-"""The job of batch scoring: raw logs → joined rows → an exported model's probabilities of every impression.
+"""Batch scoring job: raw logs → joined rows → an exported model's probabilities of every impression.
 
 The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
 the model. So a score here is the one that evaluation computes and that the server answers.
@@ -109,7 +109,7 @@ def build(
     store: BlockStore,
     since: int = EVER,
 ) -> None:
-    """Adds the whole job to `pipeline`. The schema splits nothing off: all rows are in `train`."""
+    """Adds all stages of the job to `pipeline`. The schema has no split: all rows are in `train`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
     _ = (
@@ -131,7 +131,7 @@ def build(
 
 
 def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> dict[tuple[str, ...], float]:
-    """Rows and sums of the probabilities of a batch, which is of one scenario."""
+    """Row count and probability sums of a batch of one scenario."""
     progress.add(SCORE, scores.num_rows)
     scenario = scores.column(SCENARIO)[0].as_py()
     counts: dict[tuple[str, ...], float] = {(SCORES, scenario, "impressions"): scores.num_rows}
@@ -139,7 +139,7 @@ def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> 
 
 
 def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
-    """`stats.json`: rows by table as `preprocess` counts them, and the mean probabilities of each scenario."""
+    """`stats.json`: rows by table as in `preprocess`, and mean probabilities by scenario."""
     document: dict = {"rows": {}, SCORES: {}}
     for (part, name, *rest), count in sorted(counts.items()):
         if part == "rows":
@@ -154,7 +154,7 @@ def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
 
 
 def _check(document: dict, logs_dir: str) -> None:
-    """Refuses logs without a row to score; checks that every joined row was."""
+    """Checks that there are rows to score and that every joined row was scored."""
     impressions = document["rows"]["impressions"]
     scored = sum(scenario["impressions"] for scenario in document[SCORES].values())
     if scored != impressions["written"]:
@@ -165,7 +165,7 @@ def _check(document: dict, logs_dir: str) -> None:
 
 
 def _prepare(out: str) -> None:
-    """Makes `out` a directory with scratch space alone, clearing away an unfinished try of ours.
+    """Creates `out` with scratch space only, and removes what an unfinished job left there.
 
     Such a try is told by its mark in the scratch space and by holding nothing else than we write: no other file is
     ever deleted.

@@ -1,4 +1,4 @@
-"""Rows under evaluation, as `Predictions` and as Arrow blocks that pass between stages."""
+"""Rows under evaluation as `Predictions`, and their Arrow encoding between stages."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _DAY_MS = 86_400_000
 
 
 def shown_by(scored: pa.RecordBatch, schema: Schema) -> Shown:
-    """What rows of the training period showed."""
+    """Training counts: impressions of each user, item and query before the end of training."""
     items = hash_strings(scored.column(ITEM))
     clicked = scored.column(label_column(schema.task_names[0])).to_numpy() > 0
     queries = scored.column(QUERY_KEY).to_numpy() if QUERY_KEY in scored.schema.names else np.zeros(0, np.uint64)
@@ -43,7 +43,7 @@ def shown_by(scored: pa.RecordBatch, schema: Schema) -> Shown:
 
 
 def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) -> Predictions:
-    """Scored rows with baselines and slices, their users and requests as hashes.
+    """Predictions of scored rows, with baselines, slices, and hashed users and requests.
 
     A baseline or slice whose column is not there, or that needs a training period where none was shown, is left out.
 
@@ -98,7 +98,7 @@ def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) 
 
 
 def pack(rows: Predictions) -> pa.RecordBatch:
-    """As columns of one block, without items and positions: what they are needed for is in baselines and slices."""
+    """Arrow block of predictions, without items and positions, which baselines and slices already use."""
     columns = {name: getattr(rows, name) for name in _PLAIN}
     for kind in _BY_NAME:
         columns |= {f"{kind}.{name}": values for name, values in getattr(rows, kind).items()}
@@ -108,7 +108,7 @@ def pack(rows: Predictions) -> pa.RecordBatch:
 
 
 def unpack(blocks: Iterable[pa.RecordBatch]) -> Predictions:
-    """All rows of blocks that have the same columns."""
+    """Predictions of all rows of blocks with equal columns."""
     table = pa.Table.from_batches(blocks)
     plain: dict[str, np.ndarray] = {}
     parts: dict[str, dict] = {kind: {} for kind in (*_BY_NAME, "slices")}
@@ -129,7 +129,7 @@ def unpack(blocks: Iterable[pa.RecordBatch]) -> Predictions:
 
 
 def _numbers(names: np.ndarray, schema: Schema) -> np.ndarray:
-    """Number of each row's scenario."""
+    """`[rows]` index of each row's scenario."""
     codes, distinct = pd.factorize(names)
     for name in distinct:
         if name not in schema.scenarios:

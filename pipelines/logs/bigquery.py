@@ -1,4 +1,4 @@
-"""BigQuery tables as inputs of the job, read by Beam's own connector through the Storage Read API."""
+"""BigQuery tables as inputs, read with Beam's connector through the Storage Read API."""
 
 import json
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ _BATCH_ROWS = 16_384
 
 
 def is_table(name: str) -> bool:
-    """Whether an input's name is that of a BigQuery table, `bigquery:PROJECT.DATASET.TABLE`."""
+    """Whether an input names a BigQuery table, `bigquery:PROJECT.DATASET.TABLE`."""
     return name.startswith(_PREFIX)
 
 
 def check_columns(schema: Schema, table: str, name: str) -> None:
-    """Refuses a BigQuery table without the columns that `table` needs.
+    """Checks that a BigQuery table has the columns that `table` needs.
 
     Raises:
       InputError: no such table, a missing column, or a `timestamp` that is not whole milliseconds.
@@ -44,12 +44,12 @@ def check_columns(schema: Schema, table: str, name: str) -> None:
 
 
 def size(name: str) -> int:
-    """Bytes of the table, not compressed."""
+    """Uncompressed size of the table in bytes."""
     return int(_look_up(name).numBytes or 0)
 
 
 class ReadBigQuery(beam.PTransform):
-    """Reads a BigQuery table, with the outputs of `read.reader`."""
+    """Reads a BigQuery table, with the outputs of `stage.reader`."""
 
     def __init__(self, schema: Schema, table: str, name: str, store: BlockStore):
         super().__init__()
@@ -73,7 +73,7 @@ class ReadBigQuery(beam.PTransform):
 
 
 class _CheckRows(beam.DoFn):
-    """Lists of rows as dictionaries → their sound rows as a batch."""
+    """Validates lists of row dictionaries: a batch of valid rows, and rejected rows."""
 
     def __init__(self, schema: Schema, table: str, store: BlockStore):
         self._schema, self._table, self._store = schema, table, store
@@ -88,7 +88,7 @@ class _CheckRows(beam.DoFn):
 
 
 def _places(rows: list[dict]) -> list[int]:
-    """A place for each row: BigQuery keeps no order, so it follows from what the row holds."""
+    """Identifier of each row for `rejected/`, derived from its values: BigQuery keeps no order."""
     texts = np.array([json.dumps(row, sort_keys=True, default=str) for row in rows], dtype=object)
     return (pd.util.hash_array(texts) >> np.uint64(64 - logs.LINE_BITS)).astype(np.int64).tolist()
 
@@ -102,7 +102,7 @@ def _look_up(name: str):
 
 
 def _reference(name: str) -> str:
-    """`PROJECT:DATASET.TABLE`, as Beam spells it."""
+    """Table reference in Beam's form, `PROJECT:DATASET.TABLE`."""
     parts = name.removeprefix(_PREFIX).split(".")
     if len(parts) != 3 or not all(parts):
         raise InputError(name, "no table's name", f"{_PREFIX}PROJECT.DATASET.TABLE")

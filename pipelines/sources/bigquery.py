@@ -1,4 +1,4 @@
-"""Reads BigQuery tables with Google's client, row by row, without a query: `bigquery:PROJECT.DATASET.TABLE`.
+"""BigQuery reader on Google's client, row by row, without a query: `bigquery:PROJECT.DATASET.TABLE`.
 
 Credentials are the application's default ones.
 """
@@ -16,7 +16,7 @@ SCHEME = "bigquery:"
 
 
 def find_tables(name: str) -> list[tuple[str, int]]:
-    """Path and size (bytes) of the tables that match `bigquery:PROJECT.DATASET.PATTERN`, by name.
+    """Paths and sizes (bytes) of the tables that match `bigquery:PROJECT.DATASET.PATTERN`, by name.
 
     Raises:
       InputError: the name has other parts, or BigQuery does not let us look there.
@@ -32,7 +32,7 @@ def find_tables(name: str) -> list[tuple[str, int]]:
 
 
 def read_table(path: str, columns: Sequence[str] | None, advance: Callable[[int], object]) -> Iterator[pa.RecordBatch]:
-    """The rows of a table, in no order.
+    """Rows of a table, in no order.
 
     Args:
       columns: The top-level columns to read, where they exist; all by default.
@@ -51,7 +51,7 @@ def read_table(path: str, columns: Sequence[str] | None, advance: Callable[[int]
 
 @contextlib.contextmanager
 def _client(place: str) -> Iterator[Any]:
-    """A client, whose refusals are errors of the input."""
+    """BigQuery client whose errors are input errors."""
     try:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
