@@ -1,4 +1,4 @@
-"""Serving: from an exported SavedModel to scores. Publishing and canaries, a server of TF Serving's API, clients of it.
+"""Serving: publishing and canary of exported SavedModels, a local TF Serving server, and clients.
 
 Servers and clients read no model's Python code: the SavedModel is the whole contract. `publish` alone runs the model
 too, for the offline scores that the SavedModel is held against.

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a model server."""
+"""Exceptions of the client, one per kind of gRPC status."""
 
 import grpc
 
@@ -6,7 +6,7 @@ from usr_tf.errors import InputError
 
 
 class ServingError(Exception):
-    """A call that the server did not answer as asked.
+    """Base class of all errors of a call to a model server.
 
     Attributes:
       code: the gRPC status; over REST the one that TF Serving gives the HTTP status for.
@@ -28,7 +28,7 @@ class ServingError(Exception):
 
 
 class Overloaded(ServingError):
-    """The server has no room for the request: too many wait, or it is too large. The message says which."""
+    """The server has no capacity for the request: queue full, or request too large."""
 
     expected = "room for the request"
 
@@ -37,25 +37,25 @@ class Overloaded(ServingError):
 
 
 class Unavailable(ServingError, InputError):
-    """No server there, or one that is not ready."""
+    """No server at the address, or one that is not ready."""
 
     expected = "a server that is ready"
 
 
 class DeadlineExceeded(ServingError, InputError):
-    """No answer in the time that the caller gave."""
+    """No response within the caller's timeout."""
 
     expected = "an answer in that time"
 
 
 class NotFound(ServingError, InputError):
-    """The server has no such model or version."""
+    """The server does not serve this model or version."""
 
     expected = "a model and version that it serves"
 
 
 class Refused(ServingError, InputError):
-    """The server does not take the request: its signature, label, inputs or caller. Asking again is no use."""
+    """The server rejects the request: signature, label, inputs or credentials. A retry cannot succeed."""
 
     expected = "a request that it takes"
 
@@ -75,5 +75,5 @@ _KINDS: dict[grpc.StatusCode, type[ServingError]] = {
 
 
 def serving_error(code: grpc.StatusCode, message: str, address: str, asked: str) -> ServingError:
-    """The error of the kind that a status is."""
+    """Exception of a gRPC status."""
     return _KINDS.get(code, ServingError)(code, message, address, asked)

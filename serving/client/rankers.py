@@ -1,4 +1,4 @@
-"""`Ranker` speaks gRPC, `AsyncRanker` gRPC on asyncio, and `RestRanker` REST. They do the same, and fail the same."""
+"""Ranking clients: `Ranker` (gRPC), `AsyncRanker` (gRPC on asyncio) and `RestRanker` (REST)."""
 
 from collections.abc import Coroutine, Mapping
 from typing import Any, Self, TypeVar
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Ranker(Session):
-    """Ranks candidates by the signatures of a served model, over gRPC.
+    """Ranks candidates with the signatures of a served model, over gRPC.
 
     It keeps one connection: make one, use it from as many threads as you like, and close it, or use it in a `with`.
 
@@ -32,7 +32,7 @@ class Ranker(Session):
     _transport_type: type[Transport] = GrpcTransport
 
     def metadata(self, timeout: float | None = None) -> Metadata:
-        """Signature → input → `(dtype, shape)`, asked of the server once and kept.
+        """Signature → input → `(dtype, shape)`, requested from the server once and cached.
 
         Args:
           timeout: in place of the client's.
@@ -43,7 +43,7 @@ class Ranker(Session):
         return _at_once(self._metadata(timeout))
 
     def wait_until_ready(self, timeout: float | None = None) -> float:
-        """Waits for a server that is starting, until it answers for the model.
+        """Waits until a starting server serves the model.
 
         Args:
           timeout: in place of the client's.
@@ -57,7 +57,7 @@ class Ranker(Session):
         return _at_once(self._wait_until_ready(timeout))
 
     def predict(self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None) -> dict[str, np.ndarray]:
-        """Runs a signature on arrays or rectangular lists, which are sent with the signature's dtypes.
+        """Runs a signature on arrays or rectangular lists, sent with the signature's dtypes.
 
         Raises:
           ServingError: as `metadata`.
@@ -93,7 +93,7 @@ class Ranker(Session):
         return _at_once(self._score(scenario, request, by, place, timeout))
 
     def close(self) -> None:
-        """Ends the connection, and calls that are under way."""
+        """Closes the connection and cancels calls in progress."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class Ranker(Session):
 
 
 class RestRanker(Ranker):
-    """`Ranker` over REST, which TF Serving has on port 8501. For where gRPC does not get through.
+    """`Ranker` over REST (port 8501 of TF Serving), for networks without gRPC.
 
     JSON cannot tell the shape of an empty list of lists, so a history that holds lists must not be empty.
     """
@@ -113,7 +113,7 @@ class RestRanker(Ranker):
 
 
 class AsyncRanker(Session):
-    """`Ranker` on asyncio: its methods are coroutines. Make it, use it and close it on one event loop."""
+    """`Ranker` with coroutines. Create, use and close it on one event loop."""
 
     _transport_type = AioTransport
 
@@ -154,7 +154,7 @@ class AsyncRanker(Session):
 
 
 def _at_once(steps: Coroutine[Any, Any, _T]) -> _T:
-    """What a coroutine returns that never waits, because its transport blocks."""
+    """Result of a coroutine that never suspends, because its transport blocks."""
     try:
         steps.send(None)
     except StopIteration as done:

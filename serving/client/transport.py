@@ -1,4 +1,4 @@
-"""How a call reaches a model server: gRPC, gRPC on asyncio, and REST. Requests and answers are TF Serving's protos.
+"""Transports of the clients: gRPC, gRPC on asyncio, and REST, all with TF Serving's protos.
 
 A transport's calls are coroutines. Those of `GrpcTransport` and `RestTransport` never wait: they block.
 """
@@ -35,7 +35,7 @@ _GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", 
 
 
 class Retry(NamedTuple):
-    """When a call is made again: after a pause that grows, where the server was away (UNAVAILABLE).
+    """Retry policy: exponential backoff after UNAVAILABLE.
 
     That is safe, as every call here only reads. The deadline of a call holds for all its attempts together.
 
@@ -50,7 +50,7 @@ class Retry(NamedTuple):
     longest_pause: float = 1.0
 
     def service_config(self) -> str:
-        """The policy as gRPC takes it, which then keeps it by itself."""
+        """The policy as a gRPC service config, which gRPC applies itself."""
         name = [{"service": "tensorflow.serving.PredictionService"}]
         policy = {
             "maxAttempts": 1 + self.retries,
@@ -64,7 +64,7 @@ class Retry(NamedTuple):
         return json.dumps({"methodConfig": [{"name": name, "retryPolicy": policy}], "retryThrottling": throttling})
 
     def pauses(self) -> Iterator[float]:
-        """The same pauses in seconds, for a transport that keeps no policy."""
+        """The pauses in seconds, for a transport without retries of its own."""
         pause = self.first_pause
         for _ in range(self.retries):
             yield pause * random.uniform(0.8, 1.2)
@@ -72,7 +72,7 @@ class Retry(NamedTuple):
 
 
 class Transport(Protocol):
-    """A connection to one server, kept and used again.
+    """Persistent connection to one server.
 
     Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
     what is answered, which JSON does not. `asked` describes a request for a message.
@@ -94,7 +94,7 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """Blocking calls over one channel, from any number of threads.
+    """Blocking gRPC calls over one channel, thread-safe.
 
     The address is `HOST:PORT`, or a name in one of gRPC's schemes, such as `dns:///HOST:PORT` or `unix:PATH`.
     """
@@ -145,7 +145,7 @@ class GrpcTransport:
 
 
 class AioTransport(GrpcTransport):
-    """The same on asyncio. To be made and used where one event loop runs."""
+    """gRPC calls on asyncio. Create and use it on one event loop."""
 
     _channels = grpc.aio
 
@@ -161,7 +161,7 @@ class AioTransport(GrpcTransport):
 
 
 class RestTransport:
-    """Blocking calls of TF Serving's REST API over kept connections, from any number of threads.
+    """Blocking REST calls over persistent connections, thread-safe.
 
     The deadline bounds each wait, for the connection, to send and for the answer. One that trickles in may take longer.
     """
@@ -239,7 +239,7 @@ class RestTransport:
 
 
 class _TimeLeft(dict):
-    """httpx's timeouts, which it counts for each step anew, as the time that is left until one deadline."""
+    """httpx timeouts per step, derived from the time left until one deadline."""
 
     def __init__(self, deadline: float):
         super().__init__()
@@ -250,7 +250,7 @@ class _TimeLeft(dict):
 
 
 def proxy_options(proxy: Proxy | None) -> list[tuple[str, Any]]:
-    """The channel options that make gRPC use this proxy, or none whatever the environment says."""
+    """gRPC channel options that select this proxy, or none regardless of the environment."""
     return [("grpc.http_proxy", proxy.url)] if proxy else [("grpc.enable_http_proxy", 0)]
 
 
@@ -282,7 +282,7 @@ def _path(spec: model_pb2.ModelSpec) -> str:
 
 
 def _describe(request: Any, timeout: float, proxy: Proxy | None) -> str:
-    """What was asked, for a message: `Predict search of usr, version 3, within 10 s, through the proxy …`."""
+    """Description of a call for messages: `Predict search of usr, version 3, within 10 s, through the proxy …`."""
     spec = request.model_spec
     is_predict = isinstance(request, PredictRequest)
     what = f"Predict {spec.signature_name}" if is_predict else "GetModelMetadata"

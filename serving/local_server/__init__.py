@@ -1,4 +1,4 @@
-"""A server that speaks TF Serving's API: gRPC, and REST beside it, for laptops, Colab and tests.
+"""Local TF Serving double: gRPC and REST, for laptops, Colab and tests.
 
 It answers as the `tensorflow/serving` container does, with its status codes and messages: `Predict`,
 `GetModelMetadata` and `GetModelStatus`; every other method is UNIMPLEMENTED. Like the container it knows a

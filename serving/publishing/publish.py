@@ -1,4 +1,4 @@
-"""Publishing: a run becomes a version that servers load only if it scores as it was evaluated, and well enough.
+"""Publishing: exports a run as a served version if it passes parity, score and metric checks.
 
 The version carries what the next one is held against: `assets.extra/metrics.json`, its run's figures, and
 `assets.extra/golden.jsonl`.
@@ -44,7 +44,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class Published(NamedTuple):
-    """A new version, and what it was held against."""
+    """Result of `publish`: the new version and its comparison with the served one."""
 
     version: Path
     label: str | None
@@ -82,7 +82,7 @@ def publish(
     model: str = "usr",
     progress: bool = False,
 ) -> Published:
-    """Exports the run as `OUT/<version>/` if it passes every check; otherwise nothing is left of it.
+    """Exports the run as `OUT/<version>/` if it passes every check; otherwise leaves nothing.
 
     Args:
       data: what the run was trained on; its test split holds the rows of the run's logged requests.
@@ -131,7 +131,7 @@ def publish(
 
 
 def promote(out: str | Path, config_file: str | Path, model: str = "usr") -> Rollout:
-    """Makes the canary the stable version, and returns the labels as they are then.
+    """Makes the canary the stable version and returns the new labels.
 
     Raises:
       InputError: there is no canary, or its folder is gone.
@@ -147,7 +147,7 @@ def promote(out: str | Path, config_file: str | Path, model: str = "usr") -> Rol
 
 
 def roll_back(out: str | Path) -> tuple[Path, int]:
-    """Takes the newest version out of service; the one before serves again.
+    """Takes the newest version out of service; the previous one serves again.
 
     Returns:
       Where the newest version is kept, and the version that serves.
@@ -165,7 +165,7 @@ def roll_back(out: str | Path) -> tuple[Path, int]:
 
 
 def roll_back_labels(out: str | Path, config_file: str | Path, model: str = "usr") -> Rollout:
-    """Drops the canary; or, where there is none, makes the version before stable. No folder is touched.
+    """Drops the canary, or without one makes the previous version stable. Changes no folder.
 
     The version's folder stays where it is, for servers that have yet to read the file; the next `publish` takes it
     out of service.
@@ -186,7 +186,7 @@ def roll_back_labels(out: str | Path, config_file: str | Path, model: str = "usr
 
 
 def check_figures(new: Figures, served: Figures, margin: float, place: object) -> dict[tuple[str, str], float]:
-    """The gain in AUC for each scenario and task of the version served.
+    """AUC gain over the served version, by scenario and task; raises below the margin.
 
     Raises:
       InputError: names the scenario and task whose AUC lies farthest below, if that is more than `margin`.
@@ -213,7 +213,7 @@ def check_figures(new: Figures, served: Figures, margin: float, place: object) -
 
 
 def check_scores(version_dir: str | Path, requests: Sequence[LoggedRequest]) -> Difference:
-    """Loads a version as a server does, warm-up included, and scores the requests by both kinds of signature.
+    """Loads a version as a server does, with warm-up, and checks requests with both kinds of signature.
 
     Returns:
       The largest difference from the expected scores.
@@ -238,7 +238,7 @@ def check_scores(version_dir: str | Path, requests: Sequence[LoggedRequest]) -> 
 
 
 def _rollout_before(config_file: str | Path, model: str, out: Path) -> Rollout:
-    """The labels before a new version comes. What servers choose by number is to be `stable` from then on.
+    """Labels before a new version; what servers chose by number becomes `stable`.
 
     Raises:
       InputError: there is a canary already, or the stable version is not in `out`.
@@ -259,7 +259,7 @@ def _check_folder(label: str, version: int, config_file: str | Path, out: Path) 
 
 
 def _withdraw_rolled_back(out: Path, before: Rollout, needed: Set[int]) -> None:
-    """Withdraws versions newer than the one that was stable, the canary apart: they were rolled back.
+    """Withdraws rolled-back versions: newer than stable, except the canary.
 
     By now no server has them.
     """
@@ -269,7 +269,7 @@ def _withdraw_rolled_back(out: Path, before: Rollout, needed: Set[int]) -> None:
 
 
 def _refuse_dead(requests: Sequence[LoggedRequest], served: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Refuses scores that are no numbers, and a task that tells no candidates apart in any request of a scenario."""
+    """Refuses non-finite scores, and tasks that score all candidates of every request alike."""
     spread: dict[tuple[str, str], float] = {}
     for request, scores in zip(requests, served, strict=True):
         for task, values in scores.items():
