@@ -1,4 +1,4 @@
-"""Two runs held against each other on the same rows."""
+"""Comparison of two runs on the same rows."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def compare_runs(
     replicates: int = 200,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """`metrics.compare` of two runs on a split.
+    """Compares two runs on a split, as `metrics.compare`.
 
     Args:
       data: the directory of the data; each run's own when absent.
@@ -49,7 +49,7 @@ def compare_runs(
 
 
 def write_comparison(document: dict[str, Any], path: str | Path) -> None:
-    """Writes all figures as JSON.
+    """Writes the comparison as JSON.
 
     Raises:
       InputError: the file cannot be written.
@@ -60,7 +60,7 @@ def write_comparison(document: dict[str, Any], path: str | Path) -> None:
 
 
 def format_comparison(document: dict[str, Any]) -> Table:
-    """The figures as a table for the terminal; an interval that leaves out 0 stands in bold."""
+    """Comparison as a table for the terminal; intervals that exclude 0 are bold."""
     caption = (
         f"{document['level']:.0%} intervals from {document['replicates']} resamples of users, the same for A and B. "
         "DeLong's test takes rows as independent, which those of a user are not."

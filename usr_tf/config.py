@@ -1,4 +1,4 @@
-"""What a training run can be told: the typed `config.yaml`, its defaults, and `--set key=value`."""
+"""Training configuration: the typed `config.yaml`, its defaults, and `--set key=value`."""
 
 from collections.abc import Iterable
 from importlib import resources
@@ -22,7 +22,7 @@ class _Strict(BaseModel):
 
 
 class Contrastive(_Strict):
-    """The contrastive loss on interests and on rescaled features (DESIGN §4.3)."""
+    """Contrastive loss on interests and on rescaled features (DESIGN §4.3)."""
 
     variant: Literal["same_view", "augmented"] = "augmented"
     temperature: float = Field(0.1, gt=0)
@@ -41,7 +41,7 @@ class Contrastive(_Strict):
 
 
 class Usr(_Strict):
-    """USR's own parts, each of which can be switched off."""
+    """Parts of USR, each of which can be switched off."""
 
     ie: bool = True
     fg: bool = True
@@ -60,7 +60,7 @@ class Usr(_Strict):
 
 
 class History(_Strict):
-    """What a model reads of the user's history."""
+    """History encoder: what the model reads of the user's history."""
 
     describe: tuple[Literal["action", "scenario", "age", "position"], ...] = ("action", "scenario", "age")
     """What is added to each action's item: what was done, in which scenario, how long before the impression, and its
@@ -74,7 +74,7 @@ class History(_Strict):
 
 
 class PositionTower(_Strict):
-    """The shown position's bias: learned in training, left out of every score."""
+    """Position bias: learned in training, left out of every score."""
 
     enabled: bool = False
     positions: int = Field(50, ge=1)
@@ -84,7 +84,7 @@ class PositionTower(_Strict):
 
 
 class _Backbone(_Strict):
-    """Sizes of a backbone."""
+    """Base class of the backbones' sizes."""
 
     widths: ClassVar[dict[str, list[list[int]]]] = {}
     """Key → what the default search of `usr-tf tune` chooses among."""
@@ -104,7 +104,7 @@ class MMoE(_Backbone):
 
 
 class PLE(_Backbone):
-    """The defaults are those of DeepCTR's `PLE`."""
+    """Sizes of PLE; the defaults are those of DeepCTR's `PLE`."""
 
     widths = {"expert": [[128], [256], [512]], "tower": [[32], [64]]}
     levels: int = Field(2, ge=1)
@@ -117,8 +117,11 @@ class PLE(_Backbone):
 
 
 class STAR(_Backbone):
-    """The defaults are those of Scenario-Wise-Rec's scripts, whose network of (128, 64, 32) has one task: here each
-    task has a last layer of its own."""
+    """Sizes of STAR.
+
+    The defaults are those of Scenario-Wise-Rec's scripts. Their network (128, 64, 32) has one task; here each task has
+    its own last layer.
+    """
 
     widths = {"network": [[64, 32], [128, 64], [256, 128]], "tower": [[32], [64]]}
     network: tuple[Units, ...] = Field((128, 64), min_length=1)
@@ -140,8 +143,11 @@ class PEPNet(_Backbone):
 
 
 class M2M(_Backbone):
-    """Sizes of fun-rec's M2M (4 experts, views of 32, scenarios of 16, units and tower of depth 3), but for `(256,)`
-    before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours."""
+    """Sizes of M2M.
+
+    The defaults are fun-rec's (4 experts, views of 32, scenarios of 16, units and tower of depth 3), except `(256,)`
+    before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours.
+    """
 
     widths = {"expert": [[128, 32], [256, 32], [256, 64]]}
     experts: int = Field(4, ge=1)
@@ -156,8 +162,11 @@ class M2M(_Backbone):
 
 
 class APG(_Backbone):
-    """Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's
-    (`rank_k`, `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom."""
+    """Sizes of APG.
+
+    Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's (`rank_k`,
+    `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom.
+    """
 
     widths = {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
@@ -186,7 +195,7 @@ class Schedule(_Strict):
 
     @property
     def varies(self) -> bool:
-        """Whether the rate ever changes."""
+        """Whether the learning rate changes."""
         return self.decay != "none" or self.warmup_steps > 0
 
     @model_validator(mode="after")
@@ -253,7 +262,7 @@ _NOT_OF_A_STEP |= {"log_steps", "histograms", "profile"}
 
 
 class Config(_Strict):
-    """The whole of `config.yaml`."""
+    """Training configuration, the whole of `config.yaml`."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     data: str | None = None
@@ -277,22 +286,22 @@ class Config(_Strict):
 
     @property
     def sizes(self) -> _Backbone:
-        """The section of the backbone."""
+        """Section of the selected backbone."""
         return getattr(self, self.backbone)
 
     def learns_as(self, other: "Config") -> bool:
-        """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""
+        """Whether a run of one configuration can continue under the other: all that affects a step is equal."""
         mine, others = (config.model_dump(exclude={"train": _NOT_OF_A_STEP}) for config in (self, other))
         spans_all = self.train.schedule.decay == "cosine" and self.train.schedule.decay_steps is None
         return mine == others and (not spans_all or self.train.epochs == other.train.epochs)
 
     def to_yaml(self) -> str:
-        """The fully resolved configuration, as a file that `load_config` reads back to an equal one."""
+        """Fully resolved configuration as YAML that `load_config` reads back unchanged."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The configuration of `path`, or the default one, with `key=value` overrides such as `usr.ie=false`.
+    """Configuration of `path` or the default one, with `key=value` overrides such as `usr.ie=false`.
 
     Raises:
       InputError: an unreadable file, an unknown key, or a value that does not suit its key.

@@ -1,4 +1,4 @@
-"""Offline evaluation: a model's probabilities of a split, with what its figures are held against."""
+"""Offline evaluation: probabilities, metrics, baselines and report of a run on a split."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _command(run: Run, data: Data, out: str | Path, split: Split, beside: Run | None) -> list[str]:
-    """What makes the same report again."""
+    """Command that reproduces the report."""
     values = {"run": run.directory, "data": data.directory, "split": split, "out": out}
     if beside:
         values["beside"] = beside.directory
@@ -109,7 +109,7 @@ def predict(
     progress: bool = False,
     place: Any = "the model",
 ) -> Predictions:
-    """The model's probabilities of every row of a split, with the row's keys and labels.
+    """Probabilities of every row of a split, with keys and labels.
 
     Args:
       progress: show a progress bar on standard error.

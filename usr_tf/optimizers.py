@@ -16,7 +16,7 @@ from usr_tf.training.schedules import learning_rate_schedule
 
 
 def make_optimizer(model: keras.Model, config: Train, steps_per_epoch: int | None = None) -> "RankingOptimizer":
-    """The optimizer of `config`, for `model.compile`.
+    """Optimizer of `config`, for `model.compile`.
 
     Args:
       model: What it will train. Its variables are made already, so the optimizer makes its state at once.
@@ -100,7 +100,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         self.initial_accumulator_value = initial_accumulator_value
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Makes the state of the variables: sums of squares of tables, two moments of all others."""
+        """Creates the optimizer state: sums of squares of tables, two moments of other variables."""
         super().build(var_list)
         if getattr(self, "_built", False):
             return
@@ -116,7 +116,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
 
     @property
     def optimizers(self) -> list["RankingOptimizer"]:
-        """This optimizer alone: for code that goes through the parts of TFRS's `CompositeOptimizer`."""
+        """List of this optimizer, for code that iterates over TFRS's `CompositeOptimizer`."""
         return [self]
 
     def is_table(self, variable: tf.Variable) -> bool:
@@ -124,7 +124,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         return any(part in variable.name for part in self.tables)
 
     def state(self, variable: tf.Variable) -> dict[str, tf.Variable]:
-        """What the optimizer keeps of a trained variable: `accumulator` of a table, else `m` and `v`."""
+        """Optimizer state of a trained variable: `accumulator` of a table, else `m` and `v`."""
         return self._states[self._index_dict[self._var_key(variable)]]
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
@@ -189,7 +189,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
 
 
 def _sum_duplicates(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-    """The same gradient with each row once: the sum of `values [n, d]` at each of the distinct `indices [n]`."""
+    """Gradient with distinct rows: sums of `values [n, d]` by `indices [n]`."""
     values, indices = gradient.values, gradient.indices
     distinct, places = tf.unique(indices, out_idx=tf.int64)
     count, sums = tf.size(indices, tf.int64), tf.size(distinct, tf.int64)

@@ -1,4 +1,4 @@
-"""PEPNet: gates personalise the input, EPNet, and the towers' hidden units, PPNet (Chang et al., KDD 2023)."""
+"""PEPNet: personalised gates on the input (EPNet) and on the towers (PPNet) (Chang et al., KDD 2023)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -89,7 +89,7 @@ class PEPNet(Backbone):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class PPNet(keras.layers.Layer):
-    """A ReLU network for each task, each of whose layers is scaled by a gate.
+    """ReLU networks, one per task, with each layer scaled by a gate.
 
     Args:
       units: Size of each layer, at least one.

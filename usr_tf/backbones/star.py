@@ -1,4 +1,4 @@
-"""STAR: a network whose weights are a shared centre's times each scenario's own (Sheng et al., CIKM 2021)."""
+"""STAR: star topology, shared centre weights times scenario weights (Sheng et al., CIKM 2021)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -90,14 +90,14 @@ class STAR(Backbone):
         }
 
     def _hidden(self, x: Split, scenario: Scenario | None) -> tf.Tensor:
-        """`[B, T, h]`, by the scenarios' stars, or by the centre alone."""
+        """Hidden layers `[B, T, h]` of the scenarios' stars, or of the centre alone."""
         hidden = self._network(x, scenario)
         if self._towers is None:
             return tf.repeat(hidden[:, tf.newaxis], self.tasks, axis=1)
         return self._towers(hidden, scenario)
 
     def _auxiliary_logits(self, x: Split, scenario: Scenario) -> tf.Tensor:
-        """`[B, T]`."""
+        """Logits `[B, T]` of the auxiliary network."""
         hidden = (own_row(self._embedding, scenario), *x)
         for dense in self._auxiliary:
             hidden = (dense(hidden),)

@@ -148,7 +148,7 @@ def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _command(verb: str, values: flags.FlagValues) -> str:
-    """What was typed, without where it was to lie."""
+    """The typed command without its output flags."""
     told = [PROGRAM, verb]
     for name in values:
         flag = values[name]

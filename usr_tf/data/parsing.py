@@ -1,4 +1,4 @@
-"""Rows as the model takes them: stored ones parsed, and those that a serving graph has just transformed."""
+"""Parsing of rows to model features: stored rows, and rows that a serving graph has just transformed."""
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ Spec = dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
 
 
 def row_spec(schema: Schema) -> Spec:
-    """What `parse` reads of a row: its features, scenario and labels."""
+    """Parsing specification of a row: features, scenario and labels."""
     spec: Spec = {SCENARIO: tf.io.FixedLenFeature([], tf.string)}
     spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in schema.label_names}
     if schema.id_features:
@@ -22,7 +22,7 @@ def row_spec(schema: Schema) -> Spec:
 
 
 def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
-    """`[B]` serialized rows of `pipelines.transform.packing`, by `row_spec` and keys that are to be read beside it.
+    """Parses `[B]` serialized rows of `pipelines.transform.packing` by `row_spec` and optional keys.
 
     Ids and numbers are `[B]`, lists `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`, 0 where they are
     shorter. The scenario is its number, int32 `[B]`.
@@ -41,7 +41,7 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 
 
 def densify(transformed: Features, schema: Schema) -> Features:
-    """What the transform's graph gives, padded as `parse` does."""
+    """Dense, padded features from the output of the transform's graph, as `parse` gives them."""
     dense: Features = {}
     bounds = {bounds_column(name) for name in schema.number_features}  # which no model reads
     for name, values in transformed.items():
@@ -61,7 +61,7 @@ def densify(transformed: Features, schema: Schema) -> Features:
 
 
 def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
-    """int32 `[B]` numbers of scenarios `[B]`."""
+    """int32 `[B]` scenario indices of scenario names `[B]`."""
     found = scenarios[:, tf.newaxis] == tf.constant(schema.scenarios)
     known = tf.reduce_any(found, axis=1)
     expected = f"Scenarios must be among {', '.join(schema.scenarios)}. Received:"
@@ -71,12 +71,12 @@ def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
 
 
 def _padded(shape: list[int]) -> tf.io.FixedLenSequenceFeature:
-    """Any number of ids in such groups; the parser pads them itself, which costs less than to do it after it."""
+    """Specification of a ragged column that the parser pads, which is faster than padding afterwards."""
     return tf.io.FixedLenSequenceFeature(shape, tf.int64, allow_missing=True)
 
 
 def _apart(history: tf.Tensor, schema: Schema) -> Features:
-    """The columns of histories `[B, L, places]`."""
+    """Columns of packed histories `[B, L, places]`."""
     parts = tf.split(history, schema.history_places, axis=2)
     columns = dict(zip(schema.history_columns, parts, strict=True))
     return {name: part if schema.history_width(name) else tf.squeeze(part, axis=2) for name, part in columns.items()}

@@ -1,4 +1,4 @@
-"""What a search found, as a page and as a table."""
+"""HTML page and terminal table of a hyperparameter search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ Values = Mapping[int, Mapping[str, Any]]
 
 
 def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, objective: str, command: str) -> str:
-    """The page; `best` are the trials that ended, the best first."""
+    """HTML page; `best` are the finished trials, best first."""
     counts = {state.name.lower(): 0 for state in TrialState}
     for trial in study.get_trials(deepcopy=False):
         counts[trial.state.name.lower()] += 1
@@ -36,7 +36,7 @@ def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, 
 
 
 def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) -> Table:
-    """The best trials, for a terminal."""
+    """Table of the best trials for the terminal."""
     columns, rows = _rows(best, values, objective)
     table = Table(title=f"The best {len(rows)} of {len(best)} trials that ended")
     for column in columns:
@@ -47,7 +47,7 @@ def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) ->
 
 
 def _rows(best: Sequence[FrozenTrial], values: Values, objective: str) -> tuple[list[str], list[list[str]]]:
-    """Columns, and a row for each of the best trials: its number, its figure and what it set."""
+    """Columns, and a row per best trial: number, objective and values."""
     shown = best[:_SHOWN]
     keys = list(values[shown[0].number]) if shown else []
     rows = [

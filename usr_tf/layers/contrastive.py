@@ -15,7 +15,7 @@ _LOWEST_TEMPERATURE = 0.01
 
 
 class SummedLoss(NamedTuple):
-    """A loss as sum and count, so that replicas and batches add up before the mean is taken."""
+    """Loss as sum and count, which add over replicas and batches."""
 
     total: tf.Tensor
     """Scalar: the sum of weighted losses."""
@@ -25,7 +25,7 @@ class SummedLoss(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class ContrastiveLoss(keras.layers.Layer):
-    """InfoNCE on vectors of each view, after a projection and L2 normalisation.
+    """InfoNCE between views, after a projection and L2 normalisation.
 
     An anchor is one example's vector in one view. With similarities `s` (cosines over the temperature)::
 
@@ -139,7 +139,7 @@ class ContrastiveLoss(keras.layers.Layer):
         return self.temperature if self._log_temperature is None else tf.exp(self._log_temperature)
 
     def _roles(self, valid: tf.Tensor, views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Which keys are positives and which negatives, bool `[B, V, S, U]`, of `valid [B, S]` rows.
+        """Masks of positives and negatives, bool `[B, V, S, U]`, for `valid [B, S]` rows.
 
         U are the key's views; S counts from the anchor's own row.
         """
@@ -157,7 +157,7 @@ class ContrastiveLoss(keras.layers.Layer):
 
 
 def _info_nce(logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
-    """`[B, V]` from `[B, V, S, U]`: at most one positive an anchor. Finite, but meaningless, where one has none."""
+    """InfoNCE `[B, V]` from logits `[B, V, S, U]`. Finite but meaningless for an anchor without positive."""
     axes = [2, 3]
     lowest = logits.dtype.min / 2
     denominator = tf.reduce_logsumexp(tf.where(positive | negative, logits, lowest), axes)

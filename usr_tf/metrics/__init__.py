@@ -1,4 +1,4 @@
-"""Figures of an evaluated split: per scenario, task and slice, with intervals and baselines. Needs no TensorFlow.
+"""Metrics of an evaluated split: per scenario, task and slice, with intervals and baselines. Needs no TensorFlow.
 
 Read `predictions` (the rows), `sums` (what figures are made of), `figures` (the formulas), then `cells` and
 `documents` (which of them, and how they are laid out).

@@ -1,4 +1,4 @@
-"""Intervals of a figure, and of the difference of two models' on the same rows, from resampled users."""
+"""Bootstrap intervals over users, of a metric and of the difference of two models."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of a figure, resampling users: the rows of one user are not independent.
+    """Percentile bootstrap interval of a metric; users are resampled, because their rows are dependent.
 
     Replicates in which the figure is undefined are left out. None where more than a tenth of them are (the
     positives hang on one or two users), where the figure itself is undefined, or with fewer than two users.
@@ -43,7 +43,7 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Interval of figure(a) − figure(b) for two models on the same rows, both on the same resampled users.
+    """Paired bootstrap interval of metric(a) − metric(b), on the same rows and resampled users.
 
     Much narrower than the difference of two intervals, since what makes a resample hard is hard for both.
     None as in `bootstrap_interval`.
@@ -64,7 +64,7 @@ def paired_bootstrap_sample(
     replicates: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The replicates `[replicates]` behind `paired_bootstrap`, NaN where undefined, to go on with.
+    """Replicates `[replicates]` of `paired_bootstrap`, NaN where undefined.
 
     Raises:
       ValueError: as in `paired_bootstrap`.
@@ -74,7 +74,7 @@ def paired_bootstrap_sample(
 
 
 def check_same_rows(a: Predictions, b: Predictions) -> None:
-    """Refuses to compare figures of other rows.
+    """Raises if two models were evaluated on different rows.
 
     Raises:
       ValueError: another number of rows, or in some row another user, request, item or label.
@@ -98,7 +98,7 @@ def _interval(sample: np.ndarray, resample: Resample, level: float) -> tuple[flo
 
 
 def _sample(predictions: Predictions, task: str, figure: str, resample: Resample) -> np.ndarray:
-    """The figure and its replicates, `[1 + R]`."""
+    """Metric and its replicates, `[1 + R]`."""
     if figure not in FIGURES:
         raise ValueError(f"`figure` must be one of {', '.join(FIGURES)}. Received: {figure!r}")
     if task not in predictions.labels or task not in predictions.probabilities:

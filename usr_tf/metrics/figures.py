@@ -1,4 +1,4 @@
-"""The figures themselves, from the sums that they are made of. An undefined one is NaN here and None in documents."""
+"""Metric formulas on additive sums. An undefined metric is NaN here and None in documents."""
 
 from collections.abc import Mapping
 from typing import TypeGuard
@@ -27,7 +27,7 @@ def task_metrics(
     requests: np.ndarray,
     oracle: np.ndarray | None = None,
 ) -> Figures:
-    """The figures of one task over `N` rows. A figure that is undefined is None, never 0, 0.5 or NaN.
+    """Metrics of one task over `N` rows. An undefined metric is None, never 0, 0.5 or NaN.
 
     - `auc`: chance that a positive row scores above a negative one, ties counting half. Needs both classes.
     - `gauc`: mean of the users' own AUCs over the users with both classes, weighted by impressions; `gauc_clicks`:
@@ -76,7 +76,7 @@ def task_metrics(
 def rank_metrics(
     labels: np.ndarray, scores: np.ndarray, users: np.ndarray, requests: np.ndarray
 ) -> dict[str, float | None]:
-    """`RANK_FIGURES` of `task_metrics`, for scores `[N]` that need not be probabilities.
+    """Rank metrics (`RANK_FIGURES`) for scores `[N]` that need not be probabilities.
 
     Raises:
       ValueError: another shape or length, labels other than 0 and 1, or a score that is NaN or infinite.
@@ -91,7 +91,7 @@ def rank_metrics(
 
 
 def figure_of(sums: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """One of `FIGURES` or `GIVEN_PREVIOUS`, `[1 + R]`, NaN where undefined, of the sums that it is made of."""
+    """One of `FIGURES` or `GIVEN_PREVIOUS` from its sums, `[1 + R]`, NaN where undefined."""
     match name:
         case "auc":
             return _ratio(sums["won"], sums["positives"] * (sums["rows"] - sums["positives"]))
@@ -117,7 +117,7 @@ def figure_of(sums: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def value_of(sums: Mapping[str, np.ndarray], name: str) -> float | None:
-    """The figure of the data as they are; None where undefined."""
+    """Metric of the data without resampling; None if undefined."""
     value = figure_of(sums, name)[0]
     return float(value) if np.isfinite(value) else None
 
@@ -132,11 +132,11 @@ def _rank_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, res
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where the denominator is 0 or NaN."""
+    """Quotient; NaN where the denominator is 0 or NaN."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
 
 
 def _entropy(rate: np.ndarray) -> np.ndarray:
-    """Of a coin; 0 where it is certain."""
+    """Binary entropy; 0 for certainty."""
     mixed = np.where((rate > 0) & (rate < 1), rate, 0.5)
     return np.where((rate > 0) & (rate < 1), -mixed * np.log(mixed) - (1 - mixed) * np.log1p(-mixed), 0)

@@ -1,4 +1,4 @@
-"""What every figure is made of: sums that can be added, over rows, users, requests and the order of the scores.
+"""Additive sums of every metric, over rows, users, requests and score order.
 
 Each is an array `[1 + R]`: of the data as they are, then of each resample. Sums of two sets of rows that share no user,
 no request and no stretch of the order, each as its function needs, are the sums of both sets. So the figures of one
@@ -23,7 +23,7 @@ _BLOCK_VALUES = 1 << 21
 
 
 def row_sums(labels: np.ndarray, probabilities: np.ndarray, resample: Resample) -> Sums:
-    """`rows`, `positives`, `predicted` (sum of the probabilities) and `loss` (sum of −ln of what happened's).
+    """Row sums: `rows`, `positives`, `predicted` (probabilities) and `loss` (−ln of the outcome's probability).
 
     Probabilities are clipped to [ε, 1 − ε] for the loss, ε the machine epsilon of their type.
     """
@@ -32,7 +32,7 @@ def row_sums(labels: np.ndarray, probabilities: np.ndarray, resample: Resample) 
 
 
 def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sums:
-    """Of whole users: `users`, and their own AUCs weighted by impressions and by clicks, each with its weights' sum."""
+    """User sums: `users`, and AUCs weighted by impressions and by clicks, with the weights' sums."""
     rows = np.bincount(resample.users, minlength=resample.weights.shape[1])
     positives = np.bincount(resample.users, labels, len(rows))
     auc = np.full(len(rows), np.nan)
@@ -46,7 +46,7 @@ def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sum
 
 
 def request_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, resample: Resample) -> Sums:
-    """Of whole requests, each drawn with the user of its last row: `ranked` with a positive, `ndcg@10` and `mrr`."""
+    """Request sums: `ranked` with a positive, `ndcg@10` and `mrr`; drawn with the user of the last row."""
     codes, distinct = codes_of(requests)
     user = np.zeros(len(distinct), np.int64)
     user[codes] = resample.users
@@ -58,7 +58,7 @@ def request_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, r
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """Negatives and positives, `[2, 1 + R]` each, that score below and above all rows of a stretch of the order."""
+    """Negatives and positives `[2, 1 + R]` that score below and above a stretch of the order."""
 
     below: np.ndarray
     above: np.ndarray
@@ -69,7 +69,7 @@ class Outside:
 
 
 def order_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample, outside: Outside | None = None) -> Sums:
-    """Of a stretch of the order of all scores: what its positives add to AUC and to average precision.
+    """Rank sums of a stretch of the score order: contributions to AUC and average precision.
 
     `won`: over the positives, negatives that score lower, tied ones counting half. `precision`: over the positives, the
     share of positives among the rows that score as high or higher.
@@ -109,7 +109,7 @@ def _counts(places: np.ndarray, users: np.ndarray, size: int, resample: Resample
 
 
 def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """−ln of the probability given to what happened, float64 `[N]`."""
+    """Log loss `[N]` of each row, float64."""
     epsilon = np.finfo(probabilities.dtype).eps
     clipped = np.clip(probabilities, epsilon, 1 - epsilon).astype(np.float64)
     return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))

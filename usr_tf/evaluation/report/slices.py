@@ -1,4 +1,4 @@
-"""The figures slice by slice: who is served well, and who is not."""
+"""Report section on slices: metrics by user, item, history, query, position and day."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ Slice = Mapping[str, Any]
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section | None:
-    """A card for each slice and task, all scenarios in it; None where the details hold no slices."""
+    """A card per slice and task with all scenarios; None if the details have no slices."""
     shown = list(cells(document, details, overall=False))
     parts = []
     for name in dict.fromkeys(name for cell in shown for name in cell.detail.get("slices", {})):
@@ -50,7 +50,7 @@ def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
 
 
 def _card(title: str, task: str, series: Mapping[str, Sequence[Slice]], values: Sequence[str]) -> str:
-    """Of one slice and task: `series` are the parts of each scenario, `values` those of all, in their order."""
+    """Card of one slice and task: `series` are the values of each scenario, `values` those of all, in order."""
     rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
     table = html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=3)
     if not any(part["auc"] is not None for parts in series.values() for part in parts):
@@ -70,7 +70,7 @@ def _figures(part: Slice) -> list[str]:
 
 
 def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label: str) -> str:
-    """A band for each value, the scenarios one below another in it, each with its AUC and positives at the right."""
+    """Dot plot with a band per value and a row per scenario, with AUC and positives on the right."""
     step = 0.8 / len(series)
 
     def draw(canvas: Figure) -> None:

@@ -1,4 +1,4 @@
-"""The documents cell by cell (a scenario and a task), and how figures are written."""
+"""Results per scenario and task, read from the documents, and number formats."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ NAMES = {
 
 
 class TaskResult(NamedTuple):
-    """One scenario (or all of them) and one task."""
+    """Result of one scenario (or all) and one task."""
 
     scenario: str
     task: str
@@ -34,7 +34,7 @@ class TaskResult(NamedTuple):
 
     @property
     def name(self) -> str:
-        """With spaces that no line is broken at."""
+        """Name with non-breaking spaces."""
         return f"{self.scenario}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{self.task}"
 
     def baseline(self, name: str) -> float | None:
@@ -42,7 +42,7 @@ class TaskResult(NamedTuple):
         return (self.detail["baselines"][name] or {}).get("auc")
 
     def standing(self, name: str) -> str | None:
-        """`above`, `level with` or `below` the baseline, by the interval of the difference; None where not known."""
+        """`above`, `level with` or `below` the baseline, by the interval of the difference; None if unknown."""
         gain = (self.detail["baselines"][name] or {}).get("auc_gain")
         if gain is None:
             return None
@@ -50,7 +50,7 @@ class TaskResult(NamedTuple):
 
 
 def cells(document: Mapping[str, Any], details: Mapping[str, Any], overall: bool = True) -> Iterator[TaskResult]:
-    """In the order of the document, all rows together last."""
+    """Results in document order, all rows together last."""
     for scenario, tasks in document["scenarios"].items():
         for task, figures in tasks.items():
             yield TaskResult(scenario, task, figures, details["scenarios"][scenario][task])

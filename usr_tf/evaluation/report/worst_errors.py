@@ -1,4 +1,4 @@
-"""The worst errors: rows that the model was surest of and wrong, and requests whose positive it placed lowest."""
+"""Report section on the worst errors: most confident wrong rows, and requests with the lowest positive."""
 
 from collections.abc import Iterator, Sequence
 
@@ -56,7 +56,7 @@ def _rows_table(rows: Predictions, task: str, chosen: Sequence[int]) -> str:
 
 
 def _requests_table(rows: Predictions, task: str) -> str:
-    """Requests by the place of their best placed positive, from 1; equal scores share the mean of their places."""
+    """Requests by the position of their best positive, from 1; ties share the mean position."""
     frame = pd.DataFrame(
         {"request": rows.request, "user": rows.user, "p": rows.probabilities[task], "label": rows.labels[task]}
     )
@@ -86,5 +86,5 @@ def _place(position: int) -> str:
 
 
 def _probability(value: float | None) -> str:
-    """Two digits that count, however small."""
+    """Probability with two significant digits."""
     return html.UNDEFINED if value is None or np.isnan(value) else f"{value:.2g}"

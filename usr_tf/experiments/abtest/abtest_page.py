@@ -1,4 +1,4 @@
-"""The page of a test, `abtest.html`."""
+"""HTML page of an A/B test, `abtest.html`."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ _MEANING = (
 
 
 def page(document: Mapping[str, Any], command: str) -> str:
-    """The whole page.
+    """HTML page of the test.
 
     Args:
       document: of `abtest.json`.

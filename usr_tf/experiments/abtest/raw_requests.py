@@ -1,4 +1,4 @@
-"""Requests of the simulated shop as the raw features that a model's signature takes."""
+"""Raw features of simulated requests, as inputs of a model's signature."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _CONTEXT = ("query", "device", "hour")
 
 
 class Requests:
-    """Makes the inputs of one model's signatures.
+    """Builder of one model's signature inputs.
 
     Args:
       schema: the model's.
@@ -45,7 +45,7 @@ class Requests:
     def inputs(
         self, user: int, now: int, query: str, device: int, events: Sequence[Event], item: NDArray
     ) -> dict[str, np.ndarray]:
-        """Raw features by name, as `usr_tf.request_spec.request_spec` says.
+        """Raw features by name, as in `usr_tf.request_spec.request_spec`.
 
         Args:
           user: counted within the chunk.
@@ -74,7 +74,7 @@ def _columns(rows: Iterable[tables.Row]) -> dict[str, list[Any]]:
 
 
 def _values(column: Sequence[Any], feature: Feature) -> np.ndarray:
-    """`[n]` float32 or bytes, and `[n, width]` of lists, which "" fills up."""
+    """`[n]` float32 or bytes; `[n, width]` for lists, padded with ""."""
     if feature.type == "numeric":
         return np.array(column, np.float32)
     if feature.type == "categorical_list":

@@ -1,4 +1,4 @@
-"""Plays arms side by side, each part of the users in each arm a task of its own."""
+"""Parallel replay of arms, one task per arm and user chunk."""
 
 import contextlib
 import multiprocessing
@@ -25,7 +25,7 @@ def play_tasks(
     workers: int,
     progress: Callable[[int], object],
 ) -> Iterator[ArmLog]:
-    """The logs of the tasks, (arm, chunk), in their order.
+    """Logs of the tasks (arm, chunk), in order.
 
     Args:
       paths: arm → version folder of its model.
@@ -78,7 +78,7 @@ def _load(paths: Mapping[str, Path]) -> dict[str, Model]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Processes that begin meanwhile have none."""
+    """Context in which new processes have no standard error."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
