@@ -1,4 +1,4 @@
-"""Size of each extra of the package: a table of fresh environments into which the wheel in dist/ is installed.
+"""Size of each extra: packages and MB in a fresh environment with the wheel of dist/.
 
 make wheel && python tools/extras.py
 """
@@ -13,7 +13,7 @@ EXTRAS = ("", "client", "serve", "pipelines", "train", "train,pipelines", "basel
 
 
 def measure(wheel: Path, extra: str) -> tuple[int, float]:
-    """Installs the wheel with an extra into a new environment.
+    """Measures an extra of the wheel in a new environment.
 
     Returns:
       The number of packages, pip aside, and MB on disk, pip included.

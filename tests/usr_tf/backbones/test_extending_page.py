@@ -1,4 +1,4 @@
-"""`docs/extending.md` quotes the files that it names, and its commands are ones that there are."""
+"""`docs/extending.md`: code quoted from the files it names, and valid commands."""
 
 import re
 from pathlib import Path
