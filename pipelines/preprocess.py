@@ -48,7 +48,7 @@ def preprocess(
     """Turns a log directory into training data.
 
     Args:
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None when all tables are named apart.
       out: the directory to write. `_SUCCESS` comes last; an unfinished earlier try is cleared away.
       schema_path: default `LOGS/schema.yaml`.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.

@@ -62,7 +62,7 @@ def score_logs(
 
     Args:
       model: a version that `usr-tf export` wrote, `SERVING/<version>`.
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None when all tables are named apart.
       out: the directory to write; an unfinished earlier try is cleared away.
       schema_path: default the one that lies in the model.
       beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.

@@ -1,4 +1,4 @@
-"""Export of a SavedModel on raw features, for a stock `tensorflow/serving` (DESIGN §5).
+"""Export of a SavedModel on raw features, for a stock `tensorflow/serving`.
 
 For each scenario there is a signature of its name, which takes one request: the user side once, the items as
 lists. `<scenario>_examples` takes serialized `tf.Example`s, a row each. The transform's own graph is inside.

@@ -1,4 +1,4 @@
-"""USR model (DESIGN §4, our reading of arXiv 2405.10835)."""
+"""USR model (docs/models.md; our reading of arXiv 2405.10835)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

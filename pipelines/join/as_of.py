@@ -1,7 +1,7 @@
 """As-of joins on Arrow tables: labels (after the impression), histories and item features (before it).
 
 Plain functions on whole columns, no Beam here: the job calls them on one partition of the users at a time.
-Times are milliseconds. DESIGN §2 defines every label and what a history holds.
+Times are milliseconds. docs/logs.md defines labels and histories.
 """
 
 from typing import TypeVar

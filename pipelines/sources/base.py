@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pipelines.sources.inputs import Inputs
 
 Row = tuple[str, dict[str, Any]]
-"""A table's name, and a row of it (DESIGN §2)."""
+"""Name of a log table, and a row of it (docs/logs.md)."""
 
 
 class Source(ABC):

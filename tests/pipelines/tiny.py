@@ -1,4 +1,4 @@
-"""Small logs for pipeline tests, and a reference join of DESIGN §2 in plain Python."""
+"""Small logs for pipeline tests, and a reference join in plain Python."""
 
 import gzip
 import itertools

@@ -1,4 +1,4 @@
-"""Contrastive loss between scenario views (DESIGN §4.3; our reading of arXiv 2405.10835)."""
+"""Contrastive loss between scenario views (docs/models.md; our reading of arXiv 2405.10835)."""
 
 import math
 from typing import Any, Literal, NamedTuple, get_args

@@ -1,4 +1,4 @@
-"""Feature generator (FG) of USR (DESIGN §4.3; our reading of arXiv 2405.10835)."""
+"""Feature generator (FG) of USR (docs/models.md; our reading of arXiv 2405.10835)."""
 
 from typing import Any, Literal, get_args
 
@@ -21,7 +21,7 @@ class FeatureGenerator(GateUnit):
         f = x ⊗ δ,   δ = 2 · σ(W_2 relu(W_1 c + b_1) + b_2),   c = t  or  [t ; sg(x)]
 
     `W_2` and `b_2` start at zero, so the layer starts as the identity. The condition `trigger` costs once a request
-    in serving and leaves the request's features as one row, so the layer after it still splits (DESIGN §5);
+    in serving and leaves the request's features as one row, so the layer after it still splits;
     `trigger_and_features` scales the request's features anew for every candidate.
 
     Args:

@@ -1,4 +1,4 @@
-"""Heads of the global label space multi-task layer, GLMT (DESIGN §4.4; our reading of arXiv 2405.10835)."""
+"""Heads of the global label space multi-task layer, GLMT (docs/models.md; our reading of arXiv 2405.10835)."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Interest extractor (IE) of USR (DESIGN §4.2; our reading of arXiv 2405.10835)."""
+"""Interest extractor (IE) of USR (docs/models.md; our reading of arXiv 2405.10835)."""
 
 from typing import Any
 
