@@ -54,23 +54,22 @@ def score_logs(
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
-    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability of each task, and what
-    `evaluate_scores` needs beside them: labels, position, history length and so on
-    (`pipelines.evaluation.score_files`). A label is 0 until its action is logged, so the
-    newest rows' labels are not final. Rows that the join sets aside are in `OUT/rejected/`, each with its place and
-    reason. `OUT/_SUCCESS` comes last.
+    A row has `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability per task, and the other columns
+    of `evaluate_scores`: labels, position, history length and so on (`pipelines.evaluation.score_files`). A label is 0
+    until its action is logged, so the labels of the newest rows are not final. Rejected rows are in `OUT/rejected/`,
+    each with its place and reason. `OUT/_SUCCESS` is written last.
 
     Args:
-      model: a version that `usr-tf export` wrote, `SERVING/<version>`.
-      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None when all tables are named apart.
-      out: the directory to write; an unfinished earlier try is cleared away.
-      schema_path: default the one that lies in the model.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      partitions: parts that items and users are joined in. Default: by the size of the logs.
-      progress: show stages and rows on standard error while the job runs.
-      tables: `TABLE=WHERE` for tables that lie elsewhere, as `preprocess` takes them.
-      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it are not scored; actions
-        before it are the history of those after it.
+      model: exported version, `SERVING/<version>`.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
+      out: output directory; remains of an unfinished job are removed.
+      schema_path: schema file. Default: that of the model.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      partitions: number of join partitions of items and users. Default: by the size of the logs.
+      progress: whether to show stages and rows on standard error.
+      tables: `TABLE=WHERE` for tables elsewhere, as in `preprocess`.
+      since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions are not scored; earlier actions are
+        in the histories of later ones.
 
     Returns:
       What `stats.json` holds.

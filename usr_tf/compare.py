@@ -28,11 +28,11 @@ def compare_runs(
     """Compares two runs on a split, as `metrics.compare`.
 
     Args:
-      data: the directory of the data; each run's own when absent.
-      progress: show a progress bar on standard error.
+      data: data directory. Default: each run's own.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      InputError: the runs' rows are not the same, there is no data, or a run's model answers no probabilities.
+      InputError: different rows, no data, or a model that gives values that are no probabilities.
     """
     opened = [open_run_data(run, data) for run in (run_a, run_b)]
     one, other = (each.schema for each in opened)

@@ -51,16 +51,16 @@ def evaluate(
     """Evaluates the run's best model and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
     Args:
-      replicates: bootstrap samples of the users behind every interval.
-      progress: show a progress bar on standard error.
-      beside: another run on the same data, whose views are shown beside this one's.
+      replicates: number of user resamples behind every interval.
+      progress: whether to show a progress bar on standard error.
+      beside: another run on the same data, whose views are included in the report.
 
     Returns:
-      What `metrics.json` and `details.json` hold.
+      Contents of `metrics.json` and `details.json`.
 
     Raises:
-      InputError: a file of the data is broken, the other run is of other data, the model answers no probabilities, or
-        `out` cannot be a folder.
+      InputError: a data file is damaged, the other run has other data, the model gives values that are no
+        probabilities, or `out` is not writable.
     """
     make_folder(out)  # or be told before the work that it cannot be
     if beside:

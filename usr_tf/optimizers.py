@@ -52,18 +52,18 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         tables   G += g²,  w -= embedding_ratio · lr · g / (√G + ε)     rows of the batch alone
         others   m, v, w   as `keras.optimizers.Adam` moves them
 
-    One optimizer, not two: `lr` is the rate that callbacks and schedules move, and the tables' rate follows it.
+    Callbacks and schedules change `lr`; the rate of the tables changes in proportion.
 
     Args:
-      learning_rate: Adam's, a number or a `LearningRateSchedule`.
-      embedding_ratio: The tables' learning rate as a multiple of `learning_rate`.
-      tables: Parts of the names of the variables that are embedding tables.
-      beta_1: Decay of the mean of the gradients.
-      beta_2: Decay of the mean of their squares.
-      epsilon: Added to both denominators.
-      initial_accumulator_value: What Adagrad's sums of squares start at. Keras's 0.1 is far above the gradients of a
-        table, each a row's share of a batch's mean: Adagrad would be plain SGD for epochs.
-      **kwargs: Those of every Keras optimizer: `clipnorm`, `clipvalue`, `global_clipnorm`, `weight_decay`, `name`, …
+      learning_rate: Adam's learning rate, a number or a `LearningRateSchedule`.
+      embedding_ratio: Learning rate of the tables as a multiple of `learning_rate`.
+      tables: Substrings that identify the names of embedding tables.
+      beta_1: Decay rate of Adam's first moment.
+      beta_2: Decay rate of Adam's second moment.
+      epsilon: Constant added to both denominators.
+      initial_accumulator_value: Initial value of Adagrad's sums of squares. Keras's 0.1 is far above the squared
+        gradients of a table, which are shares of a batch mean: Adagrad would act like SGD for epochs.
+      **kwargs: Arguments of Keras optimizers: `clipnorm`, `clipvalue`, `global_clipnorm`, `weight_decay`, `name`, …
 
     Raises:
       ValueError: a rate, ratio or decay is out of range.

@@ -43,19 +43,19 @@ def train(
     """Trains a model into the run directory `out`; continues an unfinished run there.
 
     Args:
-      strategy: by default one replica a GPU, on all workers that `TF_CONFIG` names. Workers but the chief write to a
-        temporary directory.
-      verbose: whether standard error shows how far it is.
-      callbacks: further Keras callbacks, which one `fit` of the whole run calls, each before the checkpoint of a batch
-        or an epoch is written. One may stop the run, in the middle of an epoch too: `training.json` then says so. A run
-        that goes on after an interruption begins with callbacks as they are given, since Keras keeps no state of them.
+      strategy: distribution strategy. Default: one replica per GPU, on all workers of `TF_CONFIG`. Workers other than
+        the chief write to a temporary directory.
+      verbose: whether to print the progress to standard error.
+      callbacks: additional Keras callbacks of the one `fit` of the run, called before a checkpoint is written. A
+        callback may stop the run, also within an epoch; `training.json` records it. A continued run starts with the
+        callbacks as given, because Keras does not save their state.
 
     Returns:
-      What the run's `metrics.json` holds: the figures of the best epoch on the validation split.
+      Contents of the run's `metrics.json`: the metrics of the best epoch on the validation split.
 
     Raises:
-      InputError: `out` is taken or cannot be written, no metric has the name `config.train.monitor`, a file of the data
-        is broken, an id or a label is out of range, or a loss is NaN or infinite.
+      InputError: `out` is taken or not writable, `config.train.monitor` is unknown, a data file is damaged, an id or a
+        label is out of range, or a loss is NaN or infinite.
     """
     config = _with_whole_paths(config, data)
     if config.train.warm_start and not is_begun(Path(out)):  # before anything is written
@@ -69,10 +69,10 @@ def train(
 def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
     """Saves a model that `model.fit` has trained as a finished run, to evaluate, export, publish, explain.
 
-    Its weights are taken for the best ones. It has no optimizer's state, so no training goes on from it.
+    The current weights become the best ones. The run has no optimizer state, so it cannot be continued.
 
     Raises:
-      InputError: the directory holds a run already, or cannot be written. Nothing is left of the run then.
+      InputError: the directory holds a run already, or is not writable. Nothing is left behind.
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):

@@ -31,7 +31,7 @@ _Key = tuple[str, str, int]
 
 
 class OrderSums(beam.PTransform):
-    """Rank sums `(cell, sums)` of every score order, from blocks of `evaluated.pack`.
+    """Rank sums `(cell, sums)` of every score order, from blocks of `row_blocks.pack`.
 
     Args:
       replicates, seed: of `Resample.of`.

@@ -37,7 +37,7 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
+class TrainingCounts:
     """Training impressions of each user, item and query, and clicks of each item."""
 
     users: Counts = Counts()
@@ -46,7 +46,7 @@ class Shown:
     queries: Counts = Counts()
 
     @classmethod
-    def sum(cls, parts: Iterable["Shown"]) -> "Shown":
+    def sum(cls, parts: Iterable["TrainingCounts"]) -> "TrainingCounts":
         parts = list(parts)
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: Counts.sum(getattr(part, name) for part in parts) for name in names})

@@ -9,22 +9,22 @@ class ServingError(Exception):
     """Base class of all errors of a call to a model server.
 
     Attributes:
-      code: the gRPC status; over REST the one that TF Serving gives the HTTP status for.
-      message: what the server said, or the library where there was none, in one line.
-      address: whom it was asked of.
-      asked: what was asked, such as `Predict search of usr`.
+      code: gRPC status; over REST the status that corresponds to the HTTP code.
+      message: message of the server, or of the library without a response, in one line.
+      address: address of the server.
+      call: description of the call, such as `Predict search of usr`.
     """
 
     expected = "an answer"
 
-    def __init__(self, code: grpc.StatusCode, message: str, address: str, asked: str = "a call"):
+    def __init__(self, code: grpc.StatusCode, message: str, address: str, call: str = "a call"):
         message = " ".join(str(message).split())
-        Exception.__init__(self, code, message, address, asked)  # these make it again where it is unpickled
-        self.code, self.message, self.address, self.asked = code, message, address, asked
+        Exception.__init__(self, code, message, address, call)  # arguments for unpickling
+        self.code, self.message, self.address, self.call = code, message, address, call
 
     def __str__(self) -> str:
         said = f" ({self.message})" if self.message else ""
-        return f"{self.address}: {self.asked}: found {self.code.name}{said}, expected {self.expected}"
+        return f"{self.address}: {self.call}: found {self.code.name}{said}, expected {self.expected}"
 
 
 class Overloaded(ServingError):
@@ -33,7 +33,7 @@ class Overloaded(ServingError):
     expected = "room for the request"
 
 
-# The rest lie with who asks: the address, the time allowed, the name or the inputs. The console program exits with 2.
+# The other errors are caused by the caller: address, timeout, name or inputs. The console program exits with 2.
 
 
 class Unavailable(ServingError, InputError):
@@ -74,6 +74,6 @@ _KINDS: dict[grpc.StatusCode, type[ServingError]] = {
 }
 
 
-def serving_error(code: grpc.StatusCode, message: str, address: str, asked: str) -> ServingError:
+def serving_error(code: grpc.StatusCode, message: str, address: str, call: str) -> ServingError:
     """Exception of a gRPC status."""
-    return _KINDS.get(code, ServingError)(code, message, address, asked)
+    return _KINDS.get(code, ServingError)(code, message, address, call)

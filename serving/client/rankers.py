@@ -14,19 +14,19 @@ _T = TypeVar("_T")
 class Ranker(Session):
     """Ranks candidates with the signatures of a served model, over gRPC.
 
-    It keeps one connection: make one, use it from as many threads as you like, and close it, or use it in a `with`.
+    It holds one connection and is thread-safe. Close it, or use it in a `with` statement.
 
     Args:
       address: `HOST:PORT` of the server; IPv6 with or without brackets.
-      model: the name that the model is served under.
-      version: the version to ask, rather than the latest.
-      label: the label of the version to ask, such as `stable` or `canary`; not along with `version`.
-      timeout: seconds that a call of a method may take, with all that it asks of the server.
-      tls: whom to trust, and what to be trusted by (`serving.network.tls.Tls`); no encryption when absent.
-      retries: how often a call is made again, from 0 to 4, while the server is away.
+      model: name of the served model.
+      version: version to use; the latest by default.
+      label: label of the version to use, such as `stable` or `canary`; excludes `version`.
+      timeout: seconds that a method may take, including all its requests to the server.
+      tls: PEM files of the connection (`serving.network.tls.Tls`); clear text by default.
+      retries: number of retries, from 0 to 4, while the server is unavailable.
 
     Raises:
-      InputError: no address, a version and a label, or a file of `tls` that does not load.
+      InputError: an invalid address, both a version and a label, or an unreadable file of `tls`.
     """
 
     _transport_type: type[Transport] = GrpcTransport
@@ -35,10 +35,10 @@ class Ranker(Session):
         """Signature → input → `(dtype, shape)`, requested from the server once and cached.
 
         Args:
-          timeout: in place of the client's.
+          timeout: overrides the client's timeout.
 
         Raises:
-          ServingError: of the kind that `serving.client.errors` has for what went wrong.
+          ServingError: the subclass for the status, see `serving.client.errors`.
         """
         return _at_once(self._metadata(timeout))
 
@@ -46,13 +46,13 @@ class Ranker(Session):
         """Waits until a starting server serves the model.
 
         Args:
-          timeout: in place of the client's.
+          timeout: overrides the client's timeout.
 
         Returns:
-          Seconds that are left of it.
+          Remaining seconds of the timeout.
 
         Raises:
-          ServingError: there was no server in that time, or it answered with an error.
+          ServingError: no server within that time, or an error response.
         """
         return _at_once(self._wait_until_ready(timeout))
 
@@ -61,7 +61,7 @@ class Ranker(Session):
 
         Raises:
           ServingError: as `metadata`.
-          InputError: an unknown signature, or lists that make no array.
+          InputError: an unknown signature, or ragged lists.
         """
         return _at_once(self._predict(signature, inputs, timeout))
 
@@ -77,18 +77,18 @@ class Ranker(Session):
 
         Args:
           scenario: a scenario of the model.
-          request: the document.
-          by: what to rank by: an output, or a formula (`serving.client.formula.Formula`) over outputs and the items'
-            numbers, such as `ctcvr * price`. `ctr` when absent, or the first output where there is no `ctr`.
-          place: what an error names as the document, such as its file.
-          timeout: in place of the client's.
+          request: the request document.
+          by: ranking score: an output, or a formula (`serving.client.formula.Formula`) over outputs and numbers of the
+            items, such as `ctcvr * price`. Default: `ctr`, or the first output if there is no `ctr`.
+          place: name of the document in errors, such as its file.
+          timeout: overrides the client's timeout.
 
         Returns:
-          One row an item, as `serving.client.ranking.rank` makes them.
+          One row per item, see `serving.client.ranking.rank`.
 
         Raises:
           ServingError: as `metadata`.
-          InputError: an unknown scenario, a formula that is none, or a document that does not suit the signature.
+          InputError: an unknown scenario, an invalid formula, or a document that does not match the signature.
         """
         return _at_once(self._score(scenario, request, by, place, timeout))
 

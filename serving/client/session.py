@@ -89,8 +89,8 @@ class Session:
                 if away is None:
                     raise
             if time.monotonic() + _POLL_SECONDS >= deadline:
-                asked = self._transport.asked(self._metadata_request(), timeout or self.timeout)
-                raise Unavailable(away.code, away.message, away.address, asked) from away
+                call = self._transport.describe(self._metadata_request(), timeout or self.timeout)
+                raise Unavailable(away.code, away.message, away.address, call) from away
             await self._transport.pause(_POLL_SECONDS)
 
     async def _predict(self, name: str, inputs: Mapping[str, Any], timeout: float | None) -> dict[str, np.ndarray]:

@@ -75,7 +75,7 @@ class Transport(Protocol):
     """Persistent connection to one server.
 
     Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
-    what is answered, which JSON does not. `asked` describes a request for a message.
+    what is answered, which JSON does not. `describe` describes a request for a message.
     """
 
     address: str
@@ -88,7 +88,7 @@ class Transport(Protocol):
 
     async def pause(self, seconds: float) -> None: ...
 
-    def asked(self, request: Any, timeout: float) -> str: ...
+    def describe(self, request: Any, timeout: float) -> str: ...
 
     def close(self) -> Any: ...  # on asyncio to be awaited
 
@@ -125,7 +125,7 @@ class GrpcTransport:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def asked(self, request: Any, timeout: float) -> str:
+    def describe(self, request: Any, timeout: float) -> str:
         return _describe(request, timeout, self._proxy)
 
     def close(self) -> Any:
@@ -140,8 +140,8 @@ class GrpcTransport:
         try:
             yield
         except grpc.RpcError as error:
-            asked = self.asked(request, timeout)
-            raise serving_error(error.code(), error.details() or "", self.address, asked) from error
+            call = self.describe(request, timeout)
+            raise serving_error(error.code(), error.details() or "", self.address, call) from error
 
 
 class AioTransport(GrpcTransport):
@@ -186,29 +186,29 @@ class RestTransport:
 
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
         path = f"{_path(request.model_spec)}/metadata"
-        return self._call("GET", path, None, read_metadata, self.asked(request, timeout), timeout)
+        return self._call("GET", path, None, read_metadata, self.describe(request, timeout), timeout)
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
         path, body = f"{_path(request.model_spec)}:predict", write_request(request)
-        asked = self.asked(request, timeout)
-        return self._call("POST", path, body, lambda answer: read_answer(answer, signature), asked, timeout)
+        call = self.describe(request, timeout)
+        return self._call("POST", path, body, lambda answer: read_answer(answer, signature), call, timeout)
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def asked(self, request: Any, timeout: float) -> str:
+    def describe(self, request: Any, timeout: float) -> str:
         return _describe(request, timeout, self._proxy)
 
     def close(self) -> None:
         self._client.close()
 
     def _call(
-        self, method: str, path: str, body: bytes | None, read: Callable[[bytes], Any], asked: str, timeout: float
+        self, method: str, path: str, body: bytes | None, read: Callable[[bytes], Any], call: str, timeout: float
     ) -> Any:
         deadline = time.monotonic() + timeout
         for pause in (*self._retry.pauses(), None):
             try:
-                answer = self._send(method, path, body, asked, deadline)
+                answer = self._send(method, path, body, call, deadline)
                 break
             except Unavailable:
                 if pause is None or time.monotonic() + pause >= deadline:
@@ -217,9 +217,9 @@ class RestTransport:
         try:
             return read(answer)
         except ValueError as error:
-            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, call) from error
 
-    def _send(self, method: str, path: str, body: bytes | None, asked: str, deadline: float) -> bytes:
+    def _send(self, method: str, path: str, body: bytes | None, call: str, deadline: float) -> bytes:
         try:
             response = self._client.request(
                 method,
@@ -229,13 +229,13 @@ class RestTransport:
                 extensions={"timeout": _TimeLeft(deadline)},
             )
         except httpx.TimeoutException as error:
-            raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, call) from error
         except httpx.TransportError as error:
-            raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, call) from error
         if response.status_code == httpx.codes.OK:
             return response.content
         code = STATUS_CODE.get(response.status_code, grpc.StatusCode.UNKNOWN)
-        raise serving_error(code, read_error(response.content), self.address, asked)
+        raise serving_error(code, read_error(response.content), self.address, call)
 
 
 class _TimeLeft(dict):

@@ -85,15 +85,15 @@ def publish(
     """Exports the run as `OUT/<version>/` if it passes every check; otherwise leaves nothing.
 
     Args:
-      data: what the run was trained on; its test split holds the rows of the run's logged requests.
-      margin: how far an AUC may lie below that of the version served now.
-      keep: versions to keep, at least 1, besides those that have a label or are to be loaded.
-      config_file: a text ModelServerConfig whose labels say what is served; the newest version where there is none.
-      model: its name in that file.
-      progress: show a progress bar on standard error.
+      data: data of the run's training; its test split has the rows of the logged requests.
+      margin: largest allowed loss of AUC relative to the version served now.
+      keep: number of versions to keep, at least 1, in addition to those with a label or to be loaded.
+      config_file: text `ModelServerConfig` with labels; without it, the newest version is served.
+      model: name of the model in that file.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      InputError: names the check that failed, what was found and what was expected.
+      InputError: a failed check, with what was found and what was expected.
     """
     if keep < 1:
         raise ValueError(f"`keep` should be at least 1. Received: keep={keep}")
