@@ -166,7 +166,7 @@ def _check(document: dict, logs_dir: str) -> None:
 def _prepare(out: str) -> None:
     """Creates `out` with scratch space only, and removes what an unfinished job left there.
 
-    Such a try is told by its mark in the scratch space and by holding nothing else than we write: no other file is
+    Such a job is recognised by its mark in the scratch space and by holding only our files: no other file is
     ever deleted.
 
     Raises:

@@ -223,12 +223,12 @@ def _describe(batches: tf.data.Dataset, data: Data) -> str:
     """Summary of the first of these batches: rows per scenario, and non-finite numbers."""
     features, _ = next(batches.as_numpy_iterator())
     rows = np.bincount(features[SCENARIO], minlength=len(data.schema.scenarios))
-    told = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
+    parts = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
     for name, feature in data.schema.features.items():
         bad = np.count_nonzero(~np.isfinite(features[name])) if feature.type == "numeric" else 0
         if bad:
-            told.append(f"{name} NaN or infinite in {bad}")
-    return ", ".join(told)
+            parts.append(f"{name} NaN or infinite in {bad}")
+    return ", ".join(parts)
 
 
 def _check_monitor(monitor: str, model: USRModel) -> None:

@@ -85,16 +85,16 @@ def _figures(arguments: argparse.Namespace, work: Path) -> Iterator[Figure]:
         shop = ("benchmarks.serving.shop", "--work", str(work), "--backbone", arguments.backbone, *(["--usr"] * usr))
         serving = _output((sys.executable, "-m", *shop)).strip().splitlines()[-1]
         for way in arguments.ways:
-            for number, told in threads.items():
+            for number, threads_label in threads.items():
                 ours = ("benchmarks.serving.ours", "--serving", serving, "--way", way, *common)
-                name = f"ours{' with USR' * usr}, {way}, {told}"
+                name = f"ours{' with USR' * usr}, {way}, {threads_label}"
                 yield Figure(name, (sys.executable, "-m", *ours, "--intra_op_threads", str(number)))
     arrays = _make(Size(), work).arrays if arguments.peers else None
     for peer in arguments.peers:
-        for number, told in threads.items():
+        for number, threads_label in threads.items():
             options = ("--arrays", str(arrays), "--peer", peer, "--backbone", arguments.backbone, *common)
             command = (str(PYTHON_OF_PEERS), "-m", "benchmarks.serving.peers", *options)
-            yield Figure(f"{peer}, {told}", (*command, *(["--threads", str(number)] if number else [])))
+            yield Figure(f"{peer}, {threads_label}", (*command, *(["--threads", str(number)] if number else [])))
 
 
 def _run(command: Sequence[str]) -> list[dict[str, Any]]:

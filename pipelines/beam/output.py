@@ -28,7 +28,7 @@ _WRITTEN = (
 def prepare(out: str, schema: Schema) -> None:
     """Creates `out` with the schema only, and removes what an unfinished job left there.
 
-    Such a try is told by its schema and by holding nothing else than we write: no other file is ever deleted.
+    Such a directory is recognised by its schema and by holding only our files: no other file is ever deleted.
 
     Raises:
       InputError: `out` holds finished data or files of others, or cannot be written.

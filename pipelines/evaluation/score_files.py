@@ -66,7 +66,7 @@ def scored_schema(schema: Schema) -> pa.Schema:
 def layout_of(found: pa.Schema, schema: Schema, place: str) -> pa.Schema:
     """Columns and types to read from score files with the schema `found`.
 
-    Those are the declared ones, but for probabilities that are float64.
+    Those are the declared types, except for float64 probabilities.
 
     Raises:
       InputError: a required column is missing; it names `place`.

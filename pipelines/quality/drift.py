@@ -105,12 +105,12 @@ def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = N
 
 def describe(drifts: Sequence[Drift]) -> str:
     """Table of the drifts beyond their limits, largest first, and the number of the others."""
-    told = [drift for drift in drifts if drift.verdict in ("beyond", "chance")]
-    summary = f"drift: {len(drifts) - len(told)} of {len(drifts)} figures are within their limits or have no data"
-    if not told:
+    excesses = [drift for drift in drifts if drift.verdict in ("beyond", "chance")]
+    summary = f"drift: {len(drifts) - len(excesses)} of {len(drifts)} figures are within their limits or have no data"
+    if not excesses:
         return summary
     cells = [("drift", "scenario", "name", "old", "new", "amount", "limit", "verdict")]
-    for drift in told:
+    for drift in excesses:
         numbers = map(_number, (drift.old, drift.new, drift.amount, drift.limit))
         cells.append((drift.kind, drift.scenario or "all", drift.name, *numbers, drift.verdict))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -36,7 +36,7 @@ def read_table(path: str, columns: Sequence[str] | None, advance: Callable[[int]
 
     Args:
       columns: The top-level columns to read, where they exist; all by default.
-      advance: Is told how many more bytes have been read, about.
+      advance: Called with the approximate number of bytes read since the last call.
 
     Raises:
       InputError: BigQuery does not let us read it.

@@ -61,8 +61,8 @@ class Inputs:
 
     Args:
       files: In the order in which they are read.
-      advance: Is told how many more bytes of them have been read.
-      on_reject: Is told the path, line and reason of each row that could not be read.
+      advance: Called with the number of bytes read since the last call.
+      on_reject: Called with path, line and reason of each unreadable row.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ from serving.network.tls import Tls
 from usr_tf.errors import InputError
 
 MAX_RETRIES = 4
-"""gRPC makes no more, whatever it is told."""
+"""gRPC's own maximum."""
 _INT32_MAX = 2**31 - 1
 _GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 

@@ -51,7 +51,7 @@ def request_inputs(
 ) -> dict[str, np.ndarray]:
     """Arrays of a signature from the `inputs` of a request document.
 
-    Which side an input is on is told by its shape:
+    The shape of an input determines its side:
 
     | shape | value in the document |
     | --- | --- |

@@ -11,7 +11,7 @@ model as a SavedModel alone and runs it in a session. For production use the con
 | `models`, `model_config` | which versions of which models are live |
 | `servable` | one version |
 | `admission` | how many requests run and wait |
-| `metrics`, `access_log`, `call` | what is told of a request |
+| `metrics`, `access_log`, `call` | metrics and log of a request |
 | `reflection`, `rest` | the schema, the REST API |
 """
 

@@ -271,7 +271,7 @@ class ModelServer:
         """Handles a gRPC or REST request: counted, logged, and a Predict through admission.
 
         Args:
-          call: the request; it is told how things go.
+          call: record of the request, which this method fills in.
           work: from the bytes that came to those that go, so that what is refused in the queue is not even parsed.
 
         Raises:

@@ -96,8 +96,8 @@ def compare_versions(
             answered.setdefault(request.scenario, []).append(Answer(request, scores["stable"], scores["canary"]))
             seconds.append((took["stable"], took["canary"]))
     if not answered:
-        told = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
-        raise InputError("requests", f"errors alone ({told})", "one that both versions answer")
+        counts = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
+        raise InputError("requests", f"errors alone ({counts})", "one that both versions answer")
     return {
         "requests": len(requests),
         "errors": {name: dict(counter) for name, counter in errors.items()},

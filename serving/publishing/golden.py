@@ -1,6 +1,6 @@
 """Golden requests: logged requests with the offline scores of the same rows.
 
-They travel with a version as `assets.extra/golden.jsonl`, so whoever serves it can prove that it scores as it was
+They are part of a version, `assets.extra/golden.jsonl`, so an operator can verify that it scores as it was
 evaluated. A line is a request document (see `logged_requests`) that has two keys more, task → a value an item:
 `expected`, the offline probabilities, and `labels`, 0 or 1.
 """

@@ -36,8 +36,8 @@ class Rollout:
 
     def __str__(self) -> str:
         labels = {STABLE: self.stable, CANARY: self.canary}
-        told = ", ".join(f"{label} {version}" for label, version in labels.items() if version is not None)
-        return f"{told}; loaded {', '.join(map(str, sorted(self.loaded)))}"
+        summary = ", ".join(f"{label} {version}" for label, version in labels.items() if version is not None)
+        return f"{summary}; loaded {', '.join(map(str, sorted(self.loaded)))}"
 
     def begin(self, version: int) -> "Rollout":
         """Rollout with a new version: as canary, or as stable if there is none."""

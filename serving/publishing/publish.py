@@ -1,6 +1,6 @@
 """Publishing: exports a run as a served version if it passes parity, score and metric checks.
 
-The version carries what the next one is held against: `assets.extra/metrics.json`, its run's figures, and
+The version contains what the next one is compared with: `assets.extra/metrics.json`, the metrics of its run, and
 `assets.extra/golden.jsonl`.
 """
 
@@ -189,7 +189,7 @@ def check_figures(new: Figures, served: Figures, margin: float, place: object) -
     """AUC gain over the served version, by scenario and task; raises below the margin.
 
     Raises:
-      InputError: names the scenario and task whose AUC lies farthest below, if that is more than `margin`.
+      InputError: an AUC is more than `margin` lower; names the scenario and task with the largest loss.
     """
     gains = {}
     for scenario, tasks in served.items():

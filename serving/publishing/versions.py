@@ -13,7 +13,7 @@ from usr_tf.errors import InputError
 WITHDRAWN = ".withdrawn"
 """What the name of a version ends in that was taken out of service. Renaming it back puts it there again."""
 LOCK = ".lock"
-"""A file that whoever changes the folder holds a lock on. It stays there."""
+"""Lock file of changes to the folder. It is never removed."""
 
 
 def list_versions(out: Path) -> frozenset[int]:

@@ -25,7 +25,7 @@ class PEPNet(Backbone):
 
     PPNet's prior is in the paper the embeddings of the user's, the item's and the author's id, which learn from the
     gates. A backbone does not know which column is which, so ours is all of x, and no gate passes a gradient to x.
-    EPNet's gate reads the candidate, and so the request's columns are scaled anew for each candidate.
+    EPNet's gate reads the candidate, so the request's columns are rescaled for each candidate.
 
     Args:
       scenario_embedding: Size of the vectors e.

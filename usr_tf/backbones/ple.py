@@ -33,7 +33,7 @@ class PLE(Backbone):
     Args:
       levels: Number of levels.
       specific_experts: Experts of each group at each level, m; 0 makes one level an MMoE.
-      shared_experts: Shared experts of each level, n. At least 1, but for one level without the shared part.
+      shared_experts: Shared experts of each level, n. At least 1, except with one level and no shared part.
       expert: Size of each layer of an expert, at least one.
       tower: Size of each layer of a tower.
       scenarios, tasks, use_shared, l2: As for `Backbone`.

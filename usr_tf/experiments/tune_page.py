@@ -23,7 +23,7 @@ def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, 
     counts = {state.name.lower(): 0 for state in TrialState}
     for trial in study.get_trials(deepcopy=False):
         counts[trial.state.name.lower()] += 1
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     columns, rows = _rows(best, values, objective)
     plots = [card(_history(best, study, objective), "Trial by trial")]
     plots += [card(_scatter(best, values, key, objective), key) for key in values[best[0].number]]
@@ -32,7 +32,7 @@ def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, 
         Section("What was tried", grid(plots), "Each dot is a trial that ended."),
         Section("The command", code(command)),
     ]
-    return page(f"Search for the best {objective}", f"{told} trials.", sections, kicker="tuning")
+    return page(f"Search for the best {objective}", f"{summary} trials.", sections, kicker="tuning")
 
 
 def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) -> Table:

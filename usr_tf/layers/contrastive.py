@@ -36,7 +36,7 @@ class ContrastiveLoss(keras.layers.Layer):
     under feature dropout; negatives are, of that pass, the example's other views and every view of up to `negatives`
     other examples. The other examples are the next rows of the batch, the first following its last.
 
-    Prefer `augmented`. `same_view` rewards a point per view whoever the user is: trained on it alone for 60 steps on
+    Prefer `augmented`. `same_view` rewards one point per view for all users: after 60 steps of training on it alone, on
     48 random rows, the mean distance between rows of one view, in the projected space, fell from 1.32 to 0.26, while
     under `augmented` it was 1.22 (`tests/usr_tf/layers/test_contrastive.py`).
 
@@ -44,10 +44,10 @@ class ContrastiveLoss(keras.layers.Layer):
 
     Args:
       variant: `same_view` or `augmented`.
-      projection: Size of the space in which likeness is measured.
-      temperature: Temperature τ, or where a learned one starts.
-      learn_temperature: Whether τ is a weight. It does not go below 0.01.
-      negatives: The most other examples that an anchor is held against.
+      projection: Size of the projection in which cosines are computed.
+      temperature: Temperature τ, or the initial value of a learned one.
+      learn_temperature: Whether τ is trained. It stays at 0.01 or above.
+      negatives: Maximum number of other examples that an anchor is compared with.
 
     Call arguments:
       z: `[B, V, d]`.

@@ -22,7 +22,7 @@ class FeatureGenerator(GateUnit):
 
     `W_2` and `b_2` start at zero, so the layer starts as the identity. The condition `trigger` costs once a request
     in serving and leaves the request's features as one row, so the layer after it still splits;
-    `trigger_and_features` scales the request's features anew for every candidate.
+    `trigger_and_features` rescales the request's features for every candidate.
 
     Args:
       hidden: Width of the gate's hidden layer.

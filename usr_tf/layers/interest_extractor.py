@@ -26,9 +26,9 @@ class InterestExtractor(keras.layers.Layer):
     a head compares and pools with its own columns, and the heads' interests stand side by side. `U` and `S(t)` serve
     all heads, so more of them need no further weights.
 
-    All of it is linear, so the query is projected back, `p = e W_q W_kᵀ`, compared with the history as it is, and the
-    history is pooled before it is projected. The history is thus read twice, an example and view costs
-    `O(H·(L·d + d·r + r²))`, and no example gets a `d × d` or `d × r` matrix. An empty history gives the zero vector.
+    The projections are linear, so the query is projected back, `p = e W_q W_kᵀ`, and compared with the raw history, and
+    the history is pooled before it is projected. The history is thus read twice, the cost per example and view is
+    `O(H·(L·d + d·r + r²))`, and no example needs a `d × d` or `d × r` matrix. An empty history gives the zero vector.
 
     Args:
       rank: Rank of the projections, r.

@@ -39,7 +39,7 @@ class PositionTower(keras.layers.Layer):
       scenarios: Number of scenarios, K.
       tasks: Number of tasks, T.
       use_global: Whether there are global labels.
-      positions: Places that are told apart; those behind share the last one's bias.
+      positions: Number of distinct positions; later ones share the last one's bias.
       dropout: Share of the rows that get 0 at random.
 
     Call arguments:

@@ -25,8 +25,8 @@ def check_shapes(**tensors: tuple[tf.Tensor | None, str]) -> None:
             if size is not None:
                 known = int(axis) if axis.isdecimal() else sizes.setdefault(axis, size)
                 if known != size:
-                    told = "" if axis.isdecimal() else f" with {axis} = {known}"
-                    raise ValueError(f"`{name}` must be {expected}{told}. Received: shape {tensor.shape}")
+                    suffix = "" if axis.isdecimal() else f" with {axis} = {known}"
+                    raise ValueError(f"`{name}` must be {expected}{suffix}. Received: shape {tensor.shape}")
 
 
 def check_mask(mask: tf.Tensor) -> None:

@@ -105,7 +105,7 @@ def play_arm(
     Args:
       arm: whose slates they see: a key of `models`, or `SHOP`.
       models: name → model; what each would have shown is computed beside.
-      progress: told of so many requests that are done.
+      progress: called with the number of newly finished requests.
     """
     shop, month = play_chunk(world, plan.simulation.seed, chunk)
     histories = Histories(chunk.users, plan.simulation.scenarios)

@@ -124,9 +124,9 @@ def views_apart(cells: Sequence[GridPoint], work: Path) -> list[Apart]:
     found = []
     for cell in cells:
         jobs = [job for jobs in cell.jobs for job in jobs]
-        told = [job.views(work) for job in jobs] if all(job.is_done(work) for job in jobs) else []
+        distances = [job.views(work) for job in jobs] if all(job.is_done(work) for job in jobs) else []
         for part in VIEWED:
-            own = [each[part] for each in told if part in each and each[part]["silhouette"] is not None]
+            own = [each[part] for each in distances if part in each and each[part]["silhouette"] is not None]
             if own:
                 figures = ("silhouette", "cosine_of_views", "cosine_of_rows")
                 means = {figure: _mean(each[figure] for each in own) for figure in figures}

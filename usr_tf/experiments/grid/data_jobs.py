@@ -51,9 +51,9 @@ class Shop:
 
     @property
     def name(self) -> str:
-        told = f"{self.impressions:,} impressions, seed {self.seed}, similarity {self.similarity:g}"
+        description = f"{self.impressions:,} impressions, seed {self.seed}, similarity {self.similarity:g}"
         noise = (self.label_noise, self.global_label_noise)
-        return f"shop of {told}" + (f", noise {noise[0]:g} and {noise[1]:g}" if any(noise) else "")
+        return f"shop of {description}" + (f", noise {noise[0]:g} and {noise[1]:g}" if any(noise) else "")
 
     @property
     def needs_noiseless(self) -> "Shop | None":

@@ -52,7 +52,7 @@ def _overview(results: Sequence[Results]) -> str:
 
 def _content(results: Results) -> str:
     spec = results.spec
-    parts = [definitions((f"{name} against {spec.baseline}", told) for name, told in answered(results).items())]
+    parts = [definitions((f"{name} against {spec.baseline}", answer) for name, answer in answered(results).items())]
     parts += [paragraph(text) for text in (spec.note.replace("*", ""), *results.facts) if text]
     if not results.comparisons:
         return "".join(parts)

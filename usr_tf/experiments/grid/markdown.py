@@ -43,9 +43,9 @@ def _contents(results: Sequence[Results]) -> list[str]:
     """Contents: the questions, with a one-word verdict of each variant."""
     lines = ["| question | against | what is shown |", "| --- | --- | --- |"]
     for each in results:
-        told = "<br>".join(f"{_plain(name)}: {verdicts(each, means)}" for name, means in answers(each).items()) or "–"
+        answer = "<br>".join(f"{_plain(name)}: {verdicts(each, means)}" for name, means in answers(each).items()) or "–"
         question = f"[{_plain(each.spec.question)}](#{_anchor(each.spec.title)})"
-        lines.append(f"| {question} | {_plain(each.spec.baseline)} | {told} |")
+        lines.append(f"| {question} | {_plain(each.spec.baseline)} | {answer} |")
     means = [mean for each in results for means in answers(each).values() for mean in means]
     return [*lines, "", by_chance(means)]
 
@@ -58,8 +58,8 @@ def _anchor(title: str) -> str:
 def _section(results: Results) -> list[str]:
     spec = results.spec
     lines = [f"## {spec.title}", "", f"**{spec.question}**", ""]
-    for name, told in answered(results).items():
-        lines.append(f"- *{_plain(name)}* against *{_plain(spec.baseline)}*: {_plain(told)}")
+    for name, answer in answered(results).items():
+        lines.append(f"- *{_plain(name)}* against *{_plain(spec.baseline)}*: {_plain(answer)}")
     if spec.note:
         lines += ["", *spec.note.strip().splitlines()]
     for fact in results.facts:

@@ -67,12 +67,12 @@ class Results:
     @property
     def facts(self) -> list[str]:
         """Sentences on how the results were made."""
-        told = [f"Size: {self.size}."]
+        sentences = [f"Size: {self.size}."]
         if self.chosen:
             where = "in a shop of its own" if self.spec.data is None else "with the first seed"
             chosen = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
-            told.append(f"{self.spec.tune.key} by validation AUC {where}: {chosen}.")
-        return told + [f"Not done: {failure.name} ({failure.reason})." for failure in self.failures]
+            sentences.append(f"{self.spec.tune.key} by validation AUC {where}: {chosen}.")
+        return sentences + [f"Not done: {failure.name} ({failure.reason})." for failure in self.failures]
 
     def document(self) -> dict[str, Any]:
         """JSON form, as in `results.json`."""
@@ -148,14 +148,14 @@ def answers(results: Results) -> dict[str, list[Comparison]]:
 
 def answered(results: Results) -> dict[str, str]:
     """Answers in words."""
-    told, there = {}, {each.variant for each in results.comparisons}
+    sentences, there = {}, {each.variant for each in results.comparisons}
     for name, means in answers(results).items():
         if name in results.spec.variants and name not in there:
-            told[name] = "nothing can be told, not all models are there."
+            sentences[name] = "nothing can be told, not all models are there."
             continue
         places = "" if results.spec.slices else where(results, name)
-        told[name] = f"{sentence(means)}." + (f" By place: {places}." if places else "")
-    return told
+        sentences[name] = f"{sentence(means)}." + (f" By place: {places}." if places else "")
+    return sentences
 
 
 def sentence(means: Sequence[Comparison]) -> str:
@@ -173,7 +173,7 @@ def verdicts(results: Results, means: Sequence[Comparison]) -> str:
 
 def where(results: Results, variant: str) -> str:
     """Places in which a variant helps and does not, by the mean over scenarios; "" for a single place."""
-    told = []
+    sentences = []
     for task in results.tasks:
         own = [each for each in results.by_place() if (each.variant, each.task) == (variant, task)]
         if len(own) < 2:
@@ -184,8 +184,8 @@ def where(results: Results, variant: str) -> str:
             names = [place_name(each) for each in own if each.verdict == verdict]
             if names:
                 parts.append(f"{verdict} in {len(names) if len(names) > _LISTED else ', '.join(names)}")
-        told.append(f"{task} {', '.join(parts)}")
-    return "; ".join(told)
+        sentences.append(f"{task} {', '.join(parts)}")
+    return "; ".join(sentences)
 
 
 def place_name(comparison: Comparison) -> str:

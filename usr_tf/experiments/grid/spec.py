@@ -283,8 +283,8 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
         try:
             load_config(None, [setting(*each) for each in {**spec.settings, **settings}.items()])
         except InputError as error:
-            where, _, told = str(error).partition(": found ")
-            found, _, expected = told.rpartition(", expected ")
+            where, _, remainder = str(error).partition(": found ")
+            found, _, expected = remainder.rpartition(", expected ")
             raise InputError(f"{place}: {key}: {where.split()[-1]}", found, expected) from error
     return spec
 

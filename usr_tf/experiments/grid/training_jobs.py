@@ -84,10 +84,10 @@ class TrainJob:
             }
             np.savez_compressed(folder / "samples.npz", **samples)
             history = read_history(run / "history.jsonl")
-            told = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
-            told["views"] = {part: views[part] for part in VIEWED if views.get(part)}
+            description = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
+            description["views"] = {part: views[part] for part in VIEWED if views.get(part)}
             cost = {"seconds": time.time() - began, "cpu_seconds": _cpu_seconds() - busy, "peak_mib": peak_mib()}
-            document = told | cost | {"history": history}
+            document = description | cost | {"history": history}
             (folder / "job.json").write_text(strict_json(document, indent=1), encoding="utf-8")
         shutil.rmtree(run)
         keras.backend.clear_session()

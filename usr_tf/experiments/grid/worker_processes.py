@@ -24,7 +24,7 @@ _ENVIRONMENT["LANGUAGE"] = "C"
 _MOST_MIB = 3000
 """A worker that ever had more is replaced: TensorFlow keeps some 60 MiB of every model that it has traced."""
 _TRIES = 2
-"""A job whose worker dies, mostly for want of memory, gets another one."""
+"""A job whose worker dies, usually because of too little memory, gets another one."""
 
 
 class Job(Protocol):
@@ -66,7 +66,7 @@ def run_jobs(
     Args:
       work: where results lie, and `workers.log`, what the libraries had to say.
       workers: processes, of one thread each.
-      ended: is told of each job that comes to its end, and why it failed.
+      ended: called for each finished job, with the reason if it failed.
     """
     work.mkdir(parents=True, exist_ok=True)
     waiting = pending(jobs, work)
