@@ -1,4 +1,4 @@
-"""The job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
+"""Preprocessing job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
 
 Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --out=… --runner=…`.
 """
@@ -46,28 +46,28 @@ def preprocess(
     drift_limits: Sequence[str] = (),
     logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> dict:
-    """Turns a log directory into training data.
+    """Preprocesses a log directory to a data directory.
 
     Args:
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
-      out: the directory to write. `_SUCCESS` comes last; an unfinished earlier try is cleared away.
-      schema_path: default `LOGS/schema.yaml`.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      partitions: parts that the items and the users are split into, each joined in memory; also the number
-        of training shards. Default: by the size of the logs.
-      progress: show stages and rows on standard error while the job runs.
-      tables: `TABLE=WHERE` for tables that lie elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
-      transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
-      grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
-      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
-      drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.quality.drift`).
-      logged_requests: how many to sample of each scenario of the test split, into `OUT/requests/`.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
+      out: output directory. `_SUCCESS` is written last; remains of an unfinished job are removed.
+      schema_path: schema file. Default: `LOGS/schema.yaml`.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      partitions: number of partitions of items and users, each joined in memory, and of training shards. Default: by
+        the size of the logs.
+      progress: whether to show stages and rows on standard error.
+      tables: `TABLE=WHERE` for tables elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
+      transform: earlier data, or its `transform` directory, whose transform is applied unchanged.
+      grow_from: the same, but new values are appended to its vocabularies; existing ids do not change.
+      since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
+      drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
+      logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
 
     Returns:
-      What `stats.json` holds.
+      Contents of `stats.json`.
 
     Raises:
-      InputError: anything wrong with the logs, the schema or the output directory, or a drift beyond its limit.
+      InputError: invalid logs, schema or output directory, or a drift beyond its limit.
     """
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
@@ -121,7 +121,7 @@ def build(
     logged_requests: int = REQUESTS_PER_SCENARIO,
     state: CounterState | None = None,
 ) -> None:
-    """Adds the whole job to `pipeline`."""
+    """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)

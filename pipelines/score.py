@@ -1,4 +1,4 @@
-"""The job of batch scoring: raw logs → joined rows → an exported model's probabilities of every impression.
+"""Batch scoring job: raw logs → joined rows → an exported model's probabilities of every impression.
 
 The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
 the model. So a score here is the one that evaluation computes and that the server answers.
@@ -51,23 +51,22 @@ def score_logs(
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
-    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability of each task, and what
-    `evaluate_scores` needs beside them: labels, position, history length and so on
-    (`pipelines.evaluation.score_files`). A label is 0 until its action is logged, so the
-    newest rows' labels are not final. Rows that the join sets aside are in `OUT/rejected/`, each with its place and
-    reason. `OUT/_SUCCESS` comes last.
+    A row has `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability per task, and the other columns
+    of `evaluate_scores`: labels, position, history length and so on (`pipelines.evaluation.score_files`). A label is 0
+    until its action is logged, so the labels of the newest rows are not final. Rejected rows are in `OUT/rejected/`,
+    each with its place and reason. `OUT/_SUCCESS` is written last.
 
     Args:
-      model: a version that `usr-tf export` wrote, `SERVING/<version>`.
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
-      out: the directory to write; an unfinished earlier try is cleared away.
-      schema_path: default the one that lies in the model.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      partitions: parts that items and users are joined in. Default: by the size of the logs.
-      progress: show stages and rows on standard error while the job runs.
-      tables: `TABLE=WHERE` for tables that lie elsewhere, as `preprocess` takes them.
-      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it are not scored; actions
-        before it are the history of those after it.
+      model: exported version, `SERVING/<version>`.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
+      out: output directory; remains of an unfinished job are removed.
+      schema_path: schema file. Default: that of the model.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      partitions: number of join partitions of items and users. Default: by the size of the logs.
+      progress: whether to show stages and rows on standard error.
+      tables: `TABLE=WHERE` for tables elsewhere, as in `preprocess`.
+      since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions are not scored; earlier actions are
+        in the histories of later ones.
 
     Returns:
       What `stats.json` holds.
@@ -106,7 +105,7 @@ def build(
     store: BlockStore,
     since: int = EVER,
 ) -> None:
-    """Adds the whole job to `pipeline`. The schema splits nothing off: all rows are in `train`."""
+    """Adds all stages of the job to `pipeline`. The schema has no split: all rows are in `train`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
     _ = (
@@ -128,7 +127,7 @@ def build(
 
 
 def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> dict[tuple[str, ...], float]:
-    """Rows and sums of the probabilities of a batch, which is of one scenario."""
+    """Row count and probability sums of a batch of one scenario."""
     progress.add(SCORE, scores.num_rows)
     scenario = scores.column(SCENARIO)[0].as_py()
     counts: dict[tuple[str, ...], float] = {(SCORES, scenario, "impressions"): scores.num_rows}
@@ -136,7 +135,7 @@ def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> 
 
 
 def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
-    """`stats.json`: rows by table as `preprocess` counts them, and the mean probabilities of each scenario."""
+    """`stats.json`: rows by table as in `preprocess`, and mean probabilities by scenario."""
     document: dict = {"rows": {}, SCORES: {}}
     for (part, name, *rest), count in sorted(counts.items()):
         if part == "rows":
@@ -151,7 +150,7 @@ def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
 
 
 def _check(document: dict, logs_dir: str) -> None:
-    """Refuses logs without a row to score; checks that every joined row was."""
+    """Checks that there are rows to score and that every joined row was scored."""
     impressions = document["rows"]["impressions"]
     scored = sum(scenario["impressions"] for scenario in document[SCORES].values())
     if scored != impressions["written"]:
@@ -162,9 +161,9 @@ def _check(document: dict, logs_dir: str) -> None:
 
 
 def _prepare(out: str) -> None:
-    """Makes `out` a directory with scratch space alone, clearing away an unfinished try of ours.
+    """Creates `out` with scratch space only, and removes what an unfinished job left there.
 
-    Such a try is told by its mark in the scratch space and by holding nothing else than we write: no other file is
+    Such a job is recognised by its mark in the scratch space and by holding only our files: no other file is
     ever deleted.
 
     Raises:

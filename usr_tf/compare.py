@@ -1,4 +1,4 @@
-"""Two runs held against each other on the same rows."""
+"""Comparison of two runs on the same rows."""
 
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ def compare_runs(
     replicates: int = 200,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """`metrics.compare` of two runs on a split.
+    """Compares two runs on a split, as `metrics.compare`.
 
     Args:
-      data: the directory of the data; each run's own when absent.
-      progress: show a progress bar on standard error.
+      data: data directory. Default: each run's own.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      InputError: the runs' rows are not the same, there is no data, or a run's model answers no probabilities.
+      InputError: different rows, no data, or a model that gives values that are no probabilities.
     """
     opened = [open_run_data(run, data) for run in (run_a, run_b)]
     one, other = (each.schema for each in opened)
@@ -47,7 +47,7 @@ def compare_runs(
 
 
 def write_comparison(document: dict[str, Any], path: str | Path) -> None:
-    """Writes all figures as JSON.
+    """Writes the comparison as JSON.
 
     Raises:
       InputError: the file cannot be written.
@@ -58,7 +58,7 @@ def write_comparison(document: dict[str, Any], path: str | Path) -> None:
 
 
 def format_comparison(document: dict[str, Any]) -> Table:
-    """The figures as a table for the terminal; an interval that leaves out 0 stands in bold."""
+    """Comparison as a table for the terminal; intervals that exclude 0 are bold."""
     caption = (
         f"{document['level']:.0%} intervals from {document['replicates']} resamples of users, the same for A and B. "
         "DeLong's test takes rows as independent, which those of a user are not."

@@ -1,4 +1,4 @@
-"""The main job once, on a simulated shop: simulate, preprocess, train, evaluate, export, serve, score."""
+"""Demo: every step once on a simulated shop, from logs to served scores."""
 
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ _SETTINGS = ("train.epochs=3", "train.batch_size=256", "embedding_spread=0.3")  
 
 
 def demo(out: str | Path, impressions: int) -> None:
-    """Runs the main job into `out` and prints what it made and where.
+    """Runs every step into `out` and prints each result and its path.
 
     Raises:
       InputError: `out` exists and is not empty.
@@ -72,7 +72,7 @@ def demo(out: str | Path, impressions: int) -> None:
 
 
 def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float]:
-    """The largest difference between served and offline probabilities of the run's sample of test requests.
+    """Largest difference between served and offline probabilities of the run's logged requests.
 
     Returns:
       The number of requests, and the difference.

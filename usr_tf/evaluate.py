@@ -1,4 +1,4 @@
-"""Offline evaluation: a model's probabilities of a split, with what its figures are held against."""
+"""Offline evaluation: probabilities, metrics, baselines and report of a run on a split."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def evaluate(
       slices: features that the rows are sliced by, beside the built-in slices.
 
     Returns:
-      What `metrics.json` and `details.json` hold.
+      Contents of `metrics.json` and `details.json`.
 
     Raises:
       InputError: a file of the data is broken, the other run is of other data, the schema lacks a feature of `slices`,
@@ -105,7 +105,7 @@ def evaluate(
 def _command(
     run: Run, data: Data, out: str | Path, split: Split, beside: Run | None, slices: Sequence[str]
 ) -> list[str]:
-    """What makes the same report again."""
+    """Command that reproduces the report."""
     values = {"run": run.directory, "data": data.directory, "split": split, "out": out}
     if beside:
         values["beside"] = beside.directory
@@ -123,7 +123,7 @@ def predict(
     place: Any = "the model",
     features: Sequence[str] = (),
 ) -> Predictions:
-    """The model's probabilities of every row of a split, with the row's keys and labels.
+    """Probabilities of every row of a split, with keys and labels.
 
     Args:
       progress: show a progress bar on standard error.

@@ -1,4 +1,4 @@
-"""The simulated shop held against its own equations, on log files and by the pipeline's own labels.
+"""Verification of the simulated shop: logs and labels against its equations.
 
 `python -m benchmarks.simulator --out DIR` prints the tables of docs/simulator.md, writes them to `DIR/simulator.json`,
 and draws its pictures, `DIR/simulator-*.png`. `--only NAME …` runs some of the parts, `--impressions N` a smaller shop.

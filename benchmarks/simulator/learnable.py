@@ -1,4 +1,4 @@
-"""What can be learned of the shop from its logs, by gradient-boosted trees."""
+"""Learnable signal of the simulated logs, measured with gradient-boosted trees."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ PARTS = ("category", "kind", "brand", "price_band")
 
 
 def learnable(logs: Logs, length: int = 20) -> list[Row]:
-    """Click AUC of gradient-boosted trees on hand-made features of what the logs show, on the last tenth.
+    """Click AUC of gradient-boosted trees with hand-made features, on the last tenth of the rows.
 
     The features grow from column to column: of the item, the query and the context; of the history in the same
     scenario; of all of the history, told apart by scenario. Then the oracle with the positions unknown to it, as they
@@ -80,7 +80,7 @@ def plain_features(logs: Logs, shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rate_of(shown: pd.DataFrame, key: str, rows: NDArray, strength: float = 40.0) -> NDArray:
-    """The smoothed click rate of each impression's `key` among `rows`."""
+    """Smoothed click rate of each impression's `key` among `rows`."""
     prior = shown.ctr[rows].mean()
     seen = shown[rows].groupby(key).ctr.agg(["sum", "size"]).reindex(shown[key]).fillna(0)
     return ((seen["sum"] + strength * prior) / (seen["size"] + strength)).to_numpy()

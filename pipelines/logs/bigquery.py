@@ -1,4 +1,4 @@
-"""BigQuery tables by name, `bigquery:PROJECT.DATASET.TABLE`, through Google's client: look-ups and rows, no query.
+"""BigQuery tables as inputs, read with Beam's connector through the Storage Read API.
 
 Credentials are the application's default ones.
 """
@@ -16,7 +16,7 @@ _SCHEME = "bigquery:"
 
 
 def is_table(name: str) -> bool:
-    """Whether an input's name is that of a BigQuery table, or a pattern of such names."""
+    """Whether an input names a BigQuery table, `bigquery:PROJECT.DATASET.TABLE`."""
     return name.startswith(_SCHEME)
 
 

@@ -1,4 +1,4 @@
-"""Where each table of the logs comes from: the files of a log directory, files named apart, or a BigQuery table."""
+"""Inputs of each log table: files of a log directory, files given by `--table`, or a BigQuery table."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _BYTES_PER_PARTITION = {".gz": 2 << 20, ".parquet": 4 << 20, ".jsonl": 16 << 20}
 
 
 def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs:
-    """The inputs of every table.
+    """Inputs of every table.
 
     Args:
       logs_dir: a log directory; None when every table is named apart.
@@ -42,7 +42,7 @@ def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs
 
 
 def check_columns(schema: Schema, inputs: TableInputs) -> None:
-    """Refuses a table that lacks a required column or the column of a feature, before anything is run.
+    """Checks before the job that a table has its required columns and its features' columns.
 
     Raises:
       InputError: the table or one of its columns is missing.
@@ -55,7 +55,7 @@ def check_columns(schema: Schema, inputs: TableInputs) -> None:
 
 
 def partitions_for(inputs: TableInputs) -> int:
-    """Parts that tables of this size are joined in: some 80,000 impressions each."""
+    """Number of join partitions for tables of this size: about 80,000 impressions each."""
     size = 0.0
     for names in inputs.values():
         for name in names:

@@ -1,4 +1,4 @@
-"""Reads a log directory (JSON Lines, gzip or not, or Parquet) as checked Arrow tables.
+"""Reader of log tables (JSON Lines, plain or gzip, or Parquet) as validated Arrow tables.
 
 Clean blocks are parsed by Arrow at C++ speed. A block in which anything is off is read again row by row, so
 that each bad row is set aside with its place and reason, and the rest of its block is kept.
@@ -51,7 +51,7 @@ _NUMBERS = pa.list_(pa.float64())
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a column of the logs holds. A row without a required one is rejected."""
+    """Type of a log column. A row without a required value is rejected."""
 
     type: pa.DataType
     required: bool = False
@@ -60,7 +60,7 @@ class Column:
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
-    """The columns of a table that the schema needs, by name; others in the files are left unread."""
+    """Columns of a table that the schema needs, by name; other columns are not read."""
     key = Column(_STRING, required=True)
     moment = Column(_INTEGER, required=True)
     if table == "impressions":
@@ -92,7 +92,7 @@ def table_schema(schema: Schema, table: str) -> pa.Schema:
 
 
 def find_files(logs: str, table: str) -> list[str]:
-    """The files of a table, in order of their names; empty where an optional table is absent.
+    """Files of a table, sorted by name; empty for an absent optional table.
 
     Raises:
       InputError: a required table has no file, or one of its numbered shards is missing.
@@ -109,7 +109,7 @@ def find_files(logs: str, table: str) -> list[str]:
 
 
 def match_files(pattern: str, table: str) -> list[str]:
-    """The files of a table that match a path or a pattern, in order of their names.
+    """Files of a table that match a path or pattern, sorted by name.
 
     Raises:
       InputError: none does, one is of no kind that we read, or one of its numbered shards is missing.
@@ -128,7 +128,7 @@ def match_files(pattern: str, table: str) -> list[str]:
 
 
 def match_in(directory: str, patterns: list[str]) -> list[str]:
-    """The files that match in a directory, whose own name may hold a pattern's signs."""
+    """Matching files in a directory, whose own name may contain pattern characters."""
     literal = re.sub(r"[*?\[]", "?", directory)
     matches = FileSystems.match([FileSystems.join(literal, pattern) for pattern in patterns])
     paths = [file.path for match in matches for file in match.metadata_list]
@@ -136,7 +136,7 @@ def match_in(directory: str, patterns: list[str]) -> list[str]:
 
 
 def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
-    """Refuses a table that lacks the column of a feature, judged by the first rows of its first file with rows.
+    """Checks that a table has every feature's column, by the first rows of its first non-empty file.
 
     Raises:
       InputError: the table or one of its columns is missing.
@@ -165,7 +165,7 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
 
 
 def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tuple[pa.RecordBatch, list[dict]]]:
-    """Blocks of a file: the rows that are sound, and the rejected ones as `{place, reason, row}`.
+    """Blocks of a file: valid rows, and rejected ones as `{place, reason, row}`.
 
     Args:
       number: the file's index among the table's files, for `place`.
@@ -189,7 +189,7 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
 
 
 def convert_rows(rows: list[dict], places: list[int], schema: Schema, table: str) -> tuple[pa.RecordBatch, list[dict]]:
-    """`read_file` of rows that are dictionaries already, each with its place."""
+    """Blocks of rows that are already dictionaries, each with its place, as `read_file`."""
     batch, rejected = _convert_row_by_row(rows, schema, table, 0)
     at = batch.schema.get_field_index(PLACE)
     batch = batch.set_column(at, PLACE, pa.array(places, pa.int64()).take(batch.column(PLACE)))
@@ -197,7 +197,7 @@ def convert_rows(rows: list[dict], places: list[int], schema: Schema, table: str
 
 
 def describe_place(place: int, names: list[str]) -> str:
-    """`place` as a person reads it: `impressions.jsonl.gz:17`; of a table without lines, its name."""
+    """Human-readable place of a row: `impressions.jsonl.gz:17`, or the table if it has no lines."""
     name = names[place >> LINE_BITS].rpartition("/")[2]
     return f"{name}:{place & ((1 << LINE_BITS) - 1)}" if name.endswith(_SUFFIXES) else name
 
@@ -220,7 +220,7 @@ def _refuse_missing_shards(paths: list[str]) -> None:
 
 
 def _blocks(path: str, columns: list[str] | None = None) -> Iterator[bytes | pa.RecordBatch]:
-    """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file's `columns`."""
+    """Pieces of a file: whole lines, or batches of a Parquet file's `columns`."""
     if path.endswith(".parquet"):
         with open_parquet(path) as parquet:
             yield from parquet.iter_batches(_PARQUET_ROWS, columns=columns)
@@ -243,7 +243,7 @@ def _peek_columns(path: str) -> set[str]:
 
 
 def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: int, rows: int) -> pa.RecordBatch | None:
-    """The block as a whole, or None when any of its rows needs a closer look."""
+    """Block converted as a whole, or None if a row needs individual validation."""
     columns = columns_of(schema, table)
     try:
         if isinstance(block, pa.RecordBatch):
@@ -274,7 +274,7 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
 
 
 def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
-    """The `columns` of a block of JSON Lines; ids may be whole numbers throughout the block.
+    """Parses the `columns` of a block of JSON Lines; ids may be integers in the whole block.
 
     Raises:
       pyarrow.ArrowInvalid: the block is not clean, or a column of it is of several types.
@@ -304,7 +304,7 @@ def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
 
 
 def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether Arrow casts a Parquet column of type `found` to the values that `_coerce` gives."""
+    """Whether Arrow's cast of a Parquet column of type `found` gives the values of `_coerce`."""
     kinds = pa.types
     if kinds.is_dictionary(found):
         found = found.value_type
@@ -320,12 +320,12 @@ def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _is_optional_key(name: str, column: Column) -> bool:
-    """Whether an empty string in this column says that there is none."""
+    """Whether an empty string in this column means a missing key."""
     return name in (REQUEST, SCENARIO) and not column.required
 
 
 def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
-    """Whether every row is one that `_check_values` would let pass."""
+    """Whether every row passes `_check_values`."""
     for name, column in columns.items():
         values = batch.column(name)
         if column.required and values.null_count:
@@ -393,11 +393,11 @@ def _rejection(place: int, reason: str, row: Any) -> dict:
 
 
 class _Reject(Exception):
-    """Carries the reason for which a row is rejected."""
+    """Exception that carries the reason for rejecting a row."""
 
 
 def _coerce(value: Any, column: Column, name: str) -> Any:
-    """`value` as the column's type. Whole numbers and booleans pass for strings: ids are often numbers."""
+    """`value` as the column's type. Integers and booleans are accepted as strings: ids are often numbers."""
     if isinstance(value, decimal.Decimal):
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""The shop's ranker: finds some candidates for each request, and draws a slate of them with a known probability.
+"""Ranker of the simulated shop: candidate retrieval, and slates drawn with known probabilities.
 
 Its cost is in the candidates, `C` = 64 a request, whatever the number of items.
 """
@@ -24,7 +24,7 @@ EXPLORE = 0.1
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request tells the ranker, `[r]` each unless said otherwise; -1 stands for nothing."""
+    """Ranker input per request, `[r]` each unless said otherwise; -1 for none."""
 
     scenario: NDArray
     user: NDArray
@@ -46,7 +46,7 @@ class Asked:
 
 
 class Ranker:
-    """Ranks for the users of one chunk. It knows tastes by a guess only, as good as a correlation of 0.7."""
+    """Ranker for the users of one chunk, with noisy knowledge of tastes (correlation 0.7)."""
 
     def __init__(self, rng: np.random.Generator, world: World, users: Users):
         self._world = world
@@ -58,13 +58,13 @@ class Ranker:
         self._signals = world.of_scenarios("signals")
 
     def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
-        """Items `[r, SLATE]`, all different, and the probability of each in its place `[r, SLATE]`."""
+        """Items `[r, SLATE]`, all different, and the probability of each at its position `[r, SLATE]`."""
         item, free = self.candidates(rng, asked)
         place, chance = draw_slates(rng, self.score(asked, item), free)
         return np.take_along_axis(item, place, axis=1), chance
 
     def candidates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
-        """Items `[r, C]`, and whether each may be shown `[r, C]`: it is on sale, and does not stand further left."""
+        """Items `[r, C]` and mask `[r, C]` of those on sale that do not occur further left."""
         item = self._retrieve(rng, asked)
         return item, _first_of_each(item) & (self._world.items.launch[item] <= asked.now[:, None])
 
@@ -88,7 +88,7 @@ class Ranker:
         return np.choose(np.maximum(pool, 3) - 3, [of_kind, best, newest, fill])
 
     def score(self, asked: Asked, item: NDArray) -> NDArray:
-        """`[r, C]`: what the slate is drawn by, as logits."""
+        """Logits `[r, C]` from which slates are drawn."""
         items = self._world.items
         kind, asked_kind = items.kind[item], asked.kind[:, None]
         same_category = (kind // names.KINDS_EACH == asked_kind // names.KINDS_EACH) & (asked_kind >= 0)
@@ -109,7 +109,7 @@ class Ranker:
 def draw_slates(
     rng: np.random.Generator, score: NDArray, free: NDArray, explore: float = EXPLORE
 ) -> tuple[NDArray, NDArray]:
-    """Fills place after place: by softmax of the scores of what is left, or, with `explore`, by any of it.
+    """Draws slates position by position: softmax of the remaining scores, uniform with `explore`.
 
     Args:
       score: logits, `[r, C]`.
@@ -135,7 +135,7 @@ def draw_slates(
 
 
 def _first_of_each(item: NDArray) -> NDArray:
-    """`[r, C]`: whether the item has not stood further left."""
+    """`[r, C]` mask of items that do not occur further left."""
     order = np.argsort(item, axis=1, kind="stable")
     ordered = np.take_along_axis(item, order, axis=1)
     first = np.ones_like(item, bool)

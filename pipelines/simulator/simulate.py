@@ -1,4 +1,4 @@
-"""A simulated shop: logs by DESIGN §2 of its search box, its feed and more, with the true probability of every label.
+"""Simulator of shop logs: search box, feed and more, with the true probability of every label.
 
 `docs/simulator.md` has the equations. In short: people have lasting tastes, which differ between the scenarios as
 far as `similarity` lets them, and passing needs, which do not: they drive what people search for, and what they
@@ -127,7 +127,7 @@ def simulate(
 
 
 class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
-    """How logs were made: those arguments of `simulate` that have a part in it."""
+    """Arguments of `simulate` that determine the logs."""
 
     impressions: int
     seed: int
@@ -147,13 +147,13 @@ class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
         return _chunks(self.impressions)
 
     def record(self, world: World, chunk: "Chunk", played: behaviour.Play) -> noise.Record:
-        """What the logs say of what a chunk's users did."""
+        """Logged form of a chunk's outcomes."""
         rng = np.random.default_rng(_stream(self.seed, "noise", chunk.number))
         return noise.record(rng, played, world.of_scenarios("prompt"), self.label_noise, self.global_label_noise)
 
 
 def read_simulation(logs: str | Path) -> Simulation:
-    """How the logs in a directory were made.
+    """Arguments with which the logs in a directory were simulated.
 
     Raises:
       InputError: they are not `simulate`'s.
@@ -177,7 +177,7 @@ def make_world(
     needs: float,
     signals: Mapping[str, float] | None = None,
 ) -> World:
-    """The shop that so many impressions come from: 1,200 items for 200,000, growing with their square root."""
+    """World for a number of impressions: 1,200 items for 200,000, growing with the square root."""
     items = max(100, round(1_200 * (impressions / 200_000) ** 0.5))
     rng = np.random.default_rng(_stream(seed, "world"))
     world = World.draw(rng, items, scenarios, similarity, needs, signals)
@@ -186,7 +186,7 @@ def make_world(
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of the users, and the impressions that are theirs."""
+    """Part of the users, and their impressions."""
 
     number: int
     first_user: int
@@ -195,7 +195,7 @@ class Chunk:
 
 
 def play_chunk(world: World, seed: int, chunk: Chunk) -> tuple[behaviour.Shop, behaviour.Play]:
-    """The shop as a chunk's users leave it at the end of the month, and what truly happened, in the order of time."""
+    """Final state of a chunk's users and all their outcomes in time order."""
     rng = np.random.default_rng(_stream(seed, "people", chunk.number))
     users = Users.draw(rng, world, chunk.users)
     shop = behaviour.Shop(rng, world, users)
@@ -208,7 +208,7 @@ _SUMS = ("impressions", "ctr", "ctcvr", "oracle_ctr", "oracle_ctcvr")
 
 @dataclass(frozen=True)
 class _Written:
-    """The files of a chunk with their rows, by table, and `_SUMS` by scenario."""
+    """Files of a chunk with their rows by table, and `_SUMS` by scenario."""
 
     files: dict[str, tuple[Path, int]]
     sums: np.ndarray
@@ -248,7 +248,7 @@ def _map(write: functools.partial, chunks: Sequence[Chunk], workers: int) -> Ite
 
 
 def _chunks(impressions: int) -> list[Chunk]:
-    """Whole slates shared among the users' chunks in proportion; the last one's last slate may be cut short."""
+    """Whole slates divided among the users' chunks in proportion; the last slate may be truncated."""
     users = max(10, round(impressions / IMPRESSIONS_PER_USER))
     requests = math.ceil(impressions / SLATE)
     firsts = [*range(0, users, CHUNK_USERS), users]
@@ -262,7 +262,7 @@ def _chunks(impressions: int) -> list[Chunk]:
 
 
 def _stream(seed: int, purpose: str, chunk: int = 0) -> np.random.SeedSequence:
-    """A random stream of its own for each purpose and chunk."""
+    """Independent random stream per purpose and chunk."""
     return np.random.SeedSequence(seed, spawn_key=(("world", "pilot", "people", "noise").index(purpose), chunk))
 
 

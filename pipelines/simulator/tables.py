@@ -1,4 +1,4 @@
-"""The simulated shop as rows of the log tables (DESIGN §2)."""
+"""Log tables of the simulated shop."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -227,7 +227,7 @@ class LogTables:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def actions(self) -> Iterator[Row]:
-        """In the order of time. Returns name no scenario, and a visit of their own for a request."""
+        """Actions in time order. Returning users' actions name no scenario and no logged request."""
         played = self._played
         for done in actions_of(played, self._recorded):
             place = (
@@ -252,7 +252,7 @@ class LogTables:
 
 
 class Action(NamedTuple):
-    """Something that a user did."""
+    """Action of a user."""
 
     row: int  # of the impression that it follows
     time: int  # ms UTC
@@ -261,7 +261,7 @@ class Action(NamedTuple):
 
 
 def actions_of(played: Play, recorded: Record) -> Iterator[Action]:
-    """What the record says was done, in the order of time."""
+    """Logged actions in time order."""
     click_at = played.time + played.click_delay
     cart_at = click_at + played.cart_delay
     late_at = played.time + played.late_delay
@@ -284,7 +284,7 @@ def actions_of(played: Play, recorded: Record) -> Iterator[Action]:
 
 
 def query_texts(query: NDArray, spelling: NDArray) -> list[str]:
-    """What was typed in each request, from its terms `[r, 3]` and how each is spelt; "" where nothing was."""
+    """Query texts from terms `[r, 3]` and their spellings; "" without a query."""
     return [
         " ".join(names.SPELLINGS[t][s] for t, s in zip(terms, spelt, strict=True) if t >= 0)
         for terms, spelt in zip(query.tolist(), spelling.tolist(), strict=True)
@@ -292,7 +292,7 @@ def query_texts(query: NDArray, spelling: NDArray) -> list[str]:
 
 
 def hour_of(time: NDArray) -> NDArray:
-    """The hour of the day, UTC, 0 to 23."""
+    """Hour of the day in UTC, 0 to 23."""
     return time // HOUR_MS % 24
 
 

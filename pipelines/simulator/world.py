@@ -1,4 +1,4 @@
-"""The shop and what all its people have in common: items, tastes by demography, what counts in which scenario.
+"""World of the simulated shop: items, tastes by demography, feature importance by scenario.
 
 Everything is an index or a number; `tables` gives the names. `I` items, `K` scenarios, `d` dimensions of taste.
 """
@@ -26,13 +26,13 @@ FRESH_MS = 7 * DAY_MS
 
 
 def mix(similarity: float, shared: NDArray, own: NDArray) -> NDArray:
-    """`ρ shared + √(1−ρ²) own`: of unit variance if both are, and two scenarios' mixtures correlate by ρ²."""
+    """Mixture `ρ shared + √(1−ρ²) own` of unit variance; two scenarios' mixtures correlate by ρ²."""
     return similarity * shared + np.sqrt(1 - similarity**2) * own
 
 
 @dataclass(frozen=True)
 class Items:
-    """The assortment, `[I]` each unless said otherwise."""
+    """Assortment, `[I]` each unless said otherwise."""
 
     kind: NDArray
     brand: NDArray
@@ -116,7 +116,7 @@ class Items:
 
 @dataclass(frozen=True)
 class World:
-    """What holds for everybody all month long. Entry 0 of `by_age` and `by_city` is the taste that all share."""
+    """Constants of a simulation. Entry 0 of `by_age` and `by_city` is the common taste."""
 
     scenarios: tuple[Scenario, ...]
     similarity: float
@@ -142,11 +142,7 @@ class World:
         needs: float,
         signals: Mapping[str, float] | None = None,
     ) -> "World":
-        """A world whose rates are not tuned yet: see `behaviour.tuned`.
-
-        Args:
-          signals: strengths. They are drawn last and change no other part.
-        """
+        """Random world before its rates are tuned: see `behaviour.tuned`."""
         leaning = np.array([scenario.leaning for scenario in scenarios])
         shared, own = rng.normal(size=len(COMPONENTS)), rng.normal(size=leaning.shape)
         change = mix(similarity, IMPORTANCE_SPREAD * shared, leaning + IMPORTANCE_SPREAD * own)
@@ -172,10 +168,10 @@ class World:
         )
 
     def of_scenarios(self, figure: str) -> NDArray:
-        """`[K, …]`: one of the figures that a scenario has."""
+        """`[K, …]` values of one parameter of the scenarios."""
         return np.array([getattr(scenario, figure) for scenario in self.scenarios])
 
 
 def _standard(x: NDArray) -> NDArray:
-    """Each column with mean 0 and variance 1, so that rates depend little on the seed."""
+    """Columns standardised to mean 0 and variance 1, so rates depend little on the seed."""
     return (x - x.mean(axis=0)) / x.std(axis=0)

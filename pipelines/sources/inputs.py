@@ -1,4 +1,4 @@
-"""What an import reads: files of any file system that Beam knows, and BigQuery tables.
+"""Input files of an import, from any Beam file system, and BigQuery tables.
 
 Lines, records and blocks of CSV come out, one file after the other, none of them held as a whole.
 """
@@ -30,7 +30,7 @@ class InputFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the path, without `.gz`."""
+        """Last part of the path, without `.gz`."""
         return self.path.rpartition("/")[2].removesuffix(".gz")
 
 
@@ -50,12 +50,12 @@ class CsvBlock(NamedTuple):
 
 
 class Inputs:
-    """The files of one import.
+    """Input files of one import.
 
     Args:
       files: In the order in which they are read.
-      advance: Is told how many more bytes of them have been read.
-      on_reject: Is told the path, line and reason of each row that could not be read.
+      advance: Called with the number of bytes read since the last call.
+      on_reject: Called with path, line and reason of each unreadable row.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Inputs:
         self._advance = advance
 
     def file(self, name: str) -> InputFile:
-        """The one file of this name, gzip or not.
+        """The one file with this name, plain or gzip.
 
         Raises:
           InputError: there is none, or more than one.
@@ -82,7 +82,7 @@ class Inputs:
         raise InputError("--input", f"no {name}", "the directory that holds it, or the file itself")
 
     def lines(self) -> Iterator[Record]:
-        """The lines of all files that are not blank, as bytes; gzip is told by its first bytes, not by the name.
+        """Non-blank lines of all files as bytes; gzip is detected by its first bytes.
 
         Raises:
           InputError: a file is unreadable, or its gzip stream is cut off or damaged.
@@ -91,7 +91,7 @@ class Inputs:
             yield from self._lines_of(file)
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """The records of all files: bytes, a line of JSON each, or dictionaries, of Parquet and BigQuery.
+        """Records of all files: JSON lines as bytes, Parquet and BigQuery rows as dictionaries.
 
         Args:
           columns: The top-level columns to read of tables, where they exist; all by default. Lines are left whole.
@@ -111,7 +111,7 @@ class Inputs:
             yield from (Record(file.path, number, row) for number, row in enumerate(rows, start=1))
 
     def csv_blocks(self, file: InputFile, columns: Sequence[str], delimiter: str = ",") -> Iterator[CsvBlock]:
-        """Blocks of a CSV file with a header; rows with fields too many or too few are rejected.
+        """Blocks of a CSV file with a header; rows with a wrong number of fields are rejected.
 
         Raises:
           InputError: a column is missing, or the file is unreadable or no CSV.
@@ -139,14 +139,14 @@ class Inputs:
             self._reject_fields(file, row)
 
     def csv_rows(self, columns: Sequence[str], delimiter: str = ",") -> Iterator[Record]:
-        """The rows of all files, each a dictionary of text; `csv_blocks` row by row."""
+        """Rows of all CSV files, each a dictionary of text."""
         for file in self.files:
             for block in self.csv_blocks(file, columns, delimiter):
                 for number, row in zip(block.numbers.tolist(), tuples(block.rows, *columns), strict=True):
                     yield Record(file.path, number, dict(zip(columns, row, strict=True)))
 
     def sound(self, block: CsvBlock, wrong: Mapping[str, Any]) -> pd.DataFrame:
-        """A block's rows without the wrong ones, which are rejected.
+        """Valid rows of a block; the others are rejected.
 
         Args:
           wrong: `{reason: [rows] bool}`; a row is rejected for the first reason that holds.
@@ -180,7 +180,7 @@ class Inputs:
 
 
 def find_inputs(names: Iterable[str]) -> list[InputFile]:
-    """The files that `names` stand for, each once: files, patterns such as `ga_sessions_*`, directories and tables.
+    """Input files of `names`, each once: files, patterns such as `ga_sessions_*`, directories, tables.
 
     A name with a scheme (`gs://…`, `s3://…`) is matched by Beam's file system for it, and `bigquery:` by BigQuery.
     Of a directory, all files count but those whose names start with `.` or `_`.
@@ -204,12 +204,12 @@ def find_inputs(names: Iterable[str]) -> list[InputFile]:
 
 
 def tuples(rows: pd.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a block, of these columns."""
+    """Rows of these columns of a block."""
     return zip(*(rows[name].tolist() for name in names), strict=True)
 
 
 def to_integers(texts: pd.Series, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[rows]` int64, fractions cut off, and `[rows]` bool: whether the text is a number from `least` to 2**53."""
+    """`[rows]` int64, truncated, and `[rows]` bool mask of numeric texts between `least` and 2**53."""
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy("float64", na_value=np.nan)
     return np.nan_to_num(numbers).clip(least, 2**53).astype("int64"), (numbers >= least) & (numbers <= 2**53)
 
@@ -245,7 +245,7 @@ def _is_parquet(file: InputFile) -> bool:
 
 
 def _beam_file_systems() -> Any:
-    """Beam's file systems, which take seconds to import, with the options that some of them insist on."""
+    """Beam's file systems, imported lazily, with the options that some of them require."""
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 

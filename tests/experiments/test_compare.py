@@ -1,4 +1,4 @@
-"""On results laid down by hand, in the place of jobs that train."""
+"""Comparisons on hand-made results instead of trained models."""
 
 import json
 

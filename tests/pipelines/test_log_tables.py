@@ -1,4 +1,4 @@
-"""The reading of raw logs: what is kept, what is set aside and why, and which files are refused."""
+"""Reader of raw logs: valid rows, rejected rows with reasons, refused files."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""The whole job on tiny logs: what it writes, what it refuses, and what it never lets through."""
+"""Preprocess on tiny logs: output, input errors and leak tests."""
 
 import bisect
 import gzip

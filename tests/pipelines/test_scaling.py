@@ -1,4 +1,4 @@
-"""Robust scaling: outliers leave the other numbers alone, and columns without any keep their exact moments."""
+"""Robust scaling: outliers do not affect other numbers; columns without any keep exact moments."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The simulated shop by what its logs say, with the pipeline's labels, beside what its equations say."""
+"""Simulated logs and their labels against the equations of the simulator."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Warm-up records: TF Serving's file, written and read back."""
+"""Warm-up records: written and read back."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Predictions for tests of figures: a few by hand, or many drawn at random."""
+"""Predictions for metric tests: hand-made or random."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ CTR = SCHEMA.model_copy(update={"tasks": SCHEMA.tasks[:1]})
 
 
 def predictions_of(labels, probabilities, users=None, requests=None, *, items=None, position=None, scenario=None):
-    """One task, `ctr`, with what a test leaves out filled in."""
+    """Predictions of one task, `ctr`, with defaults for the other fields."""
     n = len(labels)
     users = ["u"] * n if users is None else users
     return Predictions(

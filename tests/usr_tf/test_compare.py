@@ -1,4 +1,4 @@
-"""Two runs on the same rows, from their directories to the table."""
+"""Comparison of two runs, from their directories to the table."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""Evaluation by the Beam job against the same figures in memory."""
+"""Evaluation by Beam against the same metrics in memory."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""Figures against hand-computed values and against scikit-learn, group by group."""
+"""Metrics against hand-computed values and scikit-learn."""
 
 import itertools
 import subprocess

@@ -1,4 +1,4 @@
-"""Resampling of users: what a resample is, and what it gives of one model and of two."""
+"""Poisson bootstrap over users: resamples, intervals and paired intervals."""
 
 import math
 

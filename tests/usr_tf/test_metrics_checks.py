@@ -1,4 +1,4 @@
-"""What public functions of `usr_tf.metrics` refuse, each in one line that ends with what was received."""
+"""Argument checks of `usr_tf.metrics`; each message ends with the received value."""
 
 import dataclasses
 

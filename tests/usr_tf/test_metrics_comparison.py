@@ -1,4 +1,4 @@
-"""Two models on the same rows."""
+"""Comparison of two models on the same rows."""
 
 import json
 

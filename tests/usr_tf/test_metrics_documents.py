@@ -1,4 +1,4 @@
-"""What `metrics.json` and `details.json` hold."""
+"""Contents of `metrics.json` and `details.json`."""
 
 import dataclasses
 import json

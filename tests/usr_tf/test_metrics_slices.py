@@ -1,4 +1,4 @@
-"""Parts of a split, and that what training counts of them are is told apart from what came later."""
+"""Slices of a split, and that training counts exclude later rows."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Batch scoring of the toy shop's logs by the toy run's export."""
+"""Batch scoring of the toy shop's logs with the toy run's export."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""What every backbone is to the model that plugs into it."""
+"""Base class of backbones, and their output."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 
 class BackboneOutput(NamedTuple):
-    """Hidden layers for the heads, h wide."""
+    """Hidden layers that the heads read, width h."""
 
     scenario: tf.Tensor
     """`[B, T, h]`, of the example's own scenario."""
@@ -24,7 +24,7 @@ class BackboneOutput(NamedTuple):
 
 
 class Backbone(ConfiguredLayer):
-    """A multi-scenario, multi-task network up to its heads.
+    """Multi-scenario, multi-task network without its heads.
 
     A subclass adds its own sizes to the constructor, keeps them in attributes of the same names, and writes `call`.
 
@@ -66,7 +66,7 @@ class Backbone(ConfiguredLayer):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class Towers(ConfiguredLayer):
-    """A ReLU network for each task, and for each scenario unless `scenarios` is None.
+    """ReLU networks, one per task, and per scenario unless `scenarios` is None.
 
     The rows of a mixed batch are routed to their scenarios' towers (`usr_tf.layers.scenario.route`), and each runs
     through one tower a task.

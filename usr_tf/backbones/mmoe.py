@@ -1,4 +1,4 @@
-"""MMoE: experts that gates mix for each scenario and task (Ma et al., KDD 2018)."""
+"""MMoE: experts mixed by a gate per scenario and task (Ma et al., KDD 2018)."""
 
 from collections.abc import Sequence
 from typing import Any

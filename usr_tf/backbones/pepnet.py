@@ -1,4 +1,4 @@
-"""PEPNet: gates personalise the input, EPNet, and the towers' hidden units, PPNet (Chang et al., KDD 2023)."""
+"""PEPNet: personalised gates on the input (EPNet) and on the towers (PPNet) (Chang et al., KDD 2023)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class PEPNet(Backbone):
 
     PPNet's prior is in the paper the embeddings of the user's, the item's and the author's id, which learn from the
     gates. A backbone does not know which column is which, so ours is all of x, and no gate passes a gradient to x.
-    EPNet's gate reads the candidate, and so the request's columns are scaled anew for each candidate.
+    EPNet's gate reads the candidate, so the request's columns are rescaled for each candidate.
 
     Args:
       scenario_embedding: Size of the vectors e.
@@ -82,7 +82,7 @@ class PEPNet(Backbone):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class PPNet(ConfiguredLayer):
-    """A ReLU network for each task, each of whose layers is scaled by a gate.
+    """ReLU networks, one per task, with each layer scaled by a gate.
 
     Args:
       units: Size of each layer, at least one.

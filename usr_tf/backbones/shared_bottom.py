@@ -1,4 +1,4 @@
-"""SharedBottom: one network for all, and a tower for each scenario and task (Caruana, "Multitask Learning", 1997)."""
+"""SharedBottom: one shared network, and a tower per scenario and task (Caruana, "Multitask Learning", 1997)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Verbs that make logs and turn logs into training data."""
+"""Verbs for logs and Beam jobs."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Verbs from training data to a SavedModel, and the demonstration of all."""
+"""Verbs for models: training to export, and the demo."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""The console program `usr-tf`: each verb reads its flags and makes one call of the library.
+"""Console program `usr-tf`: each verb parses its flags and makes one library call.
 
 Exit status: 0 done, 2 the user's input is wrong (one line, no traceback), 130 interrupted by Ctrl-C, 141 nobody reads
 its output any more, 1 anything else.
@@ -125,7 +125,7 @@ def _parse(name: str, verb: Verb, arguments: list[str], beam_program: bool) -> t
 
 
 def _with_underscores(argument: str, values: flags.FlagValues) -> str:
-    """`--dry-run` as `--dry_run`, `--no-dry-run` as `--nodry_run`; what names no flag as it is."""
+    """`--dry-run` as `--dry_run`, `--no-dry-run` as `--nodry_run`; other arguments unchanged."""
     match = re.fullmatch(r"--?(?P<name>[\w-]+)(?P<value>=.*)?", argument, re.DOTALL)
     if match is None:
         return argument
@@ -149,7 +149,7 @@ def _interruption(arguments: Sequence[str]) -> str:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether nobody reads standard output any more. If so, what is still to be written is dropped."""
+    """Whether the reader of standard output has gone. If so, drops the remaining output."""
     poller = select.poll()
     poller.register(sys.stdout, 0)
     closed = any(events & select.POLLERR for _, events in poller.poll(0))
@@ -164,7 +164,7 @@ def _is_serving_error(error: Exception) -> bool:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' chatter out of the way; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stays."""
+    """Silences library logs; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stay."""
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("usr_tf").setLevel(logging.WARNING)  # ours are few, and about what the user has
     warnings.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""What a search aims at: a figure of an epoch's validation, or SCENARIO/TASK/FIGURE of `metrics.json`."""
+"""Tuning objective: a validation metric of an epoch, or SCENARIO/TASK/METRIC of `metrics.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def is_of_validation(objective: str) -> bool:
 
 
 def is_higher_better(objective: str, schema: Schema) -> bool:
-    """Whether a search for it goes up.
+    """Whether larger values of the objective are better.
 
     Raises:
       InputError: a figure that has no better end, or one of no scenario or task. Whether validation has that loss,
@@ -45,7 +45,7 @@ def is_higher_better(objective: str, schema: Schema) -> bool:
 
 
 def value_in(metrics: Mapping[str, Any], objective: str) -> float:
-    """SCENARIO/TASK/FIGURE of what `metrics.json` holds.
+    """Value of SCENARIO/TASK/METRIC in `metrics.json`.
 
     Raises:
       InputError: it is not there, or undefined.

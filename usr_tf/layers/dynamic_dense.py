@@ -1,4 +1,4 @@
-"""The dense layer with a core that is generated from a condition (Yan et al., "APG", NeurIPS 2022)."""
+"""Dense layer with a low-rank core generated from a condition (Yan et al., "APG", NeurIPS 2022)."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -107,7 +107,7 @@ class DynamicDense(ConfiguredLayer):
         return self.activation(affine(compressed, fold(_product_of(self._up), *self._up), self.bias))
 
     def cores(self, condition: Split) -> tf.Tensor:
-        """`S(z)`, `[..., r, r]`, for parts `[..., e_i]`."""
+        """Cores `S(z)`, `[..., r, r]`, for parts `[..., e_i]`."""
         hidden = condition
         for layer in self._mlp:
             hidden = layer(hidden)
@@ -125,7 +125,7 @@ class DynamicDense(ConfiguredLayer):
 
 
 class _Core(keras.layers.Layer):
-    """`reshape(z W + b)`, `[..., r, r]`, for parts of z; near the identity at the start."""
+    """Core generator `reshape(z W + b)`, `[..., r, r]`, near the identity at the start."""
 
     def __init__(self, rank: int, kernel_regularizer: Any = None):
         super().__init__()

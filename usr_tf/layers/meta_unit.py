@@ -1,4 +1,4 @@
-"""The meta unit: dense layers whose weights are generated from what is known of the scenario (M2M, WSDM 2022)."""
+"""Meta unit: dense layers with weights generated from the scenario's knowledge (M2M, WSDM 2022)."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ class MetaUnit(ConfiguredLayer):
     def generate(
         self, knowledge: tf.Variable | tf.Tensor, scenario: int | None = None
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Each layer's `(W_i [w, w], b_i [w])`, once the layer is built; arguments as for a call."""
+        """Weights `(W_i [w, w], b_i [w])` of each layer, once the layer is built."""
 
         def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
             known = knowledge if scenario is None else knowledge[scenario]

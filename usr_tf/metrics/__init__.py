@@ -1,4 +1,4 @@
-"""Evaluation metrics of a scored split, per scenario, task and slice, with intervals and baselines; no TensorFlow.
+"""Metrics of an evaluated split: per scenario, task and slice, with intervals and baselines. Needs no TensorFlow.
 
 Read `predictions` (the rows), `registry` (the metrics and their formulas), `sums` (what they are made of), then `cells`
 and `documents` (which of them are computed, and how they are laid out).

@@ -1,4 +1,4 @@
-"""Two models on the same rows: the difference of every figure with its interval, and DeLong's test for AUC."""
+"""Comparison of two models on the same rows: paired intervals of every metric, DeLong's test for AUC."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from usr_tf.schema import Schema
 
 @dataclass(frozen=True)
 class DeLong:
-    """AUC(a) − AUC(b) and its test."""
+    """Result of DeLong's test of AUC(a) − AUC(b)."""
 
     difference: float
     standard_error: float
@@ -28,7 +28,7 @@ class DeLong:
 
 
 def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> DeLong | None:
-    """DeLong's test of two AUCs on the same rows, which it takes as independent of each other.
+    """DeLong's test of two AUCs on the same rows, which it assumes to be independent.
 
     Of rows in which users come back it makes too much: there the bootstrap by user is to be believed. None with fewer
     than two rows of either class, or where the two rank alike and there is nothing to test.
@@ -62,7 +62,7 @@ def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) 
 def compare(
     a: Predictions, b: Predictions, schema: Schema, *, replicates: int = 200, seed: int = 0, level: float = 0.95
 ) -> dict[str, Any]:
-    """Every figure of two models on the same rows, in any order, laid out as `metrics.json`.
+    """Comparison of two models on the same rows, in any order, with the layout of `metrics.json`.
 
     A figure holds `a`, `b`, `difference` (a − b) and its `interval` from resampled users, the same ones for both;
     `auc` holds `delong` too, its test or null. What is undefined is null.
@@ -111,7 +111,7 @@ def compare(
 
 
 def in_order(rows: Predictions) -> Predictions:
-    """The rows by request, user and item, whatever the order of the files that they were read from."""
+    """Rows sorted by request, user and item, independent of the file order."""
     return rows.only(np.lexsort([hash_keys(keys) for keys in (rows.item, rows.user, rows.request)]))
 
 
@@ -123,7 +123,7 @@ def _check_same_rows(a: Predictions, b: Predictions) -> None:
 
 
 def _shares(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each positive the share of negatives below it, and of each negative that of positives above it; ties half."""
+    """Share of negatives below each positive, and of positives above each negative, ties as halves."""
     ranks = rankdata(scores)
     hits, falls = np.count_nonzero(positive), np.count_nonzero(~positive)
     return (

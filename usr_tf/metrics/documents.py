@@ -1,4 +1,4 @@
-"""`metrics.json` and `details.json`, from rows in memory or from the sums of every cell."""
+"""Documents `metrics.json` and `details.json`, from rows in memory or from additive sums."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ def details_document(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """`details.json`: what the figures of `metrics_document` are to be held against, and what plots are drawn from.
+    """`details.json`: intervals, baselines, slices and plot data for `metrics_document`.
 
     Laid out as `metrics.json`. Each task holds
 
@@ -73,7 +73,7 @@ def details_document(
 
 
 def metrics_of(cells: Cells, schema: Schema) -> dict[str, Any]:
-    """`metrics_document` of the sums of every cell."""
+    """`metrics_document` from the sums of every cell."""
 
     def metrics(scenario: str, task: str) -> dict[str, int | float | None]:
         sums = cells.get(Cell(scenario, task))
@@ -88,7 +88,7 @@ def metrics_of(cells: Cells, schema: Schema) -> dict[str, Any]:
 
 
 def details_of(cells: Cells, schema: Schema, *, replicates: int, seed: int, level: float) -> dict[str, Any]:
-    """`details_document` of the sums of every cell, which `replicates` and `seed` are behind."""
+    """`details_document` from the sums of every cell, with `replicates` and `seed`."""
 
     def details(scenario: str, task: str) -> dict[str, Any]:
         sums = cells.get(Cell(scenario, task))
@@ -121,13 +121,13 @@ _NO_ROWS: dict[str, Any] = {
 
 
 def _by_scenario(schema: Schema, of: Callable[[str, str], dict[str, Any]]) -> dict[str, Any]:
-    """`of(scenario, task)` for each scenario and task, and for all rows."""
+    """`of(scenario, task)` for each scenario and task, and overall."""
     scenarios = {name: {task: of(name, task) for task in schema.task_names} for name in schema.scenarios}
     return {"scenarios": scenarios, OVERALL: {task: of(OVERALL, task) for task in schema.task_names}}
 
 
 def _is_known(sums: Sums, other: Sums) -> bool:
-    """Whether every row has the score that `other` is of."""
+    """Whether every row has the score that `other` names."""
     return "known" in other and other["known"][0] == sums["rows"][0]
 
 
@@ -144,7 +144,7 @@ def _oracle_loss(sums: Sums, oracle: Sums) -> dict[str, float | None] | None:
 
 
 def _baseline(sums: Sums, baseline: Sums, level: float) -> dict[str, Any] | None:
-    """Its ranking metrics, and the interval of the model's AUC less its."""
+    """Rank metrics of a baseline, and the interval of the model's AUC minus its."""
     if not _is_known(sums, baseline):
         return None
     whole = baseline | {name: sums[name] for name in ("rows", "positives")}

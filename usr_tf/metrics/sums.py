@@ -1,4 +1,4 @@
-"""What every figure is made of: sums that can be added, over rows, users, requests and the order of the scores.
+"""Additive sums of every metric, over rows, users, requests and score order.
 
 Each is an array `[1 + R]`: of the data as they are, then of each resample. Sums of two sets of rows that share no user,
 no request and no stretch of the order, each as its function needs, are the sums of both sets. So the figures of one
@@ -23,7 +23,7 @@ _BLOCK_VALUES = 1 << 21
 
 
 def row_sums(labels: np.ndarray, probabilities: np.ndarray, resample: Resample) -> Sums:
-    """`rows`, `positives` and the sums over rows of every metric."""
+    """Row sums: `rows`, `positives`, `predicted` (probabilities) and `loss` (−ln of the outcome's probability)."""
     added = {name: add for metric in METRICS.values() for name, add in metric.per_row.items()}
     columns = (add(labels, probabilities) for add in added.values())
     totals = resample.totals(np.ones(len(labels)), labels, *columns)
@@ -31,7 +31,7 @@ def row_sums(labels: np.ndarray, probabilities: np.ndarray, resample: Resample) 
 
 
 def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sums:
-    """Of whole users: `users`, and their own AUCs weighted by impressions and by clicks, each with its weights' sum."""
+    """User sums: `users`, and AUCs weighted by impressions and by clicks, with the weights' sums."""
     rows = np.bincount(resample.users, minlength=resample.weights.shape[1])
     positives = np.bincount(resample.users, labels, len(rows))
     auc = np.full(len(rows), np.nan)
@@ -45,7 +45,7 @@ def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sum
 
 
 def request_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, resample: Resample) -> Sums:
-    """Of whole requests, each drawn with the user of its last row: `ranked` (with a positive) and every metric's."""
+    """Request sums: `ranked` with a positive, `ndcg@10` and `mrr`; drawn with the user of the last row."""
     codes, distinct = codes_of(requests)
     user = np.zeros(len(distinct), np.int64)
     user[codes] = resample.users
@@ -58,7 +58,7 @@ def request_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, r
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """Negatives and positives, `[2, 1 + R]` each, that score below and above all rows of a stretch of the order."""
+    """Negatives and positives `[2, 1 + R]` that score below and above a stretch of the order."""
 
     below: np.ndarray
     above: np.ndarray
@@ -69,7 +69,7 @@ class Outside:
 
 
 def order_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample, outside: Outside | None = None) -> Sums:
-    """Of a stretch of the order of all scores: what its positives add to AUC and to average precision.
+    """Rank sums of a stretch of the score order: contributions to AUC and average precision.
 
     `won`: over the positives, negatives that score lower, tied ones counting half. `precision`: over the positives, the
     share of positives among the rows that score as high or higher.

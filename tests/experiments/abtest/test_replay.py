@@ -1,4 +1,4 @@
-"""The shop goes on: the same people, nothing seen before its time, and better slates do better."""
+"""Replay: same users, no future information, and better slates give better outcomes."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""`import_logs` and `usr-tf import`: a directory of logs out of any source."""
+"""`import_logs` and `usr-tf import`: log directory of any source."""
 
 import gzip
 import json

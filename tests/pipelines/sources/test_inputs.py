@@ -1,4 +1,4 @@
-"""Input files: which ones, what is in them, and what is wrong with them."""
+"""Input files: selection, contents and errors."""
 
 import gzip
 import io

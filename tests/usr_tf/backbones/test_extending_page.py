@@ -1,4 +1,4 @@
-"""`docs/extending.md`: its quotes are in the files that it names, its new files run, and its commands exist."""
+"""`docs/extending.md`: code quoted from the files it names, and valid commands."""
 
 import dataclasses
 import gzip
@@ -49,11 +49,11 @@ def test_the_files_and_tests_that_the_page_names_exist():
         assert f"def {name}(name" in tests, name
 
 
-def test_the_pieces_to_build_from_exist():
-    table = PAGE.split("| piece | is |\n| --- | --- |\n")[1].split("\n\n")[0]
-    pieces = re.findall(r"^\| `(\w+)`(?: \(`([\w/.]+)`\))? \|", table, re.MULTILINE)
-    assert len(pieces) == len(table.splitlines())
-    for name, path in pieces:
+def test_the_building_blocks_exist():
+    table = PAGE.split("| block | function |\n| --- | --- |\n")[1].split("\n\n")[0]
+    blocks = re.findall(r"^\| `(\w+)`(?: \(`([\w/.]+)`\))? \|", table, re.MULTILINE)
+    assert len(blocks) == len(table.splitlines())
+    for name, path in blocks:
         defined = path and re.search(rf"^(class|def) {name}\b", (ROOT / path).read_text("utf-8"), re.MULTILINE)
         assert defined or name in layers.__all__, name
 

@@ -1,4 +1,4 @@
-"""The headline of an evaluation: a verdict in words, tiles per scenario and task, and AUC beside its baselines."""
+"""Report verdict: summary sentences, a tile per scenario and task, AUC beside its baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ _CALIBRATED = 0.1
 
 
 def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Sentences and tiles, to stand below the page's heading."""
+    """Sentences and tiles below the page's heading."""
     shown = list(cells(document, details, overall=False))
     ranking = ", and ".join(filter(None, (_against(name, shown) for name in reversed(BASELINES))))
     if not any(cell.figures["auc"] is not None for cell in shown):
@@ -47,7 +47,7 @@ def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
-    """AUC against what needs no model and against the oracle; then the losses; then every figure."""
+    """AUC beside baselines and oracle, then the losses, then every metric."""
     shown = list(cells(document, details))
     dots = [
         Dot(
@@ -112,7 +112,7 @@ def _against(baseline: str, shown: Sequence[TaskResult]) -> str | None:
 
 
 def _towards_oracle(shown: Sequence[TaskResult]) -> str | None:
-    """How far from guessing to the best that can be reached."""
+    """Share of the distance from chance to the oracle that the model covers."""
     known = [(cell.figures["auc"], cell.figures.get("oracle_auc")) for cell in shown]
     ways = [(auc - 0.5) / (oracle - 0.5) for auc, oracle in known if auc is not None and (oracle or 0) > 0.5]
     if not ways:
@@ -143,7 +143,7 @@ def _too(calibration: float) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`a, b and c`; of many only their number."""
+    """`a, b and c`; for many only their number."""
     if len(names) > _NAMED:
         return f"{len(names)} of them"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

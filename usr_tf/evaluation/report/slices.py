@@ -1,4 +1,4 @@
-"""Slices: AUC and the other figures on parts of the rows."""
+"""Report section on slices: metrics by user, item, history, query, position and day."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ Slice = Mapping[str, Any]
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section | None:
-    """A card for each slice and task, all scenarios in it; None where the details hold no slices."""
+    """A card per slice and task with all scenarios; None if the details have no slices."""
     shown = list(cells(document, details, overall=False))
     parts = []
     for name in dict.fromkeys(name for cell in shown for name in cell.detail.get("slices", {})):
@@ -85,7 +85,7 @@ def _figures(part: Slice) -> list[str]:
 
 
 def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], task: str, title: str) -> str:
-    """A card with a band for each of the values, the scenarios one below another in it.
+    """Dot plot with a band per value and a row per scenario, with AUC and positives on the right.
 
     Each row has its AUC and positives at the right.
     """

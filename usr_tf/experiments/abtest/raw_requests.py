@@ -1,4 +1,4 @@
-"""Requests of the simulated shop as the raw features that a model's signature takes."""
+"""Raw features of simulated requests, as inputs of a model's signature."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _CONTEXT = ("query", "device", "hour")
 
 
 class Requests:
-    """Makes the inputs of one model's signatures.
+    """Builder of one model's signature inputs.
 
     Args:
       schema: the model's.
@@ -60,7 +60,7 @@ class Requests:
         query_vector: NDArray,
         retrieval_score: NDArray,
     ) -> dict[str, np.ndarray]:
-        """Raw features by name, as `usr_tf.request_spec.request_spec` says.
+        """Raw features by name, as in `usr_tf.request_spec.request_spec`.
 
         Args:
           user: counted within the chunk.
@@ -108,7 +108,7 @@ def _columns(rows: Iterable[tables.Row]) -> dict[str, list[Any]]:
 
 
 def _values(column: Sequence[Any], feature: Feature) -> np.ndarray:
-    """`[n]` float32 or bytes; `[n, width]` of vectors (zeros where there is none) and of lists (which "" fills up)."""
+    """`[n]` float32 or bytes; `[n, width]` for lists, padded with ""."""
     if feature.type == "vector":
         return np.array([[0.0] * (feature.width or 0) if vector is None else vector for vector in column], np.float32)
     if feature.type == "numeric":
