@@ -81,7 +81,7 @@ def preprocess(
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = milliseconds(since) if since else EVER
     state = open_state(earlier.directory, schema) if earlier and since else None
-    if state and start < state.moment:
+    if earlier and state and start < state.moment:
         expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
         raise InputError("--since", repr(since), expected)
     limits = drift.parse_limits(drift_limits)

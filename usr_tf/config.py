@@ -320,7 +320,7 @@ class Config(_Strict):
 
     def learns_as(self, other: "Config") -> bool:
         """Whether a run of one configuration can continue under the other: all that affects a step is equal."""
-        kept_out = {"train": _NOT_OF_A_STEP, "export": True}
+        kept_out: dict[str, Any] = {"train": _NOT_OF_A_STEP, "export": True}
         mine, others = (config.model_dump(exclude=kept_out) for config in (self, other))
         spans_all = self.train.schedule.decay == "cosine" and self.train.schedule.decay_steps is None
         return mine == others and (not spans_all or self.train.epochs == other.train.epochs)

@@ -119,7 +119,7 @@ class ServingModule(tf.Module):
             tf.debugging.assert_equal(places, lengths, f"{name} is not as long as {history_column(ITEM)}")
             raw[name] = history[:, -self._history_places(name) :].to_sparse()
         for name in self._schema.query_columns:
-            places = self._schema.history.queries.max_length
+            places = self._schema.past_queries.max_length
             raw[name] = tf.RaggedTensor.from_sparse(raw[name])[:, -places:].to_sparse()
         features = densify(self._transform(raw), self._schema)
         return self._model.value.serve(features, scenario, one_request=False)
@@ -161,7 +161,7 @@ class ServingModule(tf.Module):
         if name in self._schema.counter_columns:
             return values
         if name in self._schema.query_columns:
-            return _all_places(values[:, -self._schema.history.queries.max_length :])
+            return _all_places(values[:, -self._schema.past_queries.max_length :])
         values = values[:, -self._schema.history.max_length :]
         width = self._schema.history_width(name)
         if width:  # a history of lists: each list in as many places as the pipeline gives it

@@ -561,7 +561,7 @@ class USRModel(tfrs.Model):
             pool = self.din.serve if one_request else self.din
             interest = tf.expand_dims(pool(inputs.item, inputs.history, inputs.mask), 1)
         searches = None
-        if self.search_interest:
+        if self.search_interest and self._search_item:
             extract = self.search_interest.serve if one_request else self.search_interest
             searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
             searches = tf.expand_dims(searches, 1) if one_request else searches
@@ -601,8 +601,8 @@ class USRModel(tfrs.Model):
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
             request, candidate = [*request, *candidate], []
         last = _concat(candidate or request, like=inputs.candidate)
-        sides = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
-        hidden = self.backbone(*sides, scenario, training=training)
+        split = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
+        hidden = self.backbone(*split, scenario, training=training)
         bias = bias or LogitBias(None, None)
         own = [tf.cast(logit, tf.float32) for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
         return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)

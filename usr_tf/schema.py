@@ -18,7 +18,7 @@ from usr_tf.errors import InputError
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
-CANDIDATE_GROUPS = ("item", "candidate")
+CANDIDATE_GROUPS: tuple[Group, ...] = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine", "latest", "best", "recency"]
 
@@ -333,9 +333,8 @@ class Schema(_Strict):
 
     @model_validator(mode="after")
     def _signals_fit(self) -> "Schema":
-        if (self.history.queries and (feature := self.features.get("query")) is None) or (
-            self.history.queries and not (feature.group == "query" and feature.type == "text")
-        ):
+        query = self.features.get("query")
+        if self.history.queries and not (query and query.group == "query" and query.type == "text"):
             raise ValueError("history.queries: found no query feature of type text, expected one called query")
         for name, match in self.match.items():
             if match.features[0] == PAST_QUERIES and not self.history.queries:
@@ -431,6 +430,11 @@ class Schema(_Strict):
             for window in counter.windows
             for event in (IMPRESSION, *counter.actions)
         )
+
+    @property
+    def past_queries(self) -> PastQueries:
+        """`history.queries`; none are kept where the schema has none."""
+        return self.history.queries or PastQueries(max_length=1, tokens=1)
 
     @property
     def query_columns(self) -> tuple[str, ...]:
