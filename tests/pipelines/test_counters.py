@@ -2,10 +2,12 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -18,7 +20,7 @@ from pipelines.beam.options import make_pipeline
 from pipelines.join.as_of import attach, label
 from pipelines.join.counter_keys import KEY
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
-from pipelines.join.counter_state import CounterState
+from pipelines.join.counter_state import CounterState, open_state, read_state, row_groups
 from pipelines.join.counters import EVENT, ROW, Counts, action_features, count_columns, events_of
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.split import EVER, SPLITS
@@ -417,3 +419,25 @@ def test_preprocess_reads_the_state_of_earlier_data_and_refuses_rows_before_it(t
     moment = max(row["timestamp"] for row in tables["impressions"]) + 1
     for row in pq.read_table(later / "counters" / "item.parquet").to_pylist():
         assert expected.counts("item", (row.pop("item_id"),), moment) == row
+
+
+def test_a_state_with_a_missing_or_broken_file_is_refused(schema, joined, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(joined[1], data / "counters")
+    path = data / "counters" / "state" / "place.parquet"
+    state = open_state(str(data), schema)
+    assert state == CounterState(
+        str(path.parent), json.loads((path.parents[1] / "snapshot.json").read_text())["timestamp"]
+    )
+    assert row_groups(state, "place") > 0
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"place.parquet: found no state of counters .*, expected a file that"):
+        row_groups(state, "place")
+    pq.write_table(pa.table({"device": ["ios"]}), path)
+    with pytest.raises(InputError, match=r"place.parquet: found no state of counters .*, expected a file that"):
+        read_state(state, "place", schema.counters["place"], 0)
+    path.unlink()
+    with pytest.raises(InputError, match=r"place.parquet: found no such file, expected the state of this counter"):
+        open_state(str(data), schema)
+    shutil.rmtree(data / "counters")
+    assert open_state(str(data), schema) is None
