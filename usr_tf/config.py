@@ -266,6 +266,8 @@ class Config(_Strict):
     data: str | None = None
     """The data that the run was trained on; `train` fills it in."""
     backbone: BackboneName = "shared_bottom"
+    cross: Literal["none", "dot"] = "dot"
+    """What meets before the backbone: dot products of each request feature's vector with each candidate feature's."""
     embedding_size: int = Field(16, ge=1)
     embedding_spread: float = Field(0.05, gt=0)
     """Standard deviation of new embeddings. Narrow suits ids that are seen a few times each, whose first vector is mere

@@ -13,6 +13,7 @@ from serving.client.ranking import format_ranking
 from serving.formats.logged_requests import read_requests
 from serving.local_server import serve_in_background
 from serving.publishing.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
+from serving.publishing.snapshot_scores import snapshot_scorer
 from serving.publishing.warmup import write_logged_requests
 from usr_tf.config import load_config
 from usr_tf.data import Data, open_data
@@ -76,7 +77,8 @@ def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float
     Returns:
       The number of requests, and the difference.
     """
-    golden = golden_requests(run.requests, run.schema, predict(run.load_model(), data, "test"))
+    predictions = predict(run.load_model(), data, "test")
+    golden = golden_requests(run.requests, run.schema, predictions, snapshot_scorer(run))
     specs = ranker.metadata()
     served = [ranker.predict(*logged_inputs(request, specs)) for request in golden]
     return len(golden), largest_difference(golden, served).value

@@ -14,6 +14,7 @@ from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
 from usr_tf.layers.din import DIN
+from usr_tf.layers.dot_cross import DotCross, starts
 from usr_tf.layers.feature_generator import FeatureGenerator
 from usr_tf.layers.global_label import GlobalLabelHeads, LogProbabilities
 from usr_tf.layers.interest_extractor import InterestExtractor
@@ -147,6 +148,7 @@ class USRModel(tfrs.Model):
             width = self.embedding.width("query")
             self._search_item = keras.layers.Dense(width, use_bias=False, name="search_item")
             self.search_interest = InterestExtractor(usr.rank, usr.trigger_hidden, name="search_interest")
+        self.cross = self._make_cross() if self.config.cross == "dot" else None
         if usr.fg:
             self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
         if self.interest_extractor or self.feature_generator or self.search_interest:
@@ -170,6 +172,17 @@ class USRModel(tfrs.Model):
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
         self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
+
+    def _make_cross(self) -> DotCross | None:
+        """Dot products of all vectors with ids of the default width; None where one side has none."""
+        size = self.config.embedding_size
+        columns = self.columns()
+        sides = [*columns["request"], *columns["query"]], columns["candidate"]
+        widths = {
+            name: self.embedding.width(name) if self.schema.inputs[name].has_ids else 0 for name in self.schema.inputs
+        }
+        request, candidate = (starts(names, widths, size) for names in sides)
+        return DotCross(size, request, candidate, name="cross") if request and candidate else None
 
     @classmethod
     def from_data(cls, data: Data, config: Config | None = None) -> "USRModel":
@@ -580,6 +593,9 @@ class USRModel(tfrs.Model):
             request.append(pooled)
         if self.interest_extractor or (self._has_history and self.config.history.product):
             candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
+        if self.cross:
+            sides = [part for part in (inputs.request, inputs.query) if part is not None]
+            candidate.append(self.cross(_concat(sides, like=sides[0]), inputs.candidate))
         if views.search_interest is not None:
             candidate.append(tf.squeeze(views.search_interest, axis=1))
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product

@@ -505,6 +505,11 @@ class Schema(_Strict):
         """The features of these groups, in the order of the file."""
         return {name: feature for name, feature in self.features.items() if feature.group in groups}
 
+    def columns_of(self, *groups: Group) -> tuple[str, ...]:
+        """Columns of the logs that these groups' features need: their own, and those of weights."""
+        features = self.features_of(*groups)
+        return (*features, *(feature.weights for feature in features.values() if feature.weights))
+
     def to_yaml(self) -> str:
         """The schema as a file that `load_schema` reads back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)

@@ -126,7 +126,7 @@ def _query_keys(rows: pa.RecordBatch, schema: Schema) -> np.ndarray:
     """uint64 `[rows]` hashes of the query as the logs have it; 0 where there is none."""
     keys, empty = np.zeros(rows.num_rows, np.uint64), np.ones(rows.num_rows, bool)
     for name, feature in schema.features_of("query").items():
-        if feature.type != "numeric":
+        if feature.has_ids:
             text = pc.binary_join(rows.column(name), "\x1f")
             keys = keys * np.uint64(31) + hash_strings(text)
             empty &= pc.equal(text, "").to_numpy(zero_copy_only=False)

@@ -146,7 +146,7 @@ class _AttachItems(beam.DoFn):
         yield from set_aside_marked(items, ~first, "duplicate", "items", self._store)
         items = items.filter(pa.array(first))
         yield TaggedOutput(COUNTS, {("rows", "items", "written"): items.num_rows})
-        wanted = {"impressions": list(self._schema.features_of("item")), "actions": action_features(self._schema)}
+        wanted = {"impressions": list(self._schema.columns_of("item")), "actions": action_features(self._schema)}
         for table, names in wanted.items():
             columns = items.select(dict.fromkeys([ITEM, TIMESTAMP, *names]))
             size = _block_rows(self._partitions)
@@ -190,7 +190,7 @@ class _JoinUsers(beam.DoFn):
         order = [(_SPLIT, "ascending"), *((name, "ascending") for name in (USER, TIMESTAMP, REQUEST, PLACE))]
         impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
         labels, credited = label(impressions, tables["actions"], schema)
-        users = tables["users"].select(dict.fromkeys([USER, TIMESTAMP, *schema.features_of("user")]))
+        users = tables["users"].select(dict.fromkeys([USER, TIMESTAMP, *schema.columns_of("user")]))
         past = []
         if schema.history_columns:
             past.append(histories(impressions, tables["actions"], credited, schema))
@@ -230,7 +230,7 @@ def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
     """Arrow schemas of what `_JoinUsers` gets: impressions and actions have their items' features."""
     layouts = {table: logs.table_schema(schema, table) for table in ("impressions", "actions", "users")}
     items = logs.table_schema(schema, "items")
-    for table, names in (("impressions", schema.features_of("item")), ("actions", action_features(schema))):
+    for table, names in (("impressions", schema.columns_of("item")), ("actions", action_features(schema))):
         for name in names:
             if name != ITEM:
                 layouts[table] = layouts[table].append(items.field(name))

@@ -82,6 +82,8 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
     for name, feature in schema.features.items():
         if feature.type == "numeric":
             measured[name] = _measure_numbers(batch.column(name), scenario_of, rows, keys)
+        elif feature.type == "vector":
+            measured[name] = _measure_vectors(batch.column(name), scenario_of, rows)
         else:
             measured[name] = _measure_strings(batch.column(name), scenario_of, rows, feature)
     if schema.history_columns:
@@ -212,8 +214,8 @@ class _Ids(_Sums):
 
 
 def _kind(feature: Feature) -> type[_Column]:
-    if feature.type == "numeric":
-        return _Numeric
+    if not feature.has_ids:
+        return _Numeric if feature.type == "numeric" else _Column
     return _List if feature.is_list else _Categorical
 
 
@@ -235,6 +237,13 @@ def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
         for name, of_scenarios in measured.items()
         for scenario, sums in zip(schema.scenarios, of_scenarios, strict=True)
     }
+
+
+def _measure_vectors(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[_Column]:
+    """Rows whose vector is not all zeros."""
+    filled = column.flatten().to_numpy().reshape(len(column), -1).any(axis=1)
+    present = np.bincount(scenario_of[filled], minlength=len(rows))
+    return [_Column(int(count), int(with_vector)) for count, with_vector in zip(rows, present, strict=True)]
 
 
 def _measure_strings(

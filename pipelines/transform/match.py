@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_transform import tf_utils
 
 from pipelines.transform.history_match import recency
 from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Match, MatchKind, Schema
@@ -180,9 +181,12 @@ def _documents(name: str, candidate: tf.RaggedTensor) -> Documents:
 
 def _frequency(strings: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """How often each string stands in a vocabulary's file of `frequency word` lines, and the table's size."""
-    initializer = tf.lookup.TextFileInitializer(file, tf.string, 1, tf.int64, 0, delimiter=" ")
-    table = tf.lookup.StaticHashTable(initializer, 0)
-    return table.lookup(strings), table.size()
+
+    def table(path: tf.Tensor) -> tf.lookup.StaticHashTable:
+        initializer = tf.lookup.TextFileInitializer(path, tf.string, 1, tf.int64, 0, delimiter=" ")
+        return tf.lookup.StaticHashTable(initializer, 0)
+
+    return tf_utils.construct_and_lookup_table(table, file, strings)
 
 
 def _share(found: tf.Tensor, query: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ from usr_tf.files import write_whole
 from usr_tf.schema import Schema
 
 if TYPE_CHECKING:  # whoever only asks a server needs none of what the metrics need
+    from serving.publishing.snapshot_scores import SnapshotScorer
     from usr_tf.metrics import Predictions
 
 FILE = os.path.join("assets.extra", "golden.jsonl")
@@ -49,12 +50,15 @@ class Difference(NamedTuple):
         return f"{self.value:.1e} ({where}: {self.served:.7f} served, {self.expected:.7f} offline)"
 
 
-def golden_requests(directory: Path, schema: Schema, predictions: "Predictions") -> list[LoggedRequest]:
+def golden_requests(
+    directory: Path, schema: Schema, predictions: "Predictions", snapshot: "SnapshotScorer | None" = None
+) -> list[LoggedRequest]:
     """The logged requests of a run, each with the offline scores and the labels of its rows.
 
     Args:
       directory: holds `<scenario>.jsonl`, request documents.
       predictions: the run's, of the split that the requests were taken from.
+      snapshot: scores in their place where the model is to hold a snapshot of its counters.
 
     Raises:
       InputError: a scenario has no logged request, or `predictions` have not the rows of one.
@@ -74,10 +78,11 @@ def golden_requests(directory: Path, schema: Schema, predictions: "Predictions")
             if len(taken) != len(request.inputs[items]):
                 found = f"request {request.request_id} of {len(request.inputs[items])} items"
                 raise InputError(path, found, f"{len(taken)}, its rows in the split that was scored")
+            expected = {task: scores[taken].tolist() for task, scores in predictions.probabilities.items()}
             golden.append(
                 dataclasses.replace(
                     request,
-                    expected={task: scores[taken].tolist() for task, scores in predictions.probabilities.items()},
+                    expected=snapshot.score(request) if snapshot else expected,
                     labels={task: labels[taken].tolist() for task, labels in predictions.labels.items()},
                 )
             )

@@ -26,6 +26,7 @@ from serving.publishing.golden import (
     write_golden,
 )
 from serving.publishing.labels import CANARY, STABLE, Rollout, read_rollout, write_rollout
+from serving.publishing.snapshot_scores import snapshot_scorer
 from serving.publishing.versions import changing, list_versions, remove, remove_old, withdraw
 from serving.publishing.warmup import write_logged_requests
 from usr_tf.data import Data
@@ -106,7 +107,7 @@ def publish(
         if served is not None and _metrics_of(out, served).exists():
             gains = check_figures(figures, _read_figures(_metrics_of(out, served)), margin, metrics)
         predictions = predict(run.load_model(), data, "test", progress=progress)
-        golden = golden_requests(run.requests, run.schema, predictions)
+        golden = golden_requests(run.requests, run.schema, predictions, snapshot_scorer(run))
         differences = []
 
         def check(folder: Path) -> None:

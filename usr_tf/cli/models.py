@@ -67,6 +67,9 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "Split to evaluate on", flag_values=values)
     flags.DEFINE_string("out", None, "Report directory to make", flag_values=values)
     flags.DEFINE_string("beside", None, "Another run on the same data, to show its views beside", flag_values=values)
+    flags.DEFINE_multi_string(
+        "slice", [], "Features to slice the figures by, such as category,device", flag_values=values
+    )
 
 
 def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -78,7 +81,8 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     run = open_run(values.run)
     data, beside = open_run_data(run, values.data), open_run(values.beside) if values.beside else None
-    document, details = evaluate(run, data, values.out, values.split, progress=True, beside=beside)
+    slices = list(dict.fromkeys(name.strip() for names in values["slice"].value for name in names.split(",")))
+    document, details = evaluate(run, data, values.out, values.split, progress=True, beside=beside, slices=slices)
     Console().print(format_table(document, details))
     print(f"{values.out}: metrics.json, details.json, report.html")
 

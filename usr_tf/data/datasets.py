@@ -129,9 +129,39 @@ class Data:
 
         return self._parsed(self._in_order(split, batch_size), keys).map(with_keys, tf.data.AUTOTUNE)
 
+    def selected(self, split: Split, rows: Sequence[int], batch_size: int) -> dict[int, dict[str, np.ndarray]]:
+        """Features of a few rows, by their numbers in the order of `evaluation(batch_size, split)`.
+
+        It reads the files up to the last of the rows, and parses no other row.
+
+        Raises:
+          InputError: a file of the split is broken or gone.
+        """
+        wanted, found, start = sorted(set(rows)), dict[int, dict[str, np.ndarray]](), 0
+        spec = row_spec(self.schema)
+        with self.naming_broken(split):
+            for batch in self._in_order(split, batch_size):
+                if len(found) == len(wanted):
+                    break
+                end = start + len(batch)
+                numbers = [row for row in wanted if start <= row < end]
+                if numbers:
+                    places = [row - start for row in numbers]
+                    features = parse(tf.gather(batch, places), spec, self.schema)
+                    arrays = {name: values.numpy() for name, values in features.items()}
+                    for place, row in enumerate(numbers):
+                        found[row] = {name: values[place] for name, values in arrays.items()}
+                start = end
+        return found
+
     def rows(self, split: Split) -> int:
         """Rows of a split, as `stats.json` counts them."""
         return sum(scenario["impressions"] for scenario in self.stats["splits"][split].values())
+
+    def rows_without(self, feature: str, split: Split) -> int:
+        """Rows of a split without a value of a feature, as `stats.json` counts them."""
+        scenarios = (found[feature] for found in self.stats.get("quality", {}).get(split, {}).values())
+        return sum(round(found["rows"] * (1 - (found["coverage"] or 0))) for found in scenarios)
 
     def shown(self, split: Split = "train", skip_corrupt: bool = False) -> Training:
         """How often a split showed each user, item and query, and the first task's positives of each item.

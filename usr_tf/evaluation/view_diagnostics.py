@@ -1,17 +1,16 @@
 """What the views of a trained model have learned, on a sample of a split's rows, as a document to draw from."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from usr_tf.data import Data, Split
 from usr_tf.data.parsing import Features
+from usr_tf.data.raw_values import RawValues
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.run import Run
@@ -76,10 +75,10 @@ def views_document(
         weights = np.stack([model.attention(inputs, view).numpy().mean(axis=1) for view in views], axis=1)
         difference = _difference(weights)
         shown = _most_different(difference, real, features[SCENARIO].numpy(), keys[RAW_USER].numpy(), examples)
-        name = _names(schema, run)
+        raw = RawValues(schema, run.transform)
         document["attention"] = {
             "difference": float(difference[some].mean()) if some.any() else None,
-            "examples": [_example(row, features, labels, keys, weights[row], real[row], schema, name) for row in shown],
+            "examples": [_example(row, features, labels, keys, weights[row], real[row], schema, raw) for row in shown],
         }
     return document
 
@@ -155,12 +154,13 @@ def _example(
     weights: np.ndarray,
     real: np.ndarray,
     schema: Schema,
-    name: Callable[[str, np.ndarray], str],
+    raw: RawValues,
 ) -> dict[str, Any]:
     """One row: who, what, and the actions of its history, newest first, each with its weight in every view."""
 
     def described(column: Callable[[str], str], at: Any) -> dict[str, str]:
-        return {feature: name(feature, features[column(feature)].numpy()[at]) for feature in schema.history_features}
+        ids = {feature: features[column(feature)].numpy()[at] for feature in schema.history_features}
+        return {feature: raw.text(feature, values) or "–" for feature, values in ids.items()}
 
     def of(kind: str, at: int, names: tuple[str, ...]) -> str | None:
         if history_column(kind) not in features:
@@ -187,28 +187,6 @@ def _example(
             for at in np.flatnonzero(real)[::-1].tolist()
         ],
     }
-
-
-def _names(schema: Schema, run: Run) -> Callable[[str, np.ndarray], str]:
-    """A function from a feature and its ids to what the log called them; `#7` for a hash, `–` for none."""
-    output = tft.TFTransformOutput(str(run.transform))
-
-    @functools.cache
-    def vocabulary(owner: str) -> list[bytes]:
-        return output.vocabulary_by_name(owner)
-
-    def name(feature: str, ids: np.ndarray) -> str:
-        owner = schema.owner(feature)
-        kind, words = schema.features[owner], []
-        for number in np.atleast_1d(ids).tolist():
-            place = number - 1 - (kind.oov_buckets or 0)
-            if kind.has_vocabulary and place >= 0:
-                words.append(_text(vocabulary(owner)[place]))
-            elif number > 0:
-                words.append("unknown" if kind.has_vocabulary else f"#{number}")
-        return " ".join(words) or "–"
-
-    return name
 
 
 def _text(value: bytes) -> str:

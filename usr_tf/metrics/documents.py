@@ -7,6 +7,7 @@ from typing import Any
 from usr_tf.metrics.baselines import popularity_baseline, position_baseline
 from usr_tf.metrics.cells import ORACLE, OVERALL, Cell, Cells, of_score, tally
 from usr_tf.metrics.curves import deciles_of, histogram_of, roc_of
+from usr_tf.metrics.feature_slices import FEATURE
 from usr_tf.metrics.figures import FIGURES, GIVEN_PREVIOUS, RANK_FIGURES, figure_of, value_of
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import check_interval, interval
@@ -181,4 +182,7 @@ def _slices(cells: Cells, scenario: str, task: str, level: float) -> dict[str, l
                 "oracle_auc": _oracle_auc(sums, of_score(sums, ORACLE)),
             }
             slices.setdefault(cell.slice, []).append(row)
-    return {name: sorted(rows, key=lambda row: by_value(row["value"])) for name, rows in slices.items()}
+    return {
+        name: rows if name.startswith(FEATURE) else sorted(rows, key=lambda row: by_value(row["value"]))
+        for name, rows in slices.items()  # parts of a feature come in the order of its slice
+    }

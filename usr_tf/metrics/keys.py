@@ -29,7 +29,7 @@ def query_keys(row: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
     Args:
       row: the query's features with ids among others, `[B]` or `[B, n]` each, 0 pads.
     """
-    names = [name for name, feature in schema.features_of("query").items() if feature.type != "numeric"]
+    names = [name for name, feature in schema.features_of("query").items() if feature.has_ids]
     keys = np.zeros(len(next(iter(row.values()))), np.uint64)
     places = mix(np.arange(len(names), dtype=np.uint64))
     for place, name in zip(places, names, strict=True):

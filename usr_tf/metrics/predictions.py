@@ -44,6 +44,8 @@ class Predictions:
     """int `[N]`: actions of the user before the impression that the model saw."""
     query: np.ndarray | None = None
     """uint64 `[N]`: a key of the query, 0 where there is none."""
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Feature → id, scaled number or length of a list `[N]`, of the features that slices are taken by."""
 
     def __post_init__(self) -> None:
         columns = dict(self._columns())

@@ -145,7 +145,7 @@ def _sampled_embeddings(model: keras.Model) -> Iterator[tuple[str, tf.Tensor]]:
     """Vectors `[n, width]` of each feature with ids of its own: the same ids each time."""
     schema, sizes = model.schema, model.embedding.vocabulary_sizes
     for name, feature in schema.features.items():
-        if feature.type == "numeric" or feature.shares:
+        if not feature.has_ids or feature.shares:
             continue
         if sizes[name] > _SAMPLED_ROWS:
             ids = np.random.default_rng(0).integers(1, sizes[name], _SAMPLED_ROWS)

@@ -27,6 +27,7 @@ def evaluation_page(
     title: str,
     predictions: Predictions | None = None,
     run_summary: RunSummary | None = None,
+    texts_of: worst_errors.TextsOf | None = None,
 ) -> str:
     """The whole page, from the documents alone or, with rows and run_summary, with their sections too."""
     sections = [
@@ -41,7 +42,7 @@ def evaluation_page(
         groups = {name: feature.group for name, feature in schema.features.items()}
         sections.append(view_plots.section(run_summary.views, groups, run_summary.beside))
     if predictions is not None:
-        sections.append(worst_errors.section(predictions, schema))
+        sections.append(worst_errors.section(predictions, schema, texts_of))
     if run_summary:
         days = _days(details, schema)
         sections.append(

@@ -1,4 +1,4 @@
-"""What was found, in ten seconds: a few sentences, a tile for each scenario and task, AUC beside its baselines."""
+"""The headline of an evaluation: a verdict in words, tiles per scenario and task, and AUC beside its baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import Dot, dot_plot
 from usr_tf.evaluation.report.task_results import (
+    FEW,
     HEADLINE,
     LOSSES,
     NAMES,
@@ -26,6 +27,8 @@ _RANKS = {"above": "better", "level with": "about as well", "below": "worse"}
 _THAN = {"above": "than", "level with": "as", "below": "than"}
 _NAMED = 3
 """So many are named in a sentence; of more, it says how many they are."""
+_BESIDE = ("gauc", "ndcg@10")
+"""Figures beside AUC on a tile."""
 _CALIBRATED = 0.1
 """Predicted rates this close to the observed ones are called right."""
 
@@ -53,6 +56,7 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
             cell.detail["intervals"].get("auc"),
             {**{name: cell.baseline(name) for name in BASELINES}, "oracle": cell.figures.get("oracle_auc")},
             cell.scenario,
+            cell.few,
         )
         for cell in shown
     ]
@@ -61,18 +65,33 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
     picture = dot_plot(dots, "AUC", reference=0.5, width=560, label=label) if known else ""
     level = f"{details['level']:.0%} interval"
     columns = ["scenario", "task", *(level if name == "interval" else name for name in HEADLINE)]
-    ranking = html.table(columns, [(cell.scenario, cell.task, *headline(cell)) for cell in shown], names=2, main=4)
-    note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users."
-    logloss = html.table(
-        ["scenario", "task", *LOSSES], [(cell.scenario, cell.task, *losses(cell)) for cell in shown], names=2, main=2
-    )
-    content = html.card(picture + ranking, "AUC", note=note) + html.card(logloss, "Probabilities")
+    ranking = html.table(columns, map(_ranking_row, shown), names=2, main=4)
+    few = f" Grey: fewer than {FEW} positives." if any(cell.few for cell in shown) else ""
+    note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users.{few}"
+    logloss = html.table(["scenario", "task", *LOSSES], map(_losses_row, shown), names=2, main=2)
+    content = html.card(picture + ranking, "AUC", note=note) + html.card(logloss, "Probabilities", note=few.strip())
     return Section(
         "Against the baselines",
         content + html.details("Every figure with its interval", _every_figure(shown)),
         "Position is the order in which rows were shown, popularity the item's click rate in training: what is "
         "reached without a model. The oracle ranks by the true probabilities, which only simulated logs have.",
     )
+
+
+def _ranking_row(cell: TaskResult) -> list[str]:
+    """Scenario, task and the values of `HEADLINE`."""
+    rows, positives, *figures = headline(cell)
+    return [cell.scenario, cell.task, rows, positives, *_strength(cell, figures)]
+
+
+def _losses_row(cell: TaskResult) -> list[str]:
+    """Scenario, task and the values of `LOSSES`."""
+    return [cell.scenario, cell.task, *_strength(cell, losses(cell))]
+
+
+def _strength(cell: TaskResult, figures: Sequence[str]) -> Sequence[str]:
+    """The figures, grey where they rest on few positives."""
+    return [html.weak(text) for text in figures] if cell.few else figures
 
 
 def _against(baseline: str, shown: Sequence[TaskResult]) -> str | None:
@@ -138,10 +157,13 @@ def _tile(cell: TaskResult) -> str:
             chips.append(html.chip(f"{standing} {name} {figure(cell.baseline(name), 3)}", _MOODS[standing]))
     if figures.get("oracle_auc") is not None:
         chips.append(html.chip(f"oracle {figure(figures['oracle_auc'], 3)}", "mark"))
-    ends = cell.detail["intervals"].get("auc")
-    notes = [f"AUC, {interval(ends, 3)}" if ends else "AUC"]
+    ends = {name: cell.detail["intervals"].get(name) for name in ("auc", *_BESIDE)}
+    notes = [f"AUC, {interval(ends['auc'], 3)}" if ends["auc"] else "AUC"]
     notes.append(f"{count(figures['positives'])} positives of {count(figures['n'])}")
-    return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips))
+    beside = [
+        (NAMES[name], figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "") for name in _BESIDE
+    ]
+    return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips), beside, cell.few)
 
 
 def _every_figure(shown: Sequence[TaskResult]) -> str:
@@ -165,4 +187,5 @@ def _with_interval(cell: TaskResult, name: str) -> str:
     if name not in cell.figures:
         return ""
     ends = cell.detail["intervals"].get(name)
-    return figure(cell.figures[name]) + (f"\n{interval(ends)}" if ends else "")
+    text = figure(cell.figures[name]) + (f"\n{interval(ends)}" if ends else "")
+    return html.weak(text) if cell.few else text

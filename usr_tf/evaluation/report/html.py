@@ -89,12 +89,29 @@ def grid(contents: Iterable[str], least: int = 300) -> str:
     return f'<div class="grid" style="--least:{least}px">{"".join(contents)}</div>'
 
 
-def tile(label: str, value: str, notes: Iterable[str], content: str = "") -> str:
-    """One large figure with its name above, small notes below, and `content` such as chips at the end."""
+def tile(
+    label: str,
+    value: str,
+    notes: Iterable[str],
+    content: str = "",
+    beside: Iterable[tuple[str, str, str]] = (),
+    weak: bool = False,
+) -> str:
+    """One large figure with its name above, small notes below, and `content` such as chips at the end.
+
+    Args:
+      beside: smaller figures below the notes: name, value and a note.
+      weak: whether the figures rest on too few rows; they are grey then.
+    """
     lines = "".join(f"<span>{escape(note)}</span>" for note in notes)
+    smaller = "".join(
+        f"<p><span>{escape(name)}</span><b>{escape(figure)}</b><small>{escape(note)}</small></p>"
+        for name, figure, note in beside
+    )
+    smaller = smaller and f'<div class="beside">{smaller}</div>'
     return (
-        f'<div class="card tile"><p class="label">{escape(label)}</p><p class="value">{escape(value)}</p>'
-        f'<p class="notes">{lines}</p>{content}</div>'
+        f'<div class="card tile{" weak" if weak else ""}"><p class="label">{escape(label)}</p>'
+        f'<p class="value">{escape(value)}</p><p class="notes">{lines}</p>{smaller}{content}</div>'
     )
 
 
@@ -122,7 +139,7 @@ def table(
 
     Args:
       names: the first so many columns are names, set left; the rest are figures.
-      rows: of plain text, what follows a line break set small below it, or of `heat` and `bar`.
+      rows: of plain text, what follows a line break set small below it, or of `heat`, `bar` and `weak`.
       main: the column that stands out.
       groups: whether, with several columns of names, rows of the same first name are a group that shows it once.
     """
@@ -133,7 +150,13 @@ def table(
         repeated = groups and row[0] == previous
         cells = []
         for index, value in enumerate(row):
-            kinds = _class(index < names and "name", index == main and "main", value == UNDEFINED and "none")
+            kinds = _class(
+                index < names and "name",
+                index < names and len(value.partition("\n")[0]) > _LONG and "long",
+                index == main and "main",
+                value == UNDEFINED and "none",
+                isinstance(value, TableCell) and value.kind,
+            )
             cells.append(f"<td{kinds}>{'' if repeated and not index else _in_cell(value)}</td>")
         body.append(f"<tr{_class(groups and not repeated and 'first')}>{''.join(cells)}</tr>")
         previous = row[0]
@@ -144,11 +167,18 @@ class TableCell(str):
     """A cell of a `table` that is told by more than its text."""
 
     content: str
+    kind: str
+    """Its CSS class; empty for none."""
 
-    def __new__(cls, text: str, content: str) -> "TableCell":
+    def __new__(cls, text: str, content: str, kind: str = "") -> "TableCell":
         cell = super().__new__(cls, text)
-        cell.content = content
+        cell.content, cell.kind = content, kind
         return cell
+
+
+def weak(text: str) -> TableCell:
+    """A figure in grey, even in the main column: it rests on too few rows to be relied on."""
+    return TableCell(text, _in_cell(text), "weak")
 
 
 def heat(text: str, value: float) -> TableCell:
@@ -179,6 +209,8 @@ def details(summary: str, content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
+_LONG = 32
+"""A name of more characters than this is broken over several lines."""
 _SIGNS = {"good": "▲", "level": "●", "bad": "▼", "mark": "┃"}
 
 

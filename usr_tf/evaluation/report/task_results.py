@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from usr_tf.evaluation.report.html import UNDEFINED
 from usr_tf.metrics.cells import OVERALL
 
+FEW = 10
+"""Figures of fewer positives than this are shown in grey: chance decides them."""
 NAMES = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -36,6 +38,11 @@ class TaskResult(NamedTuple):
     def name(self) -> str:
         """With spaces that no line is broken at."""
         return f"{self.scenario}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{self.task}"
+
+    @property
+    def few(self) -> bool:
+        """Whether its figures rest on fewer than `FEW` positives."""
+        return self.figures["positives"] < FEW
 
     def baseline(self, name: str) -> float | None:
         """AUC of `position` or `popularity`."""

@@ -67,6 +67,12 @@ def _whole(sums: Sums, scope: str, metric: str) -> tuple[NDArray, NDArray]:
     return y.sum(axis=1), x.sum(axis=1)
 
 
+def _actions(sums: Sums, scope: str, metric: str, members: NDArray | None = None) -> int:
+    """Clicks or purchases that a figure rests on, of all users or of those that a bool `[users]` selects."""
+    actions, _ = _whole(sums, scope, "ctcvr" if metric == "revenue" else metric)
+    return int(actions.sum() if members is None else actions[members].sum())
+
+
 def _sample_ratio(in_b: NDArray, share: float) -> dict[str, Any]:
     in_each = int((~in_b).sum()), int(in_b.sum())
     p_value = inference.sample_ratio_p(*in_each, share)
@@ -77,7 +83,8 @@ def _twins(sums: Mapping[str, Sums], scope: str, metric: str) -> dict[str, Any]:
     a, b = (Ratio.of(*_whole(sums[arm], scope, metric)) for arm in (A, B))
     spread = a.deviation.std() * b.deviation.std()
     return _lift(a, b, twin_lift(a, b)) | {
-        "correlation": _finite(np.mean(a.deviation * b.deviation) / spread) if spread > 0 else None
+        "actions": {arm: _actions(sums[arm], scope, metric) for arm in (A, B)},
+        "correlation": _finite(np.mean(a.deviation * b.deviation) / spread) if spread > 0 else None,
     }
 
 
@@ -86,6 +93,7 @@ def _test(sums: Mapping[str, Sums], in_b: NDArray, share: float, scope: str, met
     lift = split_lift(a, b)
     defined = lift.error > 0 and math.isfinite(lift.error)
     return _lift(a, b, lift) | {
+        "actions": {arm: _actions(sums[arm], scope, metric, of) for arm, of in ((A, ~in_b), (B, in_b))},
         "power": inference.power(lift.value, lift.error) if defined else None,
         "minimal_effect": inference.minimal_effect(lift.error) if defined else None,
         "users_needed": _finite(inference.users_needed(lift.value, a, b, share)) if defined else None,

@@ -1,6 +1,7 @@
 """The document of a test as text in tables, for the page and the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from usr_tf.evaluation.report.html import UNDEFINED
@@ -12,6 +13,19 @@ ESTIMATORS = {"ips": "IPS", "ips_clipped": "clipped", "snips": "SNIPS", "dr": "D
 LEVEL = f"{1 - ALPHA:.0%}"
 TWINS = ("A", "B", "lift", LEVEL, "p")
 TEST = (*TWINS, "power", "least effect", "users for 80 %")
+
+
+def model_names(a: str, b: str) -> tuple[str, str]:
+    """What two models are called: the folders that they were exported to, with their versions where those are alike.
+
+    Args:
+      a, b: paths of versions, such as `serving/usr/1`.
+    """
+    paths = Path(a), Path(b)
+    names = paths[0].parent.name, paths[1].parent.name
+    if names[0] == names[1] or not all(names):
+        names = tuple("/".join(path.parts[-2:]) for path in paths)
+    return names if names[0] != names[1] or a == b else (a, b)
 
 
 def lifts(document: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -28,7 +28,7 @@ def results_page(command: str, results: Sequence[Results]) -> str:
     """The page."""
     lead = "Differences in test AUC to a baseline, with 95 % intervals over seeds and users."
     sections = [Section(each.spec.title, _content(each), each.spec.question) for each in results]
-    sections.append(Section("The command", code(command)))
+    sections.append(Section("The command", card(code(command))))
     reading = "".join(paragraph(text) for text in (READING, caution(results)) if text)
     return page("Results", lead, sections, reading + _overview(results), kicker="experiments")
 
@@ -47,7 +47,7 @@ def _overview(results: Sequence[Results]) -> str:
             body.append([each.spec.title, name, each.spec.baseline, *own])
     means = [mean for each in results for of in answers(each).values() for mean in of]
     shown = table(["experiment", "variant", "against", *tasks], body, names=3 + len(tasks))
-    return heading("What is shown", "means over places and scenarios") + shown + paragraph(by_chance(means))
+    return heading("What is shown", "means over places and scenarios") + card(shown, note=by_chance(means))
 
 
 def _content(results: Results) -> str:
@@ -66,11 +66,12 @@ def _content(results: Results) -> str:
     parts += [heading("Means over scenarios", f"Δ AUC to {spec.baseline}"), grid(plots, least=420)]
     if results.apart:
         columns, body = apart_rows(results)
-        parts += [heading("How far the views stand apart"), table(columns, body, names=len(columns) - 3, groups=False)]
+        apart = table(columns, body, names=len(columns) - 3, groups=False)
+        parts += [heading("How far the views stand apart"), card(apart)]
     columns, body = rows(results)
     names = len(results.axes) + 2
     whole = table(columns, body, names=names, main=names + 2, groups=False)
-    parts.append(details("Every scenario and task", whole + paragraph(by_chance(results.comparisons))))
+    parts.append(details("Every scenario and task", card(whole, note=by_chance(results.comparisons))))
     return "".join(parts)
 
 
