@@ -272,12 +272,22 @@ def test_a_timeline_takes_any_groups_and_times():
 
 
 def join(
-    logs: Path, schema: Schema, folder: Path, partitions: int, since: int = EVER, state: CounterState | None = None
+    logs: Path,
+    schema: Schema,
+    folder: Path,
+    partitions: int,
+    since: int = EVER,
+    state: CounterState | None = None,
+    travels: bool = False,
 ) -> tuple[list[dict], Path]:
-    """The rows that the stages of the job join, in the order of their keys, and the directory of the snapshot."""
+    """The rows that the stages of the job join, in the order of their keys, and the directory of the snapshot.
+
+    Args:
+      travels: whether blocks go through the runner, as they do on a distributed one.
+    """
     pipeline, lines = make_pipeline(()), folder / "rows"
     folder.mkdir()
-    store = BlockStore(str(folder))
+    store = BlockStore(None if travels else str(folder))
     joined, _, _ = read_and_join(pipeline, schema, find_tables(str(logs)), partitions, store, since, state)
     _ = (
         [joined[split] for split in SPLITS]
@@ -358,7 +368,7 @@ def test_the_order_of_the_logs_and_the_partitions_change_nothing(schema, tables,
     shuffled = {name: random.Random(3).sample(rows, len(rows)) for name, rows in tables.items()}
     logs = write_logs(tmp_path / "logs", SCHEMA, shuffled)
     # Impressions before `since` make no rows, but they are events all the same.
-    later, same = join(logs, schema, tmp_path / "b", partitions=1, since=40)
+    later, same = join(logs, schema, tmp_path / "b", partitions=1, since=40, travels=True)
     rows, counters = joined
     assert later == [row for row in rows if row["timestamp"][0] >= 40]
     assert 0 < len(later) < len(rows)
