@@ -14,6 +14,7 @@ from pipelines.beam.blocks import Block, BlockStore, load
 from pipelines.logs import tables as logs
 from pipelines.logs.tables import PLACE
 from usr_tf.files import strict_json
+from usr_tf.schema import TIMESTAMP
 
 COUNTS, REJECTED = "counts", "rejected"
 """Tags of the outputs that every stage of the join has beside its rows."""
@@ -41,7 +42,10 @@ def set_aside(rejected: Iterable[dict], table: str, store: BlockStore) -> Iterat
 
 def set_aside_marked(rows: pa.Table, mask: np.ndarray, reason: str, table: str, store: BlockStore) -> Iterator:
     """Rejected rows selected by `mask`, all for one reason."""
-    for batch in rows.filter(pa.array(mask)).to_batches(_BLOCK_ROWS):
+    rows = rows.filter(pa.array(mask))
+    if TIMESTAMP in rows.column_names and rows.column(TIMESTAMP).null_count == len(rows):  # attributes without times
+        rows = rows.drop_columns(TIMESTAMP)
+    for batch in rows.to_batches(_BLOCK_ROWS):
         entries = ({"place": row.pop(PLACE), "reason": reason, "row": row} for row in batch.to_pylist())
         yield from set_aside(entries, table, store)
 

@@ -235,6 +235,24 @@ def test_attach_looks_columns_up_by_key():
         assert wider.column(PLACE).to_pylist() == [0, 1, 2]
 
 
+def test_attach_looks_up_the_row_that_is_valid_at_each_rows_time():
+    schema = make_schema()
+    items = [
+        {"item_id": "a", "category": "new", "timestamp": 20},
+        {"item_id": "a", "category": "old"},
+        {"item_id": "b", "category": "late", "timestamp": 10},
+        {"item_id": "a", "category": "newer", "timestamp": 30},
+    ]
+    times = [0, 19, 20, 29, 30, 99]
+    rows = [shown(f"r{time}", time) for time in times] + [shown(f"b{time}", time, item="b") for time in (9, 10)]
+    rows.append(shown("z", 50, item="zz"))
+    wider, known = attach(to_table(rows, schema, "impressions"), to_table(items, schema, "items"), "item_id")
+    found = ["old", "old", "new", "new", "newer", "newer", None, "late", None]
+    assert wider.column("category").to_pylist() == found
+    assert known.tolist() == [True] * 8 + [False]
+    assert wider.column("timestamp").to_pylist() == [row["timestamp"] for row in rows]
+
+
 def test_the_first_of_each_key_is_kept():
     table = pa.table({"k": ["a", None, "a", None], "t": [2, 1, 1, 1], PLACE: [0, 3, 2, 1]})
     assert first_of_each(table, ["k"], ["t", PLACE]).tolist() == [False, False, True, True]
