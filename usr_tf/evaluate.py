@@ -11,6 +11,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
+from usr_tf.baseline.model import TreeModel
 from usr_tf.baseline.run import TreeRun
 from usr_tf.data import Data, Features, Split
 from usr_tf.errors import InputError
@@ -98,14 +99,17 @@ def evaluate(
             history=read_history(run.history) if isinstance(run, Run) else (),
             stats=data.stats,
             vocabulary_sizes=data.vocabulary_sizes,
-            views=views_document(run, model, data, split)
-            if isinstance(run, Run) and isinstance(model, USRModel)
-            else None,
+            views=_views(run, model, data, split),
             importances=run.importances if isinstance(run, TreeRun) else None,
-            beside=views_document(beside, beside.load_model(), data, split) if beside else None,
+            beside=_views(beside, beside.load_model(), data, split) if beside else None,
         ),
     )
     return document, details
+
+
+def _views(run: AnyRun, model: USRModel | TreeModel, data: Data, split: Split) -> dict[str, Any] | None:
+    """What the views have learned; None of trees, which have none."""
+    return views_document(run, model, data, split) if isinstance(run, Run) and isinstance(model, USRModel) else None
 
 
 def _names(runs: Sequence[AnyRun]) -> dict[str, AnyRun]:

@@ -12,9 +12,10 @@ from usr_tf.evaluation.report.task_results import HEADLINE, LOSSES, cells, headl
 
 
 def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Group:
-    """Two tables for the terminal, per scenario and task, both with the oracle's figure beside the model's.
+    """Tables for the terminal, per scenario and task.
 
-    AUC has its interval and the baselines', and a table for each baseline that is a model; logloss has NE and calibration.
+    AUC has its interval, the baselines' and the oracle's; each baseline that is a model has a table of its own. Logloss
+    has NE, calibration and the oracle's figures.
     """
     shown = list(cells(document, details))
     ranking = [(cell.scenario, cell.task, *headline(cell)[2:]) for cell in shown]

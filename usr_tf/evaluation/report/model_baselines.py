@@ -1,4 +1,4 @@
-"""The model beside baselines that are models, such as LightGBM: AUC of both, and the paired interval of the difference."""
+"""AUC beside baselines that are models, such as LightGBM, with the paired interval of the difference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def card(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     note = "The interval is of the difference, on the same resampled users. It decides between better, level and worse."
     return "".join(
         html.card(
-            html.table(["scenario", "task", *columns(name, details)], rows, names=2, main=2),
+            html.table(["scenario", "task", *columns(name, details)], rows, names=2, main=3),
             f"AUC against {name}",
             note=note,
         )
@@ -40,7 +40,7 @@ def card(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
 
 def columns(name: str, details: Mapping[str, Any]) -> list[str]:
     """Names of the columns of `tables` after scenario and task."""
-    return ["model", name, "difference", f"{details['level']:.0%} interval", "result"]
+    return [name, "difference", f"{details['level']:.0%} interval", "result"]
 
 
 def tables(document: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, list[Sequence[str]]]:
@@ -50,7 +50,6 @@ def tables(document: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str,
             (
                 cell.scenario,
                 cell.task,
-                figure(cell.figures["auc"]),
                 figure(cell.baseline(name)),
                 _difference(cell, name),
                 _ends(cell, name),
@@ -69,4 +68,4 @@ def _difference(cell: TaskResult, name: str) -> str:
 
 def _ends(cell: TaskResult, name: str) -> str:
     ends = cell.detail["baselines"][name]["auc_gain"]
-    return UNDEFINED if ends is None else f"{ends[0]:+.4f} to {ends[1]:+.4f}"
+    return UNDEFINED if ends is None else f"{ends[0]:+.4f}…{ends[1]:+.4f}"
