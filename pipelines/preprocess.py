@@ -14,8 +14,9 @@ from apache_beam.pvalue import AsDict, AsSingleton
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.job import milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
-from pipelines.beam.output import SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.beam.output import COUNTERS, SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
 from pipelines.beam.progress import display
+from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
 from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
@@ -124,6 +125,9 @@ def build(
     quality = raw | after | "Quality" >> MeasureQuality(schema)
     sample = SampleRequests(schema, FileSystems.join(out, "requests"), logged_requests)
     _ = splits["test"] | "SampleRequests" >> sample
+    if schema.counters:
+        found = {tag: joined[tag] for tag in (SNAPSHOT, MOMENT)}
+        _ = found | "WriteSnapshot" >> WriteSnapshot(schema, FileSystems.join(out, COUNTERS))
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
     examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
     _ = (

@@ -247,6 +247,13 @@ class Train(_Strict):
         return self
 
 
+class Export(_Strict):
+    """What an exported model holds beside the network."""
+
+    counters: Literal["snapshot", "request"] = "snapshot"
+    """Where served counters come from: a snapshot inside the SavedModel, or inputs `[N]` of each request."""
+
+
 _NOT_OF_A_STEP = {"epochs", "patience", "checkpoint_minutes", "checkpoint_steps", "skip_corrupt"}
 _NOT_OF_A_STEP |= {"log_steps", "histograms", "profile"}
 """Keys of `train` that may change while a run is unfinished."""
@@ -274,6 +281,7 @@ class Config(_Strict):
     apg: APG = APG()
     pepnet: PEPNet = PEPNet()
     train: Train = Train()
+    export: Export = Export()
 
     @property
     def sizes(self) -> _Backbone:
@@ -282,7 +290,8 @@ class Config(_Strict):
 
     def learns_as(self, other: "Config") -> bool:
         """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""
-        mine, others = (config.model_dump(exclude={"train": _NOT_OF_A_STEP}) for config in (self, other))
+        kept_out = {"train": _NOT_OF_A_STEP, "export": True}
+        mine, others = (config.model_dump(exclude=kept_out) for config in (self, other))
         spans_all = self.train.schedule.decay == "cosine" and self.train.schedule.decay_steps is None
         return mine == others and (not spans_all or self.train.epochs == other.train.epochs)
 

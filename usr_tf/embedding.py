@@ -8,7 +8,7 @@ import tf_keras as keras
 
 from usr_tf.data import Features
 from usr_tf.layers.folding import fold
-from usr_tf.schema import AGE_BUCKETS, Schema, history_column, parse_schema
+from usr_tf.schema import AGE_BUCKETS, PAST_QUERIES, PAST_QUERIES_AGE, Schema, history_column, parse_schema
 
 TABLE_PREFIX = "table_"
 """What the names of all variables of the layer begin with: the optimizer knows embedding tables by it."""
@@ -50,7 +50,7 @@ class FeatureEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        with_ids = [name for name, feature in schema.features.items() if feature.type != "numeric"]
+        with_ids = [name for name, feature in schema.inputs.items() if feature.has_ids]
         missing = set(with_ids) - set(vocabulary_sizes)
         if missing:
             raise ValueError(f"`vocabulary_sizes` must hold every feature with ids. Received none for: {missing}")
@@ -73,9 +73,9 @@ class FeatureEmbedding(keras.layers.Layer):
         rows: dict[int, int] = {}  # of each width's table, so far
         self.places: dict[str, Place] = {}
         """Of each feature with ids; features that share ids have the same."""
-        for name in sorted(with_ids, key=lambda name: bool(schema.features[name].shares)):  # owners first
+        for name in sorted(with_ids, key=lambda name: bool(schema.inputs[name].shares)):  # owners first
             width = self.width(name)
-            if schema.features[name].shares:
+            if schema.inputs[name].shares:
                 self.places[name] = self.places[schema.owner(name)]
                 continue
             place = Place(width, rows.get(width, 1) - 1, self.vocabulary_sizes[name] - 1)
@@ -100,11 +100,21 @@ class FeatureEmbedding(keras.layers.Layer):
             )
             for name, count in self._kinds.items()
         }
+        self._query_ages = None
+        if schema.query_columns:
+            self._query_ages = self.add_weight(
+                name=TABLE_PREFIX + PAST_QUERIES_AGE,
+                shape=(AGE_BUCKETS + 1, self.width("query")),
+                initializer="uniform",
+                experimental_autocast=False,
+            )
 
     def width(self, name: str) -> int:
         """Width of a feature's vector."""
-        feature = self.schema.features[self.schema.owner(name)]
-        return 1 if feature.type == "numeric" else feature.embedding_size or self.size
+        feature = self.schema.inputs[self.schema.owner(name)]
+        if feature.has_ids:
+            return feature.embedding_size or self.size
+        return feature.width or 1
 
     @property
     def item_width(self) -> int:
@@ -118,7 +128,9 @@ class FeatureEmbedding(keras.layers.Layer):
           check: Whether an id that its feature does not have raises `tf.errors.InvalidArgumentError`. Ids of the
             transform's graph are always in range.
         """
-        return self._side_by_side({name: features[name] for name in names}, check)
+        names = tuple(names)
+        weights = {name: features[column] for column, name in self.schema.weight_columns.items() if name in names}
+        return self._side_by_side({name: features[name] for name in names}, check, weights)
 
     def columns(self, names: Iterable[str]) -> list[str]:
         """The feature that each column of `call`'s vectors belongs to."""
@@ -137,8 +149,20 @@ class FeatureEmbedding(keras.layers.Layer):
         items = self._side_by_side(values, check)
         return (items + self._describe(features, real, check) if self._kinds else items), real
 
-    def _side_by_side(self, values: Mapping[str, tf.Tensor], check: bool) -> tf.Tensor:
-        """`[..., w]` of ids and numbers `[...]`, and of lists of ids `[..., n]`."""
+    def past_queries(self, features: Features, check: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+        """`[B, L, w]` of the user's earlier queries, and bool `[B, L]`: which of them are real.
+
+        A query is the mean of its tokens' vectors, as the feature `query` is, plus a learned vector for its age.
+        """
+        real = tf.not_equal(features[PAST_QUERIES_AGE], 0)
+        vectors = self._side_by_side({"query": features[PAST_QUERIES]}, check)
+        ages = tf.cast(tf.gather(self._query_ages, features[PAST_QUERIES_AGE]), self.compute_dtype)
+        return vectors + ages, real
+
+    def _side_by_side(
+        self, values: Mapping[str, tf.Tensor], check: bool, weights: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """`[..., w]` of ids and numbers `[...]`, of lists of ids `[..., n]`, perhaps weighted, and of vectors."""
         by_width, lists, numbers = self._sorted(values)
         parts = []
         for width, names in by_width.items():
@@ -146,19 +170,26 @@ class FeatureEmbedding(keras.layers.Layer):
             parts.append(tf.reshape(vectors, tf.concat([tf.shape(vectors)[:-2], [len(names) * width]], axis=0)))
             parts[-1] = tf.ensure_shape(parts[-1], [*vectors.shape[:-2], len(names) * width])
         for name in lists:
-            count = tf.math.count_nonzero(values[name], axis=-1, keepdims=True, dtype=self.compute_dtype)
-            total = tf.reduce_sum(self._look_up(values[name], [name], check), axis=-2)
-            parts.append(tf.math.divide_no_nan(total, count))
-        if numbers:
-            parts.append(tf.cast(tf.stack([values[name] for name in numbers], axis=-1), self.compute_dtype))
+            vectors = self._look_up(values[name], [name], check)
+            if weights and name in weights:
+                weight = tf.cast(weights[name], self.compute_dtype) * tf.cast(values[name] != 0, self.compute_dtype)
+                count = tf.reduce_sum(tf.abs(weight), axis=-1, keepdims=True)
+                vectors *= weight[..., tf.newaxis]
+            else:
+                count = tf.math.count_nonzero(values[name], axis=-1, keepdims=True, dtype=self.compute_dtype)
+            parts.append(tf.math.divide_no_nan(tf.reduce_sum(vectors, axis=-2), count))
+        single = [name for name in numbers if name not in self.schema.vector_features]
+        if single:
+            parts.append(tf.cast(tf.stack([values[name] for name in single], axis=-1), self.compute_dtype))
+        parts += [tf.cast(values[name], self.compute_dtype) for name in numbers if name not in single]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
     def _sorted(self, names: Iterable[str]) -> tuple[dict[int, list[str]], list[str], list[str]]:
-        """The features in the order of their columns: single ids by the width of their table, lists, numbers."""
+        """The features in the order of their columns: single ids by table width, lists, numbers, vectors."""
         by_width, lists, numbers = {}, [], []
-        for name in names:
-            kind = self.schema.features[name]
-            if kind.type == "numeric":
+        for name in sorted(names, key=lambda name: name in self.schema.vector_features):
+            kind = self.schema.inputs[name]
+            if not kind.has_ids:
                 numbers.append(name)
             elif kind.is_list:
                 lists.append(name)

@@ -10,10 +10,12 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from usr_tf.counter_snapshot import CounterSnapshot, CounterSource, open_snapshot
 from usr_tf.data.parsing import Features, densify
 from usr_tf.errors import InputError
 from usr_tf.layers.folding import folding
@@ -23,18 +25,24 @@ from usr_tf.run import Run
 from usr_tf.schema import EXAMPLES_SUFFIX, ITEM, history_column
 
 
-def export(run: Run, out: str | Path, before_publish: Callable[[Path], object] | None = None) -> Path:
+def export(
+    run: Run,
+    out: str | Path,
+    before_publish: Callable[[Path], object] | None = None,
+    counters: CounterSource | None = None,
+) -> Path:
     """Writes the run's best model as `OUT/<version>/`, aside and then renamed, and returns that folder.
 
     Args:
       out: the folder of a model's versions. A server that watches it finds the new one complete.
       before_publish: called with the finished folder before it gets its name; writes warm-up records, say.
+      counters: where served counters come from; by default as `export.counters` of the run's configuration has it.
 
     Raises:
-      InputError: `out` cannot be written.
+      InputError: `out` cannot be written, or the run has no snapshot of its counters.
     """
     out = Path(out)
-    module = ServingModule(run.load_model(), run.transform)
+    module = ServingModule(run.load_model(), run.transform, open_snapshot(run, counters))
     aside = out / f".{uuid.uuid4().hex}"
     try:
         aside.mkdir(parents=True)
@@ -59,13 +67,14 @@ class ServingModule(tf.Module):
     held is not saved, and a table that is not saved is "not initialized" in serving.
     """
 
-    def __init__(self, model: USRModel, transform: Path):
+    def __init__(self, model: USRModel, transform: Path, counters: CounterSnapshot | None = None):
         super().__init__(name="usr")
         output = tft.TFTransformOutput(str(transform))
         self._model = _Untracked(model)
         self._schema = model.schema
         self._raw_spec = output.raw_feature_spec()
         self._transform = output.transform_features_layer()
+        self._counters = counters
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The signatures of every scenario, and `serving_default`: the first one's examples."""
@@ -74,41 +83,56 @@ class ServingModule(tf.Module):
             request = tf.function(lambda inputs, number=number: self._score_request(inputs, number))
             rows = tf.function(lambda examples, number=number: self._score_examples(examples, number))
             with folding():
-                signatures[scenario] = request.get_concrete_function(request_spec(self._schema))
+                signatures[scenario] = request.get_concrete_function(self.request_spec())
                 spec = tf.TensorSpec([None], tf.string, name="examples")
                 signatures[scenario + EXAMPLES_SUFFIX] = rows.get_concrete_function(spec)
         self._weights = [variable for signature in signatures.values() for variable in signature.variables]
         default = signatures[self._schema.scenarios[0] + EXAMPLES_SUFFIX]
         return {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: default, **signatures}
 
-    def request_features(self, inputs: dict[str, tf.Tensor]) -> Features:
-        """What the model reads of a request of raw features (`request_spec`): one row, and N of the items' features."""
-        items = set(self._schema.features_of("item"))
+    def request_spec(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of a scenario's signature."""
+        return request_spec(self._schema, counters=self._counters is None)
+
+    def request_features(self, inputs: dict[str, tf.Tensor], scenario: int) -> Features:
+        """What the model reads of a request of raw features (`request_spec`): one row, and N of the candidates'.
+
+        The transform's graph runs once, on one row of the request's side and N of the candidates', and broadcasts.
+        """
         raw = {name: self._as_raw(name, values) for name, values in self._aligned(inputs).items()}
-        features: Features = {}
-        for side in (raw.keys() - items, raw.keys() & items):  # the transform runs on each alone
-            features |= self._transform({name: raw[name] for name in side})
-        return densify(features, self._schema)
+        if self._counters:
+            raw |= self._counters.look_up(inputs, self._schema.scenarios[scenario])
+        return densify(self._transform(raw), self._schema)
 
     def _score_request(self, inputs: dict[str, tf.Tensor], scenario: int) -> dict[str, tf.Tensor]:
-        return self._model.value.serve(self.request_features(inputs), scenario, one_request=True)
+        return self._model.value.serve(self.request_features(inputs, scenario), scenario, one_request=True)
 
     def _score_examples(self, examples: tf.Tensor, scenario: int) -> dict[str, tf.Tensor]:
-        spec = {
-            name: tf.io.FixedLenFeature([], feature.dtype, "")
-            if isinstance(feature, tf.io.FixedLenFeature)
-            else feature
-            for name, feature in self._raw_spec.items()
-        }
-        raw = tf.io.parse_example(examples, spec)
+        raw = tf.io.parse_example(examples, {name: self._or_default(name) for name in self._raw_spec})
+        if self._counters:
+            known = self._counters.look_up(raw, self._schema.scenarios[scenario])
+            raw |= {name: tf.where(tf.math.is_nan(raw[name]), known[name], raw[name]) for name in known}
         histories = {name: tf.RaggedTensor.from_sparse(raw[name]) for name in self._schema.history_columns}
         for name, history in histories.items():
             places = history.row_lengths() // (self._schema.history_width(name) or 1)
             lengths = histories[history_column(ITEM)].row_lengths()
             tf.debugging.assert_equal(places, lengths, f"{name} is not as long as {history_column(ITEM)}")
             raw[name] = history[:, -self._history_places(name) :].to_sparse()
+        for name in self._schema.query_columns:
+            places = self._schema.history.queries.max_length
+            raw[name] = tf.RaggedTensor.from_sparse(raw[name])[:, -places:].to_sparse()
         features = densify(self._transform(raw), self._schema)
         return self._model.value.serve(features, scenario, one_request=False)
+
+    def _or_default(self, name: str) -> Any:
+        """How a row's column is parsed: absent strings are empty, absent vectors zeros, absent counts NaN."""
+        feature = self._raw_spec[name]
+        if not isinstance(feature, tf.io.FixedLenFeature):
+            return feature
+        if name in self._schema.counter_columns:
+            return tf.io.FixedLenFeature([], tf.float32, float("nan")) if self._counters else feature
+        default = "" if feature.dtype == tf.string else [0.0] * feature.shape[0]
+        return tf.io.FixedLenFeature(feature.shape, feature.dtype, default)
 
     def _aligned(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same inputs; at run time histories of different length are an error, before each is cut to its newest."""
@@ -127,9 +151,17 @@ class ServingModule(tf.Module):
         """A request's dense input as the transform takes it."""
         if name in self._schema.features:
             kind = self._schema.features[name].type
+            if kind == "categorical_list" and self._schema.features[name].weights:
+                return _all_places(values)  # its weights stand in the same places
             if kind == "categorical_list":
                 return tf.ragged.boolean_mask(values, tf.not_equal(values, "")).to_sparse()
             return _all_places(values[:, tf.newaxis]) if kind == "numeric" else values
+        if name in self._schema.weight_columns:
+            return _all_places(values)
+        if name in self._schema.counter_columns:
+            return values
+        if name in self._schema.query_columns:
+            return _all_places(values[:, -self._schema.history.queries.max_length :])
         values = values[:, -self._schema.history.max_length :]
         width = self._schema.history_width(name)
         if width:  # a history of lists: each list in as many places as the pipeline gives it

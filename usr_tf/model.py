@@ -40,6 +40,8 @@ class Views(NamedTuple):
     """`[B, V, dc]`, rescaled item features."""
     interest: tf.Tensor | None
     """`[B, V, d]`; from DIN `[B, 1, d]`, the same in every view; None without either."""
+    search_interest: tf.Tensor | None = None
+    """`[B, V, dq]`, what of the user's earlier queries bears on the candidate; None without them."""
 
 
 class Inputs(NamedTuple):
@@ -57,6 +59,10 @@ class Inputs(NamedTuple):
     """`[R, L, d]`."""
     mask: tf.Tensor | None
     """bool `[R, L]`."""
+    past_queries: tf.Tensor | None = None
+    """`[R, Q, dq]`, the user's earlier queries."""
+    past_mask: tf.Tensor | None = None
+    """bool `[R, Q]`."""
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -107,12 +113,12 @@ class USRModel(tfrs.Model):
         schema = self.schema
         usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
         self._label_names = schema.label_names if usr.glmt else schema.task_names
-        self._request_features = (*schema.features_of("user"), *schema.features_of("context"))
+        self._request_features = (*schema.inputs_of("user"), *schema.inputs_of("context"))
         self._other_item_features = tuple(
-            name for name in schema.features_of("item") if name not in schema.history_features
+            name for name in schema.inputs_of("item", "candidate") if name not in schema.history_features
         )
-        self._query_features = tuple(schema.features_of("query"))
-        self._query_ids = tuple(name for name in self._query_features if schema.features[name].type != "numeric")
+        self._query_features = tuple(schema.inputs_of("query"))
+        self._query_ids = tuple(name for name in self._query_features if schema.inputs[name].has_ids)
         self._has_history, history = bool(schema.history_columns), self.config.history
         # Replicas add up their gradients, and each of them has the whole penalty.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -136,9 +142,14 @@ class USRModel(tfrs.Model):
             )
         elif history.pooling == "din" and self._has_history:
             self.din = DIN(history.din, name="din")
+        self.search_interest = self._search_item = None
+        if schema.query_columns:
+            width = self.embedding.width("query")
+            self._search_item = keras.layers.Dense(width, use_bias=False, name="search_item")
+            self.search_interest = InterestExtractor(usr.rank, usr.trigger_hidden, name="search_interest")
         if usr.fg:
             self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
-        if self.interest_extractor or self.feature_generator:
+        if self.interest_extractor or self.feature_generator or self.search_interest:
             self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
         penalty = keras.regularizers.L2(share.l2) if share.l2 else None
@@ -187,7 +198,7 @@ class USRModel(tfrs.Model):
         self._set_save_spec({name: spec for name, spec in self._feature_specs().items() if name != POSITION})
         # No rows: moving statistics stay as they start. Lists are of one value, as no sum is over none.
         blank = {
-            name: tf.zeros([0, *(1 for _ in spec.shape[1:])], spec.dtype)
+            name: tf.zeros([0, *(size or 1 for size in spec.shape[1:])], spec.dtype)
             for name, spec in self._feature_specs().items()
         }
         labels = {name: tf.zeros([0]) for name in self.schema.label_names}
@@ -206,9 +217,15 @@ class USRModel(tfrs.Model):
     def _feature_specs(self) -> Features:
         """The tensors of a batch's features, of any number of rows."""
         specs = {SCENARIO: tf.TensorSpec([None], tf.int32, name=SCENARIO)}
-        for name, feature in self.schema.features.items():
-            kind = tf.float32 if feature.type == "numeric" else tf.int64
-            specs[name] = tf.TensorSpec([None, None] if feature.is_list else [None], kind, name=name)
+        for name, feature in self.schema.inputs.items():
+            kind = tf.int64 if feature.has_ids else tf.float32
+            width = [None] if feature.is_list else [feature.width] if feature.width else []
+            specs[name] = tf.TensorSpec([None, *width], kind, name=name)
+        specs |= {name: tf.TensorSpec([None, None], tf.float32, name=name) for name in self.schema.weight_columns}
+        if self.schema.history.queries:
+            shapes = [None, None, self.schema.history.queries.tokens], [None, None]
+            for name, shape in zip(self.schema.query_columns, shapes, strict=True):
+                specs[name] = tf.TensorSpec(shape, tf.int64, name=name)
         for name in self.schema.history_columns:
             shape = [None, None, self.schema.history_width(name)] if self.schema.history_width(name) else [None, None]
             specs[name] = tf.TensorSpec(shape, tf.int64, name=name)
@@ -286,6 +303,8 @@ class USRModel(tfrs.Model):
             "no_query": self._no_query,
             "interest_extractor": self.interest_extractor,
             "din": self.din,
+            "search_item": self._search_item,
+            "search_interest": self.search_interest,
             "feature_generator": self.feature_generator,
             "backbone": self.backbone,
             "heads": self.heads,
@@ -347,7 +366,8 @@ class USRModel(tfrs.Model):
         candidate = _concat(sides, like=sides[0])
         request = embed(self._request_features) if self._request_features else candidate[:, :0]
         query = embed(self._query_features) if self._query_features else None
-        return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask)
+        past = self.embedding.past_queries(features, check) if self.search_interest else (None, None)
+        return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask, *past)
 
     def columns(self) -> dict[str, list[str]]:
         """The feature that each column belongs to, of `request`, `candidate` and `query` of `Inputs`."""
@@ -527,7 +547,12 @@ class USRModel(tfrs.Model):
         elif self.din:
             pool = self.din.serve if one_request else self.din
             interest = tf.expand_dims(pool(inputs.item, inputs.history, inputs.mask), 1)
-        return Views(request, candidate, interest)
+        searches = None
+        if self.search_interest:
+            extract = self.search_interest.serve if one_request else self.search_interest
+            searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
+            searches = tf.expand_dims(searches, 1) if one_request else searches
+        return Views(request, candidate, interest, searches)
 
     def _rank(
         self,
@@ -555,6 +580,8 @@ class USRModel(tfrs.Model):
             request.append(pooled)
         if self.interest_extractor or (self._has_history and self.config.history.product):
             candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
+        if views.search_interest is not None:
+            candidate.append(tf.squeeze(views.search_interest, axis=1))
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
             request, candidate = [*request, *candidate], []
         last = _concat(candidate or request, like=inputs.candidate)

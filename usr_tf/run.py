@@ -39,6 +39,11 @@ class Run:
         return self.directory / "requests"
 
     @property
+    def counters(self) -> Path:
+        """Folder of the counters' snapshot."""
+        return self.directory / "counters"
+
+    @property
     def best(self) -> Path:
         """Folder of the best epoch's checkpoint."""
         return self.directory / "checkpoints" / "best"
@@ -107,8 +112,9 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copytree(data.directory / "transform", run.transform, dirs_exist_ok=True)
-        if (data.directory / "requests").exists():  # there are none without a test split
-            shutil.copytree(data.directory / "requests", run.requests, dirs_exist_ok=True)
+        for copy in (run.requests, run.counters):  # there are no requests without a test split
+            if (data.directory / copy.name).exists():
+                shutil.copytree(data.directory / copy.name, copy, dirs_exist_ok=True)
         write_whole(directory / "schema.yaml", data.schema.to_yaml())
         write_whole(settings, config.to_yaml())
     except OSError as error:

@@ -18,6 +18,8 @@ from usr_tf.errors import InputError
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
+CANDIDATE_GROUPS = ("item", "candidate")
+"""Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine"]
 
 USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
@@ -346,11 +348,10 @@ class Schema(_Strict):
             _refuse_repeats(f"counters.{name}.actions", counter.actions)
             for key in counter.key:
                 feature = self.features.get(key)
-                known = key in (USER, ITEM) if feature is None else feature.type in ("categorical", "text")
-                if not known or (feature is not None and feature.type == "text" and feature.group != "query"):
+                text = feature is not None and feature.type == "text" and feature.group == "query"
+                if feature is None or not (feature.type == "categorical" or text):
                     raise ValueError(
-                        f"counters.{name}.key: found {key!r}, expected a categorical feature, {USER}, {ITEM}, "
-                        "or a text of group query"
+                        f"counters.{name}.key: found {key!r}, expected a categorical feature or a text of group query"
                     )
         for name in self.derived:
             if name in self.features:
@@ -363,7 +364,7 @@ class Schema(_Strict):
 
     def owner(self, name: str) -> str:
         """The feature whose ids and embedding table the feature `name` has: most have their own."""
-        return self.features[name].shares or name
+        return self.inputs[name].shares or name
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -433,6 +434,11 @@ class Schema(_Strict):
     def query_columns(self) -> tuple[str, ...]:
         """Columns of a row that describe the user's earlier queries, newest last."""
         return (PAST_QUERIES, PAST_QUERIES_AGE) if self.history.queries else ()
+
+    @property
+    def query_places(self) -> tuple[int, ...]:
+        """Places that each of `query_columns` takes of a query in the column `QUERIES`."""
+        return (self.history.queries.tokens, 1) if self.history.queries else ()
 
     @property
     def weight_columns(self) -> dict[str, str]:

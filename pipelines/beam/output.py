@@ -12,10 +12,11 @@ from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 from usr_tf.schema import SUCCESS, Schema, load_schema, parse_schema
 
-TEMP, TRANSFORM, SCHEMA = ".temp", "transform", "schema.yaml"
+TEMP, TRANSFORM, COUNTERS, SCHEMA = ".temp", "transform", "counters", "schema.yaml"
 _WRITTEN = (
     *SPLITS,
     TRANSFORM,
+    COUNTERS,
     "requests",
     "rejected",
     "stats.json",

@@ -21,6 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines.beam.blocks import Handle, load
 from pipelines.evaluation.score_files import scored_rows
+from pipelines.transform.preprocessing_fn import raw_feature_spec
 from pipelines.transform.tf_examples import encode_examples
 from usr_tf.errors import InputError
 from usr_tf.metrics.predictions import refuse_improbable
@@ -56,7 +57,7 @@ class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
                     yield self._score(part, model.signatures[scenario + EXAMPLES_SUFFIX])
 
     def _score(self, rows: pa.RecordBatch, signature: Any) -> pa.RecordBatch:
-        examples = encode_examples(rows.select([*self._schema.features, *self._schema.history_columns]))
+        examples = encode_examples(rows.select(raw_feature_spec(self._schema)))
         outputs = signature(examples=tf.constant(examples.to_pylist()))
         scores = {task: outputs[task].numpy() for task in self._schema.task_names}
 
@@ -88,11 +89,14 @@ def check_model(model: str, signatures: Mapping[str, Any], schema: Schema, schem
       InputError: a scenario or task that it does not know, or inputs that are not the schema's features.
     """
     known = [name for name in signatures if name + EXAMPLES_SUFFIX in signatures]
-    features = {*schema.features, *schema.history_columns}
+    features = {*raw_feature_spec(schema)} - {*schema.counter_columns}
     for scenario in schema.scenarios:
         if scenario not in known:
             raise InputError(f"{schema_path}: scenarios", repr(scenario), f"those of {model}: {', '.join(known)}")
-        inputs, outputs = set(signatures[scenario].inputs), sorted(signatures[scenario].outputs)
+        inputs, outputs = (
+            {*signatures[scenario].inputs} - {*schema.counter_columns},
+            sorted(signatures[scenario].outputs),
+        )
         if inputs - features:
             raise InputError(f"{schema_path}: features", f"no {min(inputs - features)}", f"it, an input of {model}")
         if features - inputs:

@@ -11,28 +11,39 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.join.timeline import Timeline
 from pipelines.logs.tables import PLACE
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, global_label, history_column
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 _NO_ROW = -1
+_EVER = -1  # before all times of the logs
 
 
 def attach(rows: Rows, table: pa.Table, key: str) -> tuple[Rows, np.ndarray]:
     """`rows` with the columns of `table` looked up by `key`, null where the key is unknown.
 
+    A table whose rows carry times, `timestamp`, has several rows a key, each valid from its time until the next one's,
+    or from ever where it has none. The row that is valid at each row's own `timestamp` is looked up; its columns are
+    null where none is valid yet.
+
     Args:
-      table: has each key once, and `place`, which is left behind.
+      table: has each key once, or once a time, and `place`, which is left behind.
 
     Returns:
       The wider rows, and `[rows]` bool: whether the key was found.
     """
-    index = pc.index_in(rows.column(key), table.column(key).combine_chunks())
+    keys = table.column(key).combine_chunks()
+    if TIMESTAMP in table.column_names and table.column(TIMESTAMP).null_count < len(table):
+        index, known = _valid_rows(rows, table, key)
+    else:
+        index = pc.index_in(rows.column(key), keys)
+        known = index.is_valid().to_numpy(zero_copy_only=False)
     for name in table.column_names:
-        if name not in (key, PLACE):
+        if name not in (key, PLACE, TIMESTAMP):
             rows = rows.append_column(name, table.column(name).combine_chunks().take(index))
-    return rows, index.is_valid().to_numpy(zero_copy_only=False)
+    return rows, known
 
 
 def first_of_each(table: pa.Table, keys: list[str], order: list[str]) -> np.ndarray:
@@ -93,17 +104,13 @@ def histories(impressions: pa.Table, actions: pa.Table, credited: np.ndarray, sc
     actions = actions.sort_by([(name, "ascending") for name in order])
 
     users = pd.concat([impressions.column(USER).to_pandas(), actions.column(USER).to_pandas()])
-    codes = pd.factorize(users, sort=True)[0]
+    codes, distinct = pd.factorize(users, sort=True)
     shown_at, done_at = impressions.column(TIMESTAMP).to_numpy(), actions.column(TIMESTAMP).to_numpy()
-    moments = np.concatenate([shown_at, done_at])
-    moments = moments - moments.min(initial=np.iinfo(np.int64).max)
-    if codes.max(initial=0) + 1 > np.iinfo(np.int64).max // (moments.max(initial=0) + 1):
-        moments = np.unique(moments, return_inverse=True)[1]  # their order is all that counts
-    span = moments.max(initial=0) + 1
-    shown_user, shown_moment = codes[: len(shown_at)] * span, moments[: len(shown_at)]
-    done_key = codes[len(shown_at) :] * span + moments[len(shown_at) :]
-    end = np.searchsorted(done_key, shown_user + shown_moment, side="left")
-    begin = np.maximum(np.searchsorted(done_key, shown_user, side="left"), end - schema.history.max_length)
+    timeline = Timeline(len(distinct), np.concatenate([shown_at, done_at]))
+    shown_user, done_user = codes[: len(shown_at)], codes[len(shown_at) :]
+    done = timeline.places(done_user, done_at)
+    end = np.searchsorted(done, timeline.places(shown_user, shown_at))
+    begin = np.maximum(np.searchsorted(done, timeline.starts(shown_user)), end - schema.history.max_length)
     return Histories(actions, shown_at, begin, end, schema)
 
 
@@ -139,6 +146,23 @@ class Histories:
         age = np.repeat(self._shown_at[start:stop], counts) - self._done_at[index]
         result[history_column("age")] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(age))
         return result
+
+
+def _valid_rows(rows: pa.RecordBatch | pa.Table, table: pa.Table, key: str) -> tuple[pa.Array, np.ndarray]:
+    """The row of `table` that is valid at each row's time, null where none is, and whether its key is known."""
+    distinct = table.column(key).combine_chunks().unique()
+    of_version = pc.index_in(table.column(key), distinct).to_numpy().astype(np.int64)
+    since = pc.fill_null(table.column(TIMESTAMP), _EVER).to_numpy()
+    timeline = Timeline(len(distinct), since)
+    places = timeline.places(of_version, since)
+    order = np.argsort(places, kind="stable")
+    index = pc.index_in(rows.column(key), distinct)
+    known = index.is_valid().to_numpy(zero_copy_only=False)
+    of_row = pc.fill_null(index, 0).to_numpy().astype(np.int64)
+    ordered = places[order]
+    latest = np.searchsorted(ordered, timeline.places(of_row, rows.column(TIMESTAMP).to_numpy() + 1)) - 1
+    valid = known & (latest >= np.searchsorted(ordered, timeline.starts(of_row)))
+    return pa.array(order[np.maximum(latest, 0)], mask=~valid), known
 
 
 def _keyed(table: pa.Table, names: list[str]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.beam.blocks import Handle, load
 from pipelines.beam.hashing import hash_rows
 from usr_tf.files import strict_json
-from usr_tf.schema import POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
+from usr_tf.schema import CANDIDATE_GROUPS, POSITION, RAW_ITEM, REQUEST, SCENARIO, Schema
 
 REQUESTS_PER_SCENARIO = 200
 _CANDIDATES = 4
@@ -79,15 +79,24 @@ def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator
     """
     request, rows = element
     rows = sorted(rows, key=lambda row: (row[POSITION], row[RAW_ITEM]))
-    items = schema.features_of("item")
-    shared = [SCENARIO, *(name for name in schema.features if name not in items), *schema.history_columns]
+    items = schema.features_of(*CANDIDATE_GROUPS)
+    of_request = [name for name in schema.features if name not in items]
+    weights = {column: name in items for column, name in schema.weight_columns.items()}
+    sequences = (*schema.query_columns, *schema.history_columns)
+    shared = [SCENARIO, *of_request, *(name for name, of_item in weights.items() if not of_item), *sequences]
     first = rows[0]
     if any(row[name] != first[name] for row in rows for name in shared):
         return
     inputs: dict[str, Any] = {}
     for name, feature in schema.features.items():
-        values = [row[name] if feature.type == "categorical_list" else _one(row[name]) for row in rows]
+        several = feature.type in ("categorical_list", "vector")
+        values = [row[name] if several else _one(row[name]) for row in rows]
         inputs[name] = values if name in items else values[0]
+    for name, of_item in weights.items():
+        inputs[name] = [row[name] for row in rows] if of_item else first[name]
+    for name in schema.counter_columns:
+        inputs[name] = [_one(row[name]) for row in rows]
+    inputs |= {name: first[name] for name in schema.query_columns}
     for name in schema.history_columns:
         values, width = first[name], schema.history_width(name)
         if width:

@@ -1,6 +1,6 @@
 """A joined row: its Arrow columns, how TensorFlow Transform takes them, and what it lets pass untouched."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from pipelines.join.as_of import Histories
+from pipelines.join.past_queries import PastQueries
 from pipelines.transform.preprocessing_fn import raw_feature_spec
 from usr_tf.schema import (
     ITEM,
@@ -78,21 +79,24 @@ def batch_rows(schema: Schema) -> int:
 def make_batches(
     impressions: pa.Table,
     labels: dict[str, np.ndarray],
-    histories: Histories | None,
+    past: Sequence[Histories | PastQueries],
     schema: Schema,
     part: slice,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of at most `batch_rows(schema)` joined rows: those of `part`, in the order of `impressions`.
 
+    Counter columns are 0: a later stage knows them.
+
     Args:
       impressions: with the features of their items and users.
-      histories: of the same impressions; None when the schema has no history.
+      past: what came before the same impressions: their histories and past queries, where the schema has them.
     """
     layout, size = row_schema(schema), batch_rows(schema)
     for start in range(part.start, part.stop, size):
         stop = min(start + size, part.stop)
         rows = impressions.slice(start, stop - start)
-        columns = histories.columns(start, stop) if histories else {}
+        columns = {name: values for source in past for name, values in source.columns(start, stop).items()}
+        columns |= {name: _single(pa.array(np.zeros(stop - start, np.float32))) for name in schema.counter_columns}
         columns |= {name: _single(pa.array(values[start:stop])) for name, values in labels.items()}
         columns |= {RAW_USER: _single(_column(rows, USER)), RAW_ITEM: _single(_column(rows, ITEM))}
         for field in layout:

@@ -15,7 +15,11 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from pipelines.beam.blocks import Block, BlockStore, Gather, gather, load, partition, tables_of
 from pipelines.beam.progress import JOIN
+from pipelines.join import counter_stage
 from pipelines.join.as_of import attach, first_of_each, histories, label
+from pipelines.join.counter_stage import MOMENT
+from pipelines.join.counters import action_features
+from pipelines.join.past_queries import PastQueries
 from pipelines.join.rows import make_batches
 from pipelines.join.split import EVER, SPLITS, CountMinutes, Counts, boundaries, count_minutes
 from pipelines.logs import tables as logs
@@ -64,12 +68,22 @@ class JoinLogs(beam.PTransform):
             | "BothSidesOfUsers" >> beam.Flatten()
             | "ByUser" >> beam.GroupByKey()
             | "JoinUsers"
-            >> beam.ParDo(_JoinUsers(self._schema, self._store, self._since), AsSingleton(bounds)).with_outputs(
-                COUNTS, REJECTED, *SPLITS
-            )
+            >> beam.ParDo(
+                _JoinUsers(self._schema, self._partitions, self._store, self._since), AsSingleton(bounds)
+            ).with_outputs(COUNTS, REJECTED, *(counter_stage.TAGS if self._schema.counters else SPLITS))
         )
         both = {tag: (with_items[tag], joined[tag]) | f"All[{tag}]" >> beam.Flatten() for tag in (COUNTS, REJECTED)}
-        return {**{split: joined[split] for split in SPLITS}, **both}
+        if not self._schema.counters:
+            return {**{split: joined[split] for split in SPLITS}, **both}
+        moment = (
+            tables["impressions"]
+            | "LastOfBatch" >> beam.Map(lambda batch: pc.max(batch.column(TIMESTAMP)).as_py())
+            | "Last" >> beam.CombineGlobally(lambda moments: max(moments, default=0))
+            | "AfterLast" >> beam.Map(lambda last: last + 1)
+        )
+        blocks = {tag: joined[tag] for tag in counter_stage.TAGS} | {MOMENT: moment}
+        counted = blocks | "Counters" >> counter_stage.AddCounts(self._schema, self._partitions, self._store)
+        return {**counted, MOMENT: moment, **both}
 
     def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
         by_key = _Partition(table, key, self._partitions, self._store)
@@ -114,13 +128,13 @@ class _AttachItems(beam.DoFn):
         _, blocks = element
         layout = {"items": logs.table_schema(self._schema, "items")}
         items = tables_of(((name, handle) for name, handle in blocks if name == "items"), layout)["items"]
-        first = first_of_each(items, [ITEM], [PLACE])
+        first = first_of_each(items, [ITEM, TIMESTAMP], [PLACE])
         yield from set_aside_marked(items, ~first, "duplicate", "items", self._store)
         items = items.filter(pa.array(first))
         yield TaggedOutput(COUNTS, {("rows", "items", "written"): items.num_rows})
-        wanted = {"impressions": list(self._schema.features_of("item")), "actions": list(self._schema.history_features)}
+        wanted = {"impressions": list(self._schema.features_of("item")), "actions": action_features(self._schema)}
         for table, names in wanted.items():
-            columns = items.select(dict.fromkeys([ITEM, *names]))
+            columns = items.select(dict.fromkeys([ITEM, TIMESTAMP, *names]))
             size = _block_rows(self._partitions)
             for rows in gather((load(handle) for name, handle in blocks if name == table), size):
                 wider, known = attach(rows, columns, ITEM)
@@ -132,8 +146,8 @@ class _AttachItems(beam.DoFn):
 class _JoinUsers(beam.DoFn):
     """One partition of the users: labels their impressions, adds history and user features, splits by time."""
 
-    def __init__(self, schema: Schema, store: BlockStore, since: int):
-        self._schema, self._store, self._since = schema, store, since
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int):
+        self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
 
     def process(self, element: tuple[int, Iterable[Block]], bounds: tuple[int, int]) -> Iterator:
         schema = self._schema
@@ -141,7 +155,7 @@ class _JoinUsers(beam.DoFn):
         keys = {
             "impressions": ([USER, REQUEST, ITEM], [TIMESTAMP, PLACE]),
             "actions": ([USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO], [PLACE]),
-            "users": ([USER], [PLACE]),
+            "users": ([USER, TIMESTAMP], [PLACE]),
         }
         for table, (key, order) in keys.items():
             first = first_of_each(tables[table], key, order)
@@ -155,21 +169,35 @@ class _JoinUsers(beam.DoFn):
         yield TaggedOutput(COUNTS, {("rows", "impressions", "written"): sum(rows_of_split)})
         if early:
             yield TaggedOutput(COUNTS, {("rows", "impressions", "rejected", BEFORE_SINCE): early})
-        if not any(rows_of_split):
+        if not any(rows_of_split) and not schema.counters:
             return
         # A user's rows together: what they share is packed, counted and looked up once a block.
         order = [(_SPLIT, "ascending"), *((name, "ascending") for name in (USER, TIMESTAMP, REQUEST, PLACE))]
         impressions = impressions.append_column(_SPLIT, pa.array(of_split)).sort_by(order)
         labels, credited = label(impressions, tables["actions"], schema)
-        past = histories(impressions, tables["actions"], credited, schema) if schema.history_columns else None
-        users = tables["users"].select([USER, *(name for name in schema.features_of("user") if name != USER)])
+        users = tables["users"].select(dict.fromkeys([USER, TIMESTAMP, *schema.features_of("user")]))
+        past = []
+        if schema.history_columns:
+            past.append(histories(impressions, tables["actions"], credited, schema))
+        if schema.query_columns:
+            past.append(PastQueries(impressions, schema))
         impressions, _ = attach(impressions, users, USER)
+        if schema.counters:
+            actions, _ = attach(tables["actions"], users, USER)
+            parts = (impressions, actions, credited, early)
+            yield from counter_stage.event_blocks(element[0], *parts, schema, self._partitions, self._store)
         start = early
         for split, rows in zip(SPLITS, rows_of_split, strict=True):
             part = slice(start, start + rows)
             yield TaggedOutput(COUNTS, _label_counts(split, impressions.column(SCENARIO), labels, part))
+            first = start - early
             for batch in make_batches(impressions, labels, past, schema, part):
-                yield TaggedOutput(split, self._store.put(batch))
+                handle = self._store.put(batch)
+                if schema.counters:
+                    yield TaggedOutput(counter_stage.ROWS, (element[0], (split, first, handle)))
+                    first += batch.num_rows
+                else:
+                    yield TaggedOutput(split, handle)
             start = part.stop
         self._store.progress.add(JOIN, sum(rows_of_split))
 
@@ -178,7 +206,7 @@ def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
     """Arrow schemas of what `_JoinUsers` gets: impressions and actions have their items' features."""
     layouts = {table: logs.table_schema(schema, table) for table in ("impressions", "actions", "users")}
     items = logs.table_schema(schema, "items")
-    for table, names in (("impressions", schema.features_of("item")), ("actions", schema.history_features)):
+    for table, names in (("impressions", schema.features_of("item")), ("actions", action_features(schema))):
         for name in names:
             if name != ITEM:
                 layouts[table] = layouts[table].append(items.field(name))

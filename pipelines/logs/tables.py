@@ -393,7 +393,8 @@ def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema)
 
 
 def _allowed_values(schema: Schema) -> dict[str, tuple[str, ...]]:
-    used = {*schema.history.actions, *(task.action for task in schema.tasks)}
+    counted = (action for counter in schema.counters.values() for action in counter.actions)
+    used = {*schema.history.actions, *(task.action for task in schema.tasks), *counted}
     return {SCENARIO: schema.scenarios, ACTION: tuple(sorted(used))}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, bounds_column
+from usr_tf.schema import HISTORY, IDS, NUMBERS, QUERIES, Schema, bounds_column
 
 
 def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -12,15 +12,17 @@ def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
 
     What the schema does not have gets no column.
     """
-    packed = {*schema.id_features, *schema.number_features, *schema.history_columns}
+    packed = {*schema.id_columns, *schema.number_columns, *schema.history_columns, *schema.query_columns}
     packed |= {bounds_column(name) for name in schema.number_features}
     columns = {name: batch.column(name) for name in batch.schema.names if name not in packed}
-    if schema.id_features:
-        columns[IDS] = _side_by_side(batch, schema.id_features)
-    if schema.number_features:
-        columns[NUMBERS] = _side_by_side(batch, schema.number_features)
+    if schema.id_columns:
+        columns[IDS] = _side_by_side(batch, schema.id_columns)
+    if schema.number_columns:
+        columns[NUMBERS] = _side_by_side(batch, tuple(schema.number_columns), tuple(schema.number_columns.values()))
     if schema.history_columns:
         columns[HISTORY] = _side_by_side(batch, schema.history_columns, schema.history_places)
+    if schema.query_columns:
+        columns[QUERIES] = _side_by_side(batch, schema.query_columns, schema.query_places)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 

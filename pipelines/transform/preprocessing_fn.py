@@ -10,8 +10,20 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from pipelines.transform.counter_rates import counter_signals
+from pipelines.transform.history_match import history_match_signals
+from pipelines.transform.match import finite, match_signals
 from pipelines.transform.scaling import scale
-from usr_tf.schema import AGE_BUCKETS, PAST_QUERIES_AGE, Feature, Schema, bounds_column, history_column
+from usr_tf.schema import (
+    AGE_BUCKETS,
+    PAST_QUERIES,
+    PAST_QUERIES_AGE,
+    Feature,
+    Schema,
+    bounds_column,
+    bucket_column,
+    history_column,
+)
 from usr_tf.tokens import Values, tokens
 
 
@@ -48,7 +60,7 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
         outputs: dict[str, Values] = {}
         values: dict[str, Values] = {}
         for name, feature in schema.features.items():
-            if feature.type != "numeric":
+            if feature.has_ids:
                 values[name] = tokens(inputs[name], feature)
         present = {name: _finite(inputs[name]) for name in schema.number_features}
         scaled = scale({name: numbers.values for name, numbers in present.items()}, schema.features)
@@ -56,6 +68,12 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
             outputs[name] = _dense(present[name], numbers, 0.0)
             sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(bounds, axis=1)]
             outputs[bounds_column(name)] = tf.stack(sides, axis=1)
+        for name, feature in schema.features.items():
+            if feature.buckets:
+                outputs[bucket_column(name)] = _dense(present[name], _buckets(present[name].values, feature.buckets), 1)
+            if feature.weights:
+                outputs[feature.weights] = _weights(inputs[name], inputs[feature.weights], feature)
+        outputs |= {name: finite(inputs[name]) for name in schema.vector_features}
         lookups = {
             name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
         }
@@ -70,6 +88,13 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
             outputs[actions] = _map_values(_position_in(schema.history.actions), inputs[actions])
             outputs[scenarios] = _map_values(_position_in(schema.scenarios), inputs[scenarios])
             outputs[age] = _map_values(_age_bucket, inputs[age])
+        if schema.history.queries:
+            query = schema.features["query"].model_copy(update={"max_length": schema.history.queries.tokens})
+            outputs[PAST_QUERIES] = _query_ids(inputs[PAST_QUERIES], query, lookups[schema.owner("query")])
+            outputs[PAST_QUERIES_AGE] = _map_values(_age_bucket, inputs[PAST_QUERIES_AGE])
+        outputs |= match_signals(inputs, schema)
+        outputs |= history_match_signals(inputs, schema)
+        outputs |= counter_signals(inputs, schema)
         return outputs
 
     return transform
@@ -126,8 +151,33 @@ def _finite(values: tf.SparseTensor) -> tf.SparseTensor:
     return tf.sparse.retain(values, tf.math.is_finite(values.values))
 
 
+def _buckets(numbers: tf.Tensor, buckets: int) -> tf.Tensor:
+    """Ids of finite numbers by quantiles of training, from 2: 1 is a missing number."""
+    boundaries = tft.quantiles(numbers, buckets, epsilon=1.0 / (10 * buckets))
+    return 2 + tf.minimum(tft.apply_buckets(numbers, boundaries), buckets - 1)
+
+
+def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature) -> tf.SparseTensor:
+    """The weights of the values that `tokens` keeps."""
+    strings, numbers = tf.sparse.to_dense(values), tf.sparse.to_dense(weights)
+    places = tf.shape(strings)[1]
+    numbers = tf.pad(numbers, [[0, 0], [0, tf.maximum(places - tf.shape(numbers)[1], 0)]])[:, :places]
+    return tf.ragged.boolean_mask(numbers, tf.not_equal(strings, ""))[:, : feature.length].to_sparse()
+
+
+def _query_ids(queries: tf.SparseTensor, query: Feature, lookup: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
+    """Ids of earlier queries' tokens: `query.length` places for each query, 0 where it has fewer."""
+    ids = _map_values(lookup, tokens(queries.values, query))
+    dense = tf.sparse.to_dense(ids)
+    dense = tf.pad(dense, [[0, 0], [0, query.length - tf.shape(dense)[1]]])
+    lengths = tf.RaggedTensor.from_sparse(queries).row_lengths()
+    return tf.RaggedTensor.from_row_lengths(tf.reshape(dense, [-1]), lengths * query.length).to_sparse()
+
+
 def _dense(places: tf.SparseTensor, numbers: tf.Tensor, missing: float) -> tf.Tensor:
     """`[B]`: the first of each row's numbers."""
     dense = tf.sparse.to_dense(tf.sparse.reorder(places.with_values(numbers)), missing, validate_indices=False)
     rows = places.dense_shape[0]
-    return tf.reshape(tf.concat([dense, tf.fill([rows, 1], missing)], axis=1)[:, :1], [rows])
+    return tf.reshape(
+        tf.concat([dense, tf.fill([rows, 1], tf.constant(missing, numbers.dtype))], axis=1)[:, :1], [rows]
+    )

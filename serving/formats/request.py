@@ -12,9 +12,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from usr_tf.errors import InputError
-from usr_tf.schema import ITEM, history_column
+from usr_tf.schema import ITEM, PAST_QUERIES, PAST_QUERIES_AGE, history_column
 
 HISTORY_PREFIX = history_column("")
+COUNTER_PREFIX = "counter_"
 _DOCUMENT_KEYS = ("scenario", "request_id", "inputs")
 
 
@@ -62,27 +63,37 @@ def request_inputs(
     | `[-1, -1]` item lists | a list of lists |
 
     Lists of lists are padded to the longest. `null` is an unknown string or number. With no `history_*` input
-    at all the history is empty; everything else has to be there.
+    at all the history is empty, and so are earlier queries; everything else has to be there. A model that holds a
+    snapshot of its counters ignores counts (`counter_*`).
 
     Raises:
       InputError: names the key, what was found and what was expected.
     """
     place = f"{place}: inputs"
     for name in values:
-        if name not in specs:
+        if name not in specs and not name.startswith(COUNTER_PREFIX):
             raise InputError(f"{place}.{name}", "an unknown input", f"one of {', '.join(specs)}")
-    no_history = not any(name.startswith(HISTORY_PREFIX) for name in values)
+    absent = {sequence for sequence in ("action", "query") if not any(_sequence(name) == sequence for name in values)}
     arrays = {}
     for name, spec in specs.items():
         if name in values:
             arrays[name] = _to_array(values[name], spec, f"{place}.{name}")
-        elif no_history and name.startswith(HISTORY_PREFIX):
+        elif _sequence(name) in absent:
             arrays[name] = np.empty((1, 0, 1)[: len(spec.shape)], spec.dtype.as_numpy_dtype)
         else:
             raise InputError(f"{place}.{name}", "nothing", _describe(spec))
     _check_counts({name: array.shape[0] for name, array in arrays.items() if specs[name].shape[0] != 1}, place, "item")
-    _check_counts({n: a.shape[1] for n, a in arrays.items() if n.startswith(HISTORY_PREFIX)}, place, "action")
+    for sequence in ("action", "query"):
+        lengths = {name: array.shape[1] for name, array in arrays.items() if _sequence(name) == sequence}
+        _check_counts(lengths, place, sequence)
     return arrays
+
+
+def _sequence(name: str) -> str | None:
+    """What an input of a history has one value for: an action or an earlier query."""
+    if name in (PAST_QUERIES, PAST_QUERIES_AGE):
+        return "query"
+    return "action" if name.startswith(HISTORY_PREFIX) else None
 
 
 def check_request(document: Any, place: Any) -> None:
@@ -129,6 +140,9 @@ def _to_array(value: Any, spec: TensorSpec, place: str) -> np.ndarray:
             row[: len(values)] = values
     else:
         array = np.array(content, spec.dtype.as_numpy_dtype)
+    width = spec.shape[-1]
+    if dims and width >= 0 and array.shape[-1] != width:
+        raise InputError(place, f"{array.shape[-1]} numbers", f"{width}, the width of the vector")
     return array[np.newaxis] if request_side else array
 
 

@@ -36,11 +36,15 @@ def signature_specs(signatures: Mapping[str, SignatureDef]) -> Specs:
     }
 
 
-def schema_specs(schema: Schema) -> dict[str, TensorSpec]:
-    """The inputs that the signature of a scenario will have once a model of this schema is exported."""
+def schema_specs(schema: Schema, counters: bool = False) -> dict[str, TensorSpec]:
+    """The inputs that the signature of a scenario will have once a model of this schema is exported.
+
+    Args:
+      counters: whether requests bring the raw counts of counters.
+    """
     return {
         name: TensorSpec(spec.dtype, tuple(-1 if size is None else size for size in spec.shape))
-        for name, spec in sorted(request_spec(schema).items())
+        for name, spec in sorted(request_spec(schema, counters).items())
     }
 
 

@@ -6,6 +6,7 @@ TF Serving's own form: a TFRecord file of `PredictionLog`, `assets.extra/tf_serv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -168,6 +169,11 @@ def _of_user(specs: Mapping[str, TensorSpec]) -> set[str]:
 
 def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
     """One item and one user of whom nothing is known."""
-    nothing = {(1,): None, (-1,): [None], (1, -1): [], (-1, -1): [[]]}
-    values = {name: nothing[spec.shape] for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
+
+    def nothing(spec: TensorSpec) -> Any:
+        rows, *places = spec.shape
+        value = None if not places else [0.0] * max(places[0], 0)
+        return value if rows == 1 else [value]
+
+    values = {name: nothing(spec) for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
     return request_inputs(values, specs)

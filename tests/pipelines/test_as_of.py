@@ -315,7 +315,7 @@ def test_a_hot_users_histories_are_laid_out_a_slice_at_a_time():
     assert (credited == np.arange(count)).all()
     past = histories(impressions, actions, credited, schema)
     rows, largest = 0, 0
-    for batch in make_batches(impressions, labels, past, schema, slice(0, count)):
+    for batch in make_batches(impressions, labels, [past], schema, slice(0, count)):
         rows += batch.num_rows
         largest = max(largest, batch.nbytes)
         assert batch.num_rows <= BATCH_ROWS
@@ -350,7 +350,7 @@ def test_the_widest_histories_make_smaller_batches(monkeypatch):
     done = with_items(actions, ITEMS, schema, "actions")
     labels, credited = label(table, done, schema)
     past = histories(table, done, credited, schema)
-    batches = list(make_batches(table, labels, past, schema, slice(1, 5)))
+    batches = list(make_batches(table, labels, [past], schema, slice(1, 5)))
     assert [batch.num_rows for batch in batches] == [2, 2]
     assert [row["request_id"] for batch in batches for row in batch.to_pylist()] == [["r1"], ["r2"], ["r3"], ["r4"]]
     ages = [row["history_age"] for batch in batches for row in batch.to_pylist()]

@@ -93,7 +93,7 @@ def join_rows(impressions: list[dict], actions: list[dict], items: list[dict], s
     shown = with_items(impressions, items, schema, "impressions")
     done = with_items(actions, items, schema, "actions")
     labels, credited = label(shown, done, schema)
-    past = histories(shown, done, credited, schema) if schema.history_columns else None
+    past = [histories(shown, done, credited, schema)] if schema.history_columns else []
     batches = make_batches(shown, labels, past, schema, slice(0, shown.num_rows))
     return [row for batch in batches for row in batch.to_pylist()]
 

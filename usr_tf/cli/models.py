@@ -163,6 +163,7 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
     from serving.formats.logged_requests import read_requests
     from serving.formats.request import load_request, request_inputs
     from serving.formats.signatures import schema_specs
+    from usr_tf.counter_snapshot import open_snapshot
     from usr_tf.evaluation.explain import (
         BACKGROUND,
         Explainer,
@@ -181,12 +182,15 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
         raise InputError(f"{PROGRAM} explain: --scenario", "nothing", "this flag, or the key in the request")
     if document.get("scenario", scenario) != scenario:
         raise InputError(f"{values.request}: scenario", repr(document["scenario"]), repr(scenario))
-    specs, logged = schema_specs(run.schema), run.requests / f"{scenario}.jsonl"
+    specs, logged = (
+        schema_specs(run.schema, counters=run.config.export.counters == "request"),
+        run.requests / f"{scenario}.jsonl",
+    )
     request = request_inputs(document["inputs"], specs, values.request)
     shown = read_requests(logged)[:BACKGROUND] if logged.exists() else []
     background = [request_inputs(each.inputs, specs, logged) for each in shown]
 
-    explainer = Explainer(run.load_model(), run.transform)
+    explainer = Explainer(run.load_model(), run.transform, open_snapshot(run))
     other = explainer.choose(scenario, request, task, values.against) if values.against else []
     rows = [row for row in explainer.choose(scenario, request, task, values.item, values.top) if row not in other]
     if not rows:

@@ -152,7 +152,7 @@ class Data:
         with self.naming_broken(split):
             for row in rows.as_numpy_iterator():
                 if IDS in row:
-                    row |= zip(self.schema.id_features, row.pop(IDS).T, strict=True)
+                    row |= zip(self.schema.id_columns, row.pop(IDS).T, strict=True)
                 users.update(row[RAW_USER].tolist())
                 items.update(row[RAW_ITEM].tolist())
                 clicks.update(row[RAW_ITEM][row[task] > 0].tolist())
@@ -273,7 +273,7 @@ def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
     """Rows that each feature's embedding table needs: padding, out-of-vocabulary buckets and vocabulary."""
     output = tft.TFTransformOutput(str(transform))
     sizes = {}
-    for name, feature in schema.features.items():
+    for name, feature in schema.inputs.items():
         if feature.has_vocabulary:
             sizes[name] = 1 + feature.oov_buckets + output.vocabulary_size_by_name(name)
         elif feature.hash_buckets:

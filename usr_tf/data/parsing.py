@@ -2,7 +2,16 @@
 
 import tensorflow as tf
 
-from usr_tf.schema import HISTORY, IDS, NUMBERS, SCENARIO, Schema, bounds_column
+from usr_tf.schema import (
+    HISTORY,
+    IDS,
+    NUMBERS,
+    PAST_QUERIES,
+    QUERIES,
+    SCENARIO,
+    Schema,
+    bounds_column,
+)
 
 Features = dict[str, tf.Tensor]
 Spec = dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
@@ -12,12 +21,15 @@ def row_spec(schema: Schema) -> Spec:
     """What `parse` reads of a row: its features, scenario and labels."""
     spec: Spec = {SCENARIO: tf.io.FixedLenFeature([], tf.string)}
     spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in schema.label_names}
-    if schema.id_features:
-        spec[IDS] = tf.io.FixedLenFeature([len(schema.id_features)], tf.int64)
-    if schema.number_features:
-        spec[NUMBERS] = tf.io.FixedLenFeature([len(schema.number_features)], tf.float32)
+    if schema.id_columns:
+        spec[IDS] = tf.io.FixedLenFeature([len(schema.id_columns)], tf.int64)
+    if schema.number_columns:
+        spec[NUMBERS] = tf.io.FixedLenFeature([sum(schema.number_columns.values())], tf.float32)
     if schema.history_columns:
         spec[HISTORY] = _padded([sum(schema.history_places)])
+    if schema.query_columns:
+        spec[QUERIES] = _padded([sum(schema.query_places)])
+    spec |= {name: _padded([], tf.float32) for name in schema.weight_columns}
     return spec | {name: _padded([]) for name in schema.list_features}
 
 
@@ -31,11 +43,14 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
       tf.errors.InvalidArgumentError: a scenario that the schema lacks; it names one.
     """
     row = tf.io.parse_example(records, spec)
-    for column, names in ((IDS, schema.id_features), (NUMBERS, schema.number_features)):
-        if names:
-            row |= zip(names, tf.unstack(row.pop(column), axis=1), strict=True)
+    if schema.id_columns:
+        row |= zip(schema.id_columns, tf.unstack(row.pop(IDS), axis=1), strict=True)
+    if schema.number_columns:
+        row |= _numbers_of(row.pop(NUMBERS), schema)
     if schema.history_columns:
-        row |= _apart(row.pop(HISTORY), schema)
+        row |= _apart(row.pop(HISTORY), schema.history_columns, schema.history_places, schema)
+    if schema.query_columns:
+        row |= _apart(row.pop(QUERIES), schema.query_columns, schema.query_places, schema)
     row[SCENARIO] = _numbers(row[SCENARIO], schema)
     return row
 
@@ -57,6 +72,9 @@ def densify(transformed: Features, schema: Schema) -> Features:
         if width:
             shape = tf.shape(dense[name])
             dense[name] = tf.reshape(dense[name], [shape[0], shape[1] // width, width])
+    if PAST_QUERIES in dense and schema.history.queries:
+        width, shape = schema.history.queries.tokens, tf.shape(dense[PAST_QUERIES])
+        dense[PAST_QUERIES] = tf.reshape(dense[PAST_QUERIES], [shape[0], shape[1] // width, width])
     return dense
 
 
@@ -70,13 +88,22 @@ def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
         return tf.argmax(found, 1, tf.int32)
 
 
-def _padded(shape: list[int]) -> tf.io.FixedLenSequenceFeature:
-    """Any number of ids in such groups; the parser pads them itself, which costs less than to do it after it."""
-    return tf.io.FixedLenSequenceFeature(shape, tf.int64, allow_missing=True)
+def _padded(shape: list[int], dtype: tf.DType = tf.int64) -> tf.io.FixedLenSequenceFeature:
+    """Any number of values in such groups; the parser pads them itself, which costs less than to do it after it."""
+    return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
 
 
-def _apart(history: tf.Tensor, schema: Schema) -> Features:
-    """The columns of histories `[B, L, places]`."""
-    parts = tf.split(history, schema.history_places, axis=2)
-    columns = dict(zip(schema.history_columns, parts, strict=True))
-    return {name: part if schema.history_width(name) else tf.squeeze(part, axis=2) for name, part in columns.items()}
+def _numbers_of(packed: tf.Tensor, schema: Schema) -> Features:
+    """The numbers `[B]` and vectors `[B, w]` of rows `[B, n]`."""
+    vectors = schema.vector_features
+    numbers = [name for name in schema.number_columns if name not in vectors]
+    widths = [len(numbers), *(schema.number_columns[name] for name in vectors)]
+    first, *others = tf.split(packed, widths, axis=1)
+    return dict(zip((*numbers, *vectors), (*tf.unstack(first, axis=1), *others), strict=True))
+
+
+def _apart(packed: tf.Tensor, names: tuple[str, ...], places: tuple[int, ...], schema: Schema) -> Features:
+    """The columns of sequences `[B, L, places]`."""
+    columns = dict(zip(names, tf.split(packed, places, axis=2), strict=True))
+    lists = {name for name in names if name == PAST_QUERIES or schema.history_width(name)}
+    return {name: part if name in lists else tf.squeeze(part, axis=2) for name, part in columns.items()}

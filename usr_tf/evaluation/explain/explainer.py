@@ -9,6 +9,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
+from usr_tf.counter_snapshot import CounterSnapshot
 from usr_tf.data.parsing import Features
 from usr_tf.errors import InputError
 from usr_tf.evaluation.explain.explanation import Action, Explanation, TaskExplanation
@@ -16,9 +17,8 @@ from usr_tf.evaluation.explain.integrated_gradients import Parts, Paths
 from usr_tf.evaluation.explain.raw_values import text_of, unknown_of
 from usr_tf.export import ServingModule
 from usr_tf.layers.log_space import log1mexp
-from usr_tf.model import Inputs, USRModel, Views
-from usr_tf.request_spec import request_spec
-from usr_tf.schema import ITEM, Schema, history_column
+from usr_tf.model import Inputs, USRModel
+from usr_tf.schema import CANDIDATE_GROUPS, ITEM, Schema, history_column
 
 Request = Mapping[str, np.ndarray]
 """What the signature of a scenario takes (`usr_tf.request_spec.request_spec`)."""
@@ -27,6 +27,8 @@ BACKGROUND = 32
 """Candidates that the baseline is the mean of: so many paths there are."""
 _TOLERANCE = 1e-3
 """Of a difference, which may stay unexplained."""
+_FIXED = ("mask", "past_queries", "past_mask")
+"""Parts of `Inputs` that no path changes."""
 _LEAST = 0.1
 """A smaller difference, in log-odds, counts as this one."""
 
@@ -42,14 +44,15 @@ class Explainer:
     Args:
       model: such as `run.load_model()`.
       transform: that of its features, such as `run.transform`.
+      counters: the snapshot of its counters (`open_snapshot`); None where requests bring their own.
     """
 
-    def __init__(self, model: USRModel, transform: Path):
+    def __init__(self, model: USRModel, transform: Path, counters: CounterSnapshot | None = None):
         self.schema, self._model = model.schema, model
-        serving = ServingModule(model, transform)
-        self._features = tf.function(serving.request_features, input_signature=[request_spec(model.schema)])
+        self._serving = ServingModule(model, transform, counters)
+        self._features = tf.function(self._serving.request_features, reduce_retracing=True)
         self._columns = self._model.columns()
-        features = list(self.schema.features)
+        features = list(self.schema.inputs)
         self._places = {
             part: np.equal.outer(np.array(names, object), np.array(features, object)).astype(np.float32)
             for part, names in self._columns.items()
@@ -62,7 +65,7 @@ class Explainer:
         Raises:
           InputError: an unknown scenario.
         """
-        scores = self._model.serve(self._features(dict(request)), self._number(scenario), one_request=True)
+        scores = self._model.serve(self._look_up(request, scenario), self._number(scenario), one_request=True)
         return {task: probability.numpy() for task, probability in scores.items()}
 
     def choose(self, scenario: str, request: Request, task: str, item: str | None = None, top: int = 1) -> list[int]:
@@ -103,8 +106,8 @@ class Explainer:
           InputError: an unknown scenario, or scores that are NaN.
         """
         number = self._number(scenario)
-        start = self._baseline(background or [request])
-        features = self._features(dict(request))
+        start = self._baseline(background or [request], scenario)
+        features = self._look_up(request, scenario)
         inputs = self._model.look_up(features)
         count = len(start["candidate"])
         shown = f"{count} logged candidates of {scenario}" if background else f"the request's {count} candidates"
@@ -129,7 +132,7 @@ class Explainer:
             start = {**start, "history": tf.zeros([len(start["candidate"]), *end["history"].shape[1:]])}
         log_odds, baseline, moved, steps = self._integrate("inputs", scenario, start, end, given, steps)
         gates, moved_by_gates = self._explain_gates(inputs, scenario, steps)
-        names = list(self.schema.features)
+        names = list(self.schema.inputs)
 
         def explain(task: int) -> TaskExplanation:
             places = moved[task].tolist()
@@ -148,7 +151,7 @@ class Explainer:
             scenario=self.schema.scenarios[scenario],
             item=self._items(request)[row],
             baseline=shown,
-            values={name: text_of(value) for name, value in _of_row(request, row, self.schema).items()},
+            values={name: text_of(value) for name, value in _of_row(request, features, row, self.schema).items()},
             unknown=self._unknown(request, features, row),
             gates=gates,
             history=self._actions(request, features, inputs, scenario),
@@ -203,20 +206,21 @@ class Explainer:
             tf.expand_dims(part * gates[name], 1)
             for name, part in (("request", inputs.request), ("candidate", inputs.candidate))
         )
-        views = Views(request, candidate, self._model.view(inputs, scenario).interest)
+        views = self._model.view(inputs, scenario)._replace(request=request, candidate=candidate)
         return _log_odds(self._model.rank(inputs, views, scenario))
 
     def _joined(self, parts: Parts, given: Parts) -> Inputs:
         """Rows of what the paths lead through. An item is a part of its candidate, and goes with it."""
         candidate, history = parts["candidate"], parts.get("history")
         item = candidate[:, : self._model.embedding.item_width] if history is not None else None
-        return Inputs(parts["request"], candidate, parts.get("query"), item, history, given.get("mask"))
+        fixed = (given.get(name) for name in _FIXED)
+        return Inputs(parts["request"], candidate, parts.get("query"), item, history, *fixed)
 
-    def _baseline(self, requests: Sequence[Request]) -> dict[str, tf.Tensor]:
+    def _baseline(self, requests: Sequence[Request], scenario: str) -> dict[str, tf.Tensor]:
         """`[M, ...]` of each part but the history: candidates of the requests, evenly taken."""
         rows: dict[str, list[tf.Tensor]] = {}
         for request in requests[:BACKGROUND]:
-            parts = _parts(self._model.look_up(self._features(dict(request))))
+            parts = _parts(self._model.look_up(self._look_up(request, scenario)))
             for name in parts.keys() - {"history"}:
                 rows.setdefault(name, []).append(tf.repeat(parts[name], len(parts["candidate"]) // len(parts[name]), 0))
         joined = {name: tf.concat(parts, axis=0) for name, parts in rows.items()}
@@ -231,6 +235,13 @@ class Explainer:
         name = next(iter(self.schema.features_of("item")))
         return [f"[{row}]" for row in range(len(request[name]))]
 
+    def _look_up(self, request: Request, scenario: str) -> Features:
+        """The transformed features of a request, without counts that the snapshot knows."""
+        known = self._serving.request_spec()
+        return self._features(
+            {name: values for name, values in request.items() if name in known}, self._number(scenario)
+        )
+
     def _number(self, scenario: str) -> int:
         if scenario not in self.schema.scenarios:
             raise InputError("scenario", repr(scenario), f"one of {', '.join(self.schema.scenarios)}")
@@ -238,8 +249,11 @@ class Explainer:
 
     def _unknown(self, request: Request, features: Features, row: int) -> dict[str, tuple[str, ...]]:
         """Of each feature that has any, what of its value the vocabulary lacks."""
-        values, ids = (_of_row(each, row, self.schema) for each in (request, features))
-        unknown = {name: unknown_of(value, ids[name], name, self.schema) for name, value in values.items()}
+        candidate = self.schema.features_of(*CANDIDATE_GROUPS)
+        unknown = {}
+        for name in self.schema.features:
+            place = row if name in candidate else 0
+            unknown[name] = unknown_of(request[name][place], features[name][place], name, self.schema)
         return {name: found for name, found in unknown.items() if found}
 
     def _actions(self, request: Request, features: Features, inputs: Inputs, scenario: int) -> tuple[Action, ...]:
@@ -282,10 +296,11 @@ class _Moved(NamedTuple):
     steps: int
 
 
-def _of_row(values: Mapping[str, Any], row: int, schema: Schema) -> dict[str, Any]:
-    """Each feature's value of one candidate: of what the request shares, the first and only one."""
-    items = schema.features_of("item")
-    return {name: values[name][row if name in items else 0] for name in schema.features}
+def _of_row(values: Mapping[str, Any], features: Features, row: int, schema: Schema) -> dict[str, Any]:
+    """Each input's value of one candidate, raw or derived: of what the request shares, the first and only one."""
+    candidate = schema.inputs_of(*CANDIDATE_GROUPS)
+    taken = {**{name: features[name].numpy() for name in schema.derived}, **values}
+    return {name: taken[name][row if name in candidate else 0] for name in schema.inputs}
 
 
 def _one(inputs: Inputs, row: int) -> Inputs:
@@ -300,7 +315,9 @@ def _parts(inputs: Inputs) -> dict[str, tf.Tensor]:
 
 
 def _mask(inputs: Inputs) -> dict[str, tf.Tensor]:
-    return {} if inputs.mask is None else {"mask": inputs.mask}
+    """What stays as it is on every path."""
+    fixed = {name: getattr(inputs, name) for name in _FIXED}
+    return {name: part for name, part in fixed.items() if part is not None}
 
 
 def _log_odds(log_p: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,154 @@
+"""Match signals: similarities of a request's feature and a candidate's, as TensorFlow ops.
+
+Every function broadcasts: it takes B rows of both sides in the pipeline, and in serving one row of the request and N
+of the candidates. The request's side is tokenized once.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from usr_tf.schema import Feature, Match, MatchKind, Schema
+from usr_tf.tokens import Values
+
+WORDS = 32
+"""Words of a value that are compared."""
+NGRAMS = 96
+"""Character trigrams of a value that are compared."""
+_K1, _B = 1.2, 0.75
+"""BM25's parameters, those of Lucene."""
+_FINGERPRINTS = 2**62
+
+
+class Documents(NamedTuple):
+    """Statistics of a candidate feature's words in the training split."""
+
+    count: tf.Tensor
+    """Rows, float32 scalar."""
+    length: tf.Tensor
+    """Mean number of words, float32 scalar."""
+    frequencies: tf.Tensor
+    """File of the rows that hold each word."""
+
+
+def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
+    """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces."""
+    signals = {}
+    for name, match in schema.match.items():
+        for kind, similarity in _similarities(name, match, inputs, schema).items():
+            signals[f"match_{name}_{kind}"] = similarity
+    return signals
+
+
+def _similarities(name: str, match: Match, inputs: dict[str, Values], schema: Schema) -> dict[MatchKind, tf.Tensor]:
+    kinds = schema.match_kinds(match)
+    first, second = (inputs[feature] for feature in match.features)
+    if kinds == ("cosine",):
+        return {"cosine": cosine(first, second)}
+    request, candidate = (words(inputs[feature], schema.features[feature]) for feature in match.features)
+    query, document = distinct(fingerprints(request)), fingerprints(candidate)
+    found = contained(query, document)
+    similarities: dict[MatchKind, tf.Tensor] = {}
+    for kind in kinds:
+        if kind == "overlap":
+            similarities[kind] = tf.math.log1p(tf.reduce_sum(found, axis=1))
+        elif kind == "coverage":
+            similarities[kind] = _share(found, query)
+        elif kind == "ngram":
+            grams = distinct(fingerprints(ngrams(request)))
+            similarities[kind] = _share(contained(grams, fingerprints(ngrams(candidate))), grams)
+        elif kind == "bm25":
+            similarities[kind] = bm25(request, query, document, _documents(f"match_{name}_words", candidate))
+    return similarities
+
+
+def words(values: Values, feature: Feature) -> tf.RaggedTensor:
+    """Lower-cased words of each row, `[B, (n)]`: of a text, of a category, or of all values of a list."""
+    if isinstance(values, tf.SparseTensor):
+        ragged = tf.RaggedTensor.from_sparse(values)
+        split = tf.strings.split(tf.strings.lower(ragged.flat_values, encoding="utf-8"))
+        split = ragged.with_flat_values(split).merge_dims(1, 2)
+    elif feature.tokenizer == "character":
+        split = tf.strings.unicode_split(tf.strings.lower(values, encoding="utf-8"), "UTF-8", errors="replace")
+        split = tf.ragged.boolean_mask(split, tf.not_equal(split, " "))
+    else:
+        split = tf.strings.split(tf.strings.lower(values, encoding="utf-8"))
+    return split[:, :WORDS]
+
+
+def ngrams(split: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Character trigrams of each row's words, each between `^` and `$`, `[B, (n)]`."""
+    marked = tf.strings.join(["^", split.flat_values, "$"])
+    characters = tf.strings.unicode_split(marked, "UTF-8", errors="replace")
+    grams = tf.strings.ngrams(characters, 3, separator="")
+    return split.with_flat_values(grams).merge_dims(1, 2)[:, :NGRAMS]
+
+
+def fingerprints(strings: tf.RaggedTensor) -> tf.Tensor:
+    """int64 `[B, n]` hashes of strings, above 0; 0 pads."""
+    hashes = 1 + tf.strings.to_hash_bucket_fast(strings.flat_values, _FINGERPRINTS)
+    return strings.with_flat_values(hashes).to_tensor(0)
+
+
+def distinct(tokens: tf.Tensor) -> tf.Tensor:
+    """The tokens `[B, n]`, 0 in place of each one's second and further occurrences."""
+    same = tf.equal(tokens[:, :, tf.newaxis], tokens[:, tf.newaxis, :])
+    before = tf.linalg.band_part(tf.cast(same, tf.float32), -1, 0)
+    return tf.where(tf.reduce_sum(before, axis=2) > 1.0, tf.zeros_like(tokens), tokens)
+
+
+def contained(query: tf.Tensor, document: tf.Tensor) -> tf.Tensor:
+    """float32 `[B, n]`: 1 where a token of the query `[B, n]` stands in the document `[B, m]`."""
+    same = tf.equal(query[:, :, tf.newaxis], document[:, tf.newaxis, :]) & (query[:, :, tf.newaxis] > 0)
+    return tf.cast(tf.reduce_any(same, axis=2), tf.float32)
+
+
+def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Cosine of vectors `[B, w]`; 0 where one of them is all zeros or holds NaN or infinity."""
+    first, second = finite(first), finite(second)
+    norms = tf.norm(first, axis=1) * tf.norm(second, axis=1)
+    return tf.math.divide_no_nan(tf.reduce_sum(first * second, axis=1), norms)
+
+
+def finite(vectors: tf.Tensor) -> tf.Tensor:
+    """The vectors `[B, w]`, zeros in place of those with NaN or infinity."""
+    whole = tf.reduce_all(tf.math.is_finite(vectors), axis=1, keepdims=True)
+    return tf.where(whole, vectors, tf.zeros_like(vectors))
+
+
+def bm25(request: tf.RaggedTensor, query: tf.Tensor, document: tf.Tensor, documents: Documents) -> tf.Tensor:
+    """`log(1 + BM25)` `[B]` of a query's distinct words in a document (Robertson and Zaragoza, 2009).
+
+    Args:
+      request: words of the query, in the places of `query`.
+      query: their fingerprints `[B, n]`, by `distinct`.
+      document: fingerprints of the candidate's words `[B, m]`.
+    """
+    frequencies = tft.apply_vocabulary(request.flat_values, documents.frequencies, lookup_fn=_frequency)
+    frequency = tf.cast(request.with_flat_values(frequencies).to_tensor(0), tf.float32)
+    frequency = tf.minimum(frequency, documents.count)
+    rarity = tf.math.log1p((documents.count - frequency + 0.5) / (frequency + 0.5))
+    times = tf.equal(query[:, :, tf.newaxis], document[:, tf.newaxis, :]) & (query[:, :, tf.newaxis] > 0)
+    times = tf.reduce_sum(tf.cast(times, tf.float32), axis=2)
+    length = tf.reduce_sum(tf.cast(document > 0, tf.float32), axis=1, keepdims=True)
+    saturation = times + _K1 * (1 - _B + _B * tf.math.divide_no_nan(length, documents.length))
+    return tf.math.log1p(tf.reduce_sum(rarity * (_K1 + 1) * times / saturation, axis=1))
+
+
+def _documents(name: str, candidate: tf.RaggedTensor) -> Documents:
+    lengths = tf.cast(candidate.row_lengths(), tf.float32)
+    vocabulary = tft.vocabulary(candidate.to_sparse(), store_frequency=True, vocab_filename=name, name=name)
+    return Documents(tft.sum(tf.ones_like(lengths)), tft.mean(lengths), vocabulary)
+
+
+def _frequency(strings: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """How often each string stands in a vocabulary's file of `frequency word` lines, and the table's size."""
+    initializer = tf.lookup.TextFileInitializer(file, tf.string, 1, tf.int64, 0, delimiter=" ")
+    table = tf.lookup.StaticHashTable(initializer, 0)
+    return table.lookup(strings), table.size()
+
+
+def _share(found: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+    """`[B]`: found tokens per token of the query; 0 without any."""
+    return tf.math.divide_no_nan(tf.reduce_sum(found, axis=1), tf.reduce_sum(tf.cast(query > 0, tf.float32), axis=1))
