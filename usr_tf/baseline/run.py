@@ -134,10 +134,12 @@ def save_tree_run(
     directory = Path(directory)
     check_vacant(directory)
     aside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
-    calibration = model.calibration and {
-        scenario: {task: fitted._asdict() for task, fitted in tasks.items()}
-        for scenario, tasks in model.calibration.items()
-    }
+    calibration = None
+    if model.calibration is not None:
+        calibration = {
+            scenario: {task: fitted._asdict() for task, fitted in tasks.items()}
+            for scenario, tasks in model.calibration.items()
+        }
     settings = {
         "config": config.model_dump(mode="json"),
         "lightgbm": load_lightgbm().__version__,
@@ -149,7 +151,8 @@ def save_tree_run(
         shutil.copytree(data.directory / "transform", aside / "transform")
         for name, booster in model.boosters.items():
             booster.save_model(_model_file(aside, name))
-        np.savez_compressed(aside / _COUNTS, **model.table.counts)
+        counts: Any = model.table.counts
+        np.savez_compressed(aside / _COUNTS, **counts)
         _write_json(aside / _SETTINGS, settings)
         _write_json(aside / "importances.json", importances_document(model.boosters, model.table))
         (aside / "schema.yaml").write_text(data.schema.to_yaml(), encoding="utf-8")
