@@ -12,11 +12,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict, AsSingleton
 
 from pipelines.beam.blocks import BlockStore
-from pipelines.beam.job import milliseconds, read_and_join, run, scratch
+from pipelines.beam.job import describe_moment, milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import COUNTERS, SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
 from pipelines.beam.progress import display
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
+from pipelines.join.counter_state import CounterState, open_state
 from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
 from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
@@ -80,6 +81,10 @@ def preprocess(
     schema = read_schema(schema_path)
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = milliseconds(since) if since else EVER
+    state = open_state(earlier.directory, schema) if earlier and since else None
+    if state and start < state.moment:
+        expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
+        raise InputError("--since", repr(since), expected)
     limits = drift.parse_limits(drift_limits)
     old = read_stats(earlier) if earlier else None
     if drift_limits and not old:
@@ -91,7 +96,7 @@ def preprocess(
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
     with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests)
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
@@ -115,9 +120,10 @@ def build(
     earlier: Earlier | None = None,
     since: int = EVER,
     logged_requests: int = REQUESTS_PER_SCENARIO,
+    state: CounterState | None = None,
 ) -> None:
     """Adds the whole job to `pipeline`."""
-    joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
+    joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
     raw = {f"raw {split}": splits[split] for split in SPLITS}

@@ -1,5 +1,6 @@
 """Snapshot of counters inside a served model: raw counts by key, as of one moment."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,10 @@ class CounterSnapshot(tf.Module):
     def __init__(self, directory: Path, schema: Schema):
         super().__init__(name="counters")
         self._schema = schema
-        self._tables = {name: _CounterTable(directory, name, counter) for name, counter in schema.counters.items()}
+        queries = schema.features_of("query")
+        self._tables = {
+            name: _CounterTable(directory, name, counter, queries) for name, counter in schema.counters.items()
+        }
 
     def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
         """float32 `[N]` of each of `Schema.counter_columns`.
@@ -50,11 +54,16 @@ class CounterSnapshot(tf.Module):
 
 
 class _CounterTable(tf.Module):
-    """The snapshot of one counter."""
+    """The snapshot of one counter.
 
-    def __init__(self, directory: Path, name: str, counter: Counter):
+    Args:
+      queries: features whose strings are compared as `normalized`.
+    """
+
+    def __init__(self, directory: Path, name: str, counter: Counter, queries: Container[str]):
         super().__init__(name=name)
         self._counter = counter
+        self._queries = queries
         events = (IMPRESSION, *counter.actions)
         self._columns = [counter_column(name, window, event) for window in counter.windows for event in events]
         path = directory / f"{name}.parquet"
@@ -75,7 +84,7 @@ class _CounterTable(tf.Module):
         )
 
     def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
-        keys = [normalized(inputs[name]) for name in self._counter.key]
+        keys = [normalized(inputs[name]) if name in self._queries else inputs[name] for name in self._counter.key]
         rows = tf.reduce_max(tf.stack([tf.shape(key)[0] for key in keys]))
         keys = [tf.broadcast_to(key, [rows]) for key in keys]
         known = tf.reduce_all(tf.stack([tf.not_equal(key, "") for key in keys]), axis=0)
@@ -97,7 +106,7 @@ def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSna
 
 
 def normalized(key: tf.Tensor) -> tf.Tensor:
-    """Strings as counters compare them: lower-cased, without blanks at the ends."""
+    """Queries as counters compare them: lower-cased, without blanks at the ends."""
     return tf.strings.strip(tf.strings.lower(key, encoding="utf-8"))
 
 

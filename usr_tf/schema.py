@@ -20,7 +20,7 @@ Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
 CANDIDATE_GROUPS = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
-MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine"]
+MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine", "latest", "best", "recency"]
 
 USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
 ACTION, POSITION = "action", "position"
@@ -132,9 +132,10 @@ class Match(_Strict):
     """Similarity of a request's feature and a candidate's, as numbers of each row."""
 
     features: tuple[Name, Name]
-    """A user, query or context feature, and an item or candidate feature: texts, lists and categories, or vectors."""
+    """A user, query or context feature, and an item or candidate feature: texts, lists and categories, or vectors. The
+    first may be `history_queries`, the user's earlier queries."""
     by: tuple[MatchKind, ...] = ()
-    """Which similarities; `cosine` of vectors, and all others of the other types when absent."""
+    """Which similarities; all that suit the features when absent."""
 
 
 class Counter(_Strict):
@@ -337,6 +338,8 @@ class Schema(_Strict):
         ):
             raise ValueError("history.queries: found no query feature of type text, expected one called query")
         for name, match in self.match.items():
+            if match.features[0] == PAST_QUERIES and not self.history.queries:
+                raise ValueError(f"match.{name}.features: found {PAST_QUERIES!r}, expected history.queries beside it")
             _check_match(f"match.{name}", match, self.features)
         _refuse_repeats("history_match", self.history_match)
         for name in self.history_match:
@@ -410,8 +413,7 @@ class Schema(_Strict):
 
     def match_kinds(self, match: Match) -> tuple[str, ...]:
         """The similarities of a match, in the order of the file."""
-        vectors = self.features[match.features[0]].type == "vector"
-        return match.by or (("cosine",) if vectors else ("overlap", "coverage", "ngram", "bm25"))
+        return match.by or _match_kinds(match, self.features)
 
     @property
     def history_match_figures(self) -> tuple[str, ...]:
@@ -618,21 +620,31 @@ def _model_at(model: Any, location: tuple[Any, ...]) -> type[BaseModel]:
 
 def _check_match(place: str, match: Match, features: dict[str, Feature]) -> None:
     """Refuses a match of features that cannot be compared."""
-    for name, groups in zip(match.features, (("user", "query", "context"), ("item", "candidate")), strict=True):
+    for name, groups in zip(match.features, (("user", "query", "context"), CANDIDATE_GROUPS), strict=True):
+        if name == PAST_QUERIES and name == match.features[0]:
+            continue
         feature = features.get(name)
         if feature is None or feature.group not in groups or feature.type == "numeric":
             raise ValueError(
                 f"{place}.features: found {name!r}, expected a {' or '.join(groups)} feature that is no number"
             )
-    first, second = (features[name] for name in match.features)
-    vectors = first.type == "vector", second.type == "vector"
-    if any(vectors) and not (all(vectors) and first.width == second.width):
-        raise ValueError(f"{place}.features: found {first.type} and {second.type}, expected two vectors of one width")
-    allowed = ("cosine",) if all(vectors) else ("overlap", "coverage", "ngram", "bm25")
+    kinds = [features[name].type if name in features else "text" for name in match.features]
+    widths = {features[name].width for name in match.features if name in features}
+    if "vector" in kinds and (kinds != ["vector", "vector"] or len(widths) > 1):
+        raise ValueError(f"{place}.features: found {' and '.join(kinds)}, expected two vectors of one width")
+    allowed = _match_kinds(match, features)
     for kind in match.by:
         if kind not in allowed:
             raise ValueError(f"{place}.by: found {kind!r}, expected some of {', '.join(allowed)}")
     _refuse_repeats(f"{place}.by", match.by)
+
+
+def _match_kinds(match: Match, features: dict[str, Feature]) -> tuple[MatchKind, ...]:
+    """All similarities that suit a match's features."""
+    first = match.features[0]
+    if first == PAST_QUERIES:
+        return ("latest", "best", "recency")
+    return ("cosine",) if features[first].type == "vector" else ("overlap", "coverage", "ngram", "bm25")
 
 
 def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.options import is_local
 from pipelines.beam.output import TEMP
+from pipelines.join.counter_state import CounterState
 from pipelines.join.stage import JoinLogs
 from pipelines.logs.inputs import TableInputs
 from pipelines.logs.rejected import COUNTS, REJECTED
@@ -34,6 +35,12 @@ def milliseconds(since: str, place: str = "--since") -> int:
     return (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(milliseconds=1)
 
 
+def describe_moment(moment: int) -> str:
+    """A time (ms) as `milliseconds` reads it, of UTC."""
+    start = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    return (start + datetime.timedelta(milliseconds=moment)).isoformat(timespec="milliseconds")
+
+
 @contextlib.contextmanager
 def scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
     """The store for blocks between stages: a local runner's on disk, in `OUT/.temp` if that is local too."""
@@ -46,7 +53,13 @@ def scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
 
 
 def read_and_join(
-    pipeline: beam.Pipeline, schema: Schema, inputs: TableInputs, partitions: int, store: BlockStore, since: int
+    pipeline: beam.Pipeline,
+    schema: Schema,
+    inputs: TableInputs,
+    partitions: int,
+    store: BlockStore,
+    since: int,
+    state: CounterState | None = None,
 ) -> tuple[Mapping[str, beam.PCollection], beam.PCollection, beam.PCollection]:
     """What `JoinLogs` makes of the tables, and all rows set aside and all counts, of reading and of joining."""
     read = {
@@ -54,7 +67,8 @@ def read_and_join(
         for table, names in inputs.items()
         if names
     }
-    joined = {table: each.rows for table, each in read.items()} | "Join" >> JoinLogs(schema, partitions, store, since)
+    join = JoinLogs(schema, partitions, store, since, state)
+    joined = {table: each.rows for table, each in read.items()} | "Join" >> join
     rejected, counts = (
         [each[tag] for each in (*read.values(), joined)] | f"All[{tag}]" >> beam.Flatten() for tag in (REJECTED, COUNTS)
     )

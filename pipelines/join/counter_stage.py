@@ -16,24 +16,24 @@ from apache_beam.pvalue import AsSingleton, TaggedOutput
 
 from pipelines.beam.blocks import BlockStore, Handle, divide, load
 from pipelines.beam.output import write_json
-from pipelines.join.counters import (
-    EVENT,
-    KEY,
-    NO_ROW,
-    ROW,
-    Counts,
-    count_columns,
-    events_of,
-    key_schema,
-    snapshot,
-    snapshot_schema,
+from pipelines.join.counter_keys import KEY, key_schema
+from pipelines.join.counter_state import (
+    COUNT,
+    SNAPSHOT_FILE,
+    STATE,
+    CounterState,
+    make_state,
+    read_state,
+    row_groups,
+    state_schema,
 )
+from pipelines.join.counters import EVENT, NO_ROW, ROW, Counts, count_columns, events_of, snapshot, snapshot_schema
 from pipelines.join.split import SPLITS
 from usr_tf.schema import TIMESTAMP, Schema
 
 EVENTS, ROWS, MOMENT, SNAPSHOT = "events", "rows", "moment", "snapshot"
 """Blocks of events and of keys; blocks of rows that want counts; the moment of the snapshot, ms, right after the last
-impression; blocks of `DATA/counters/<name>.parquet`."""
+impression; blocks of files in `DATA/counters`."""
 TAGS = (EVENTS, ROWS)
 """What each partition of the users puts out."""
 
@@ -56,14 +56,23 @@ def event_blocks(
     schema: Schema,
     partitions: int,
     store: BlockStore,
+    since: int,
 ) -> Iterator[TaggedOutput]:
     """The events of a partition of the users, `number`, and their keys, as blocks by counter and part of the keys."""
     parts = _parts_of(partitions)
-    found = events_of(impressions, actions, credited, first_row, schema)
+    found = events_of(impressions, actions, credited, first_row, schema, since)
     for place, (_, events, keys) in enumerate(found):
-        for kind, batch in ((EVENTS, events), (_KEYS, keys)):
-            for part, rows in divide(batch, _part_of(batch.column(KEY).to_numpy(), parts)):
-                yield TaggedOutput(EVENTS, (place * parts + part, (kind, number, store.put(rows))))
+        for block in _by_part(place, number, events, keys, parts, store):
+            yield TaggedOutput(EVENTS, block)
+
+
+def _by_part(
+    place: int, number: int, events: pa.RecordBatch, keys: pa.RecordBatch, parts: int, store: BlockStore
+) -> Iterator[tuple[int, tuple[str, int, Handle]]]:
+    """Events and keys of the counter at `place`, as blocks by counter and part of the keys."""
+    for kind, batch in ((EVENTS, events), (_KEYS, keys)):
+        for part, rows in divide(batch, _part_of(batch.column(KEY).to_numpy(), parts)):
+            yield place * parts + part, (kind, number, store.put(rows))
 
 
 def _part_of(keys: np.ndarray, parts: int) -> np.ndarray:
@@ -75,16 +84,29 @@ class AddCounts(beam.PTransform):
     """Fills the counter columns of rows.
 
     Takes `{EVENTS: (counter and part, block), ROWS: (partition, (split, first row, block)), MOMENT: ms}`. Gives
-    `train`, `valid`, `test` (handles of row blocks), and SNAPSHOT, `(counter, (part, block))`.
+    `train`, `valid`, `test` (handles of row blocks), and SNAPSHOT, `(file, (part, block))`.
+
+    Args:
+      state: of an earlier run, whose events count too.
     """
 
-    def __init__(self, schema: Schema, partitions: int, store: BlockStore):
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore, state: CounterState | None):
         super().__init__()
-        self._schema, self._parts, self._store = schema, _parts_of(partitions), store
+        self._schema, self._parts, self._store, self._state = schema, _parts_of(partitions), store, state
 
     def expand(self, inputs):  # Beam warns of hints that are dictionaries
+        events = [inputs[EVENTS]]
+        if self._state:
+            events.append(
+                inputs[EVENTS].pipeline
+                | "Counters" >> beam.Create(list(enumerate(self._schema.counters)))
+                | "RowGroups" >> beam.FlatMap(_row_groups, self._state)
+                | "OneWorkerARowGroup" >> beam.Reshuffle()
+                | "ReadState" >> beam.ParDo(_ReadState(self._schema, self._parts, self._store, self._state))
+            )
         counted = (
-            inputs[EVENTS]
+            events
+            | "AllEvents" >> beam.Flatten()
             | "ByKey" >> beam.GroupByKey()
             | "Count"
             >> beam.ParDo(_Count(self._schema, self._parts, self._store), AsSingleton(inputs[MOMENT])).with_outputs(
@@ -100,8 +122,26 @@ class AddCounts(beam.PTransform):
         return {**{split: filled[split] for split in SPLITS}, SNAPSHOT: counted[SNAPSHOT]}
 
 
+def _row_groups(element: tuple[int, str], state: CounterState) -> Iterator[tuple[int, int]]:
+    place, name = element
+    yield from ((place, group) for group in range(row_groups(state, name)))
+
+
+class _ReadState(beam.DoFn):
+    """`(counter, row group)` of a state → its events and keys, as `event_blocks` gives them."""
+
+    def __init__(self, schema: Schema, parts: int, store: BlockStore, state: CounterState):
+        self._schema, self._parts, self._store, self._state = schema, parts, store, state
+
+    def process(self, element: tuple[int, int]) -> Iterator:
+        place, group = element
+        name, counter = list(self._schema.counters.items())[place]
+        events, keys = read_state(self._state, name, counter, group)
+        yield from _by_part(place, NO_ROW, events, keys, self._parts, self._store)
+
+
 class _Count(beam.DoFn):
-    """A part of a counter's keys: counts as of every row that asks, by the partition of its user, and the snapshot."""
+    """A part of a counter's keys: the counts of every row that asks, by the partition of its user; snapshot; state."""
 
     def __init__(self, schema: Schema, parts: int, store: BlockStore):
         self._schema, self._parts, self._store = schema, parts, store
@@ -110,30 +150,39 @@ class _Count(beam.DoFn):
         place, part = divmod(element[0], self._parts)
         name, counter = list(self._schema.counters.items())[place]
         blocks = list(element[1])
-        numbers, batches = [], []
-        for kind, number, handle in blocks:
-            if kind == EVENTS:
-                batches.append(load(handle))
-                numbers.append(np.full(batches[-1].num_rows, number, np.int32))
+        batches = [(number, load(handle)) for kind, number, handle in blocks if kind == EVENTS]
+        of_user = np.concatenate([np.full(batch.num_rows, number, np.int32) for number, batch in batches])
         keys, times, kinds, rows = (
-            np.concatenate([batch.column(column).to_numpy() for batch in batches])
+            np.concatenate([batch.column(column).to_numpy() for _, batch in batches])
             for column in (KEY, TIMESTAMP, EVENT, ROW)
         )
+        numbers = None
+        if any(COUNT in batch.schema.names for _, batch in batches):
+            numbers = np.concatenate([_numbers(batch) for _, batch in batches])
         del batches
-        counts = Counts(keys, times, kinds, counter)
+        counts = Counts(keys, times, kinds, counter, numbers)
         asking = counts.order[rows[counts.order] != NO_ROW]
         columns = counts.before(counts.codes[asking], times[asking])
         answers = pa.RecordBatch.from_arrays(
             [pa.array(rows[asking]), *(pa.array(column) for column in columns.T)],
             names=[ROW, *count_columns(name, counter)],
         )
-        for number, batch in divide(answers, np.concatenate(numbers)[asking]):
+        for number, batch in divide(answers, of_user[asking]):
             yield number, (_COUNTS, place, self._store.put(batch))
-        of_keys = pa.Table.from_batches(
+        strings = pa.Table.from_batches(
             [load(handle) for kind, _, handle in blocks if kind == _KEYS], key_schema(counter)
         )
-        found = snapshot(counts, of_keys, moment, name, counter)
-        yield TaggedOutput(SNAPSHOT, (name, (part, self._store.put(found))))
+        files = {
+            name: snapshot(counts, strings, moment, name, counter),
+            _state_file(name): make_state(keys, times, kinds, numbers, strings, moment, counter),
+        }
+        for file, batch in files.items():
+            yield TaggedOutput(SNAPSHOT, (file, (part, self._store.put(batch))))
+
+
+def _numbers(events: pa.RecordBatch) -> np.ndarray:
+    """How often each event happened."""
+    return events.column(COUNT).to_numpy() if COUNT in events.schema.names else np.ones(events.num_rows, np.int64)
 
 
 class _Fill(beam.DoFn):
@@ -164,35 +213,46 @@ class _Fill(beam.DoFn):
                 yield TaggedOutput(split, self._store.put(batch))
 
 
+def _state_file(name: str) -> str:
+    return f"{STATE}/{name}"
+
+
 class WriteSnapshot(beam.PTransform):
-    """Writes SNAPSHOT's blocks as `DIRECTORY/<counter>.parquet`, rows by rising hash of the key, and their moment."""
+    """Writes SNAPSHOT's blocks as `DIRECTORY/<file>.parquet`, rows by rising hash of the key, and their moment.
+
+    Every counter has a snapshot and a state, be it without rows.
+    """
 
     def __init__(self, schema: Schema, directory: str):
         super().__init__()
         self._schema, self._directory = schema, directory
 
     def expand(self, inputs):  # Beam warns of hints that are dictionaries
-        every = [
-            (name, (-1, BlockStore().put(pa.RecordBatch.from_pylist([], snapshot_schema(name, counter)))))
-            for name, counter in self._schema.counters.items()
-        ]
-        _ = inputs[MOMENT] | "Moment" >> beam.Map(
-            lambda moment, path: write_json({"timestamp": moment}, path),
-            FileSystems.join(self._directory, "snapshot.json"),
-        )
+        layouts = {name: snapshot_schema(name, counter) for name, counter in self._schema.counters.items()}
+        layouts |= {_state_file(name): state_schema(counter) for name, counter in self._schema.counters.items()}
+        empty = [(file, (-1, BlockStore().put(_empty(layout)))) for file, layout in layouts.items()]
+        _ = inputs[MOMENT] | "Moment" >> beam.Map(_write_moment, FileSystems.join(self._directory, SNAPSHOT_FILE))
         return (
-            [inputs[SNAPSHOT], inputs[SNAPSHOT].pipeline | "EveryCounter" >> beam.Create(every)]
+            [inputs[SNAPSHOT], inputs[SNAPSHOT].pipeline | "EveryFile" >> beam.Create(empty)]
             | "Blocks" >> beam.Flatten()
-            | "ByCounter" >> beam.GroupByKey()
+            | "ByFile" >> beam.GroupByKey()
             | "Write" >> beam.Map(_write, self._directory)
         )
 
 
+def _empty(layout: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], layout)
+
+
+def _write_moment(moment: int, path: str) -> None:
+    write_json({TIMESTAMP: moment}, path)
+
+
 def _write(element: tuple[str, Iterable[tuple[int, Handle]]], directory: str) -> None:
-    name, blocks = element
+    file, blocks = element
     ordered = sorted(blocks, key=lambda block: block[0])
     with (
-        FileSystems.create(FileSystems.join(directory, f"{name}.parquet"), "application/octet-stream") as stream,
+        FileSystems.create(FileSystems.join(directory, f"{file}.parquet"), "application/octet-stream") as stream,
         pq.ParquetWriter(stream, load(ordered[0][1]).schema, compression="zstd") as writer,
     ):
         for _, handle in ordered:

@@ -18,6 +18,7 @@ from pipelines.beam.progress import JOIN
 from pipelines.join import counter_stage
 from pipelines.join.as_of import attach, first_of_each, histories, label
 from pipelines.join.counter_stage import MOMENT
+from pipelines.join.counter_state import CounterState
 from pipelines.join.counters import action_features
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.rows import make_batches
@@ -40,11 +41,21 @@ class JoinLogs(beam.PTransform):
     Args:
       partitions: parts of the items and of the users; a part of the users is joined in the memory of one worker.
       since: ms; an impression before it takes its share of the actions, but makes no row.
+      state: of an earlier run's counters, whose moment is not after `since`: their events before it are counted, and
+        those of the tables from it on.
     """
 
-    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int = EVER):
+    def __init__(
+        self,
+        schema: Schema,
+        partitions: int,
+        store: BlockStore,
+        since: int = EVER,
+        state: CounterState | None = None,
+    ):
         super().__init__()
         self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
+        self._state = state
 
     def expand(self, tables):  # Beam warns of hints that are dictionaries
         bounds = (
@@ -63,14 +74,16 @@ class JoinLogs(beam.PTransform):
             )
         )
         users = [self._by_key(tables, "users", USER)] if "users" in tables else []
+        counted_since = self._state.moment if self._state else EVER
+        join_users = _JoinUsers(self._schema, self._partitions, self._store, self._since, counted_since)
         joined = (
             [with_items.rows, *users]
             | "BothSidesOfUsers" >> beam.Flatten()
             | "ByUser" >> beam.GroupByKey()
             | "JoinUsers"
-            >> beam.ParDo(
-                _JoinUsers(self._schema, self._partitions, self._store, self._since), AsSingleton(bounds)
-            ).with_outputs(COUNTS, REJECTED, *(counter_stage.TAGS if self._schema.counters else SPLITS))
+            >> beam.ParDo(join_users, AsSingleton(bounds)).with_outputs(
+                COUNTS, REJECTED, *(counter_stage.TAGS if self._schema.counters else SPLITS)
+            )
         )
         both = {tag: (with_items[tag], joined[tag]) | f"All[{tag}]" >> beam.Flatten() for tag in (COUNTS, REJECTED)}
         if not self._schema.counters:
@@ -82,7 +95,8 @@ class JoinLogs(beam.PTransform):
             | "AfterLast" >> beam.Map(lambda last: last + 1)
         )
         blocks = {tag: joined[tag] for tag in counter_stage.TAGS} | {MOMENT: moment}
-        counted = blocks | "Counters" >> counter_stage.AddCounts(self._schema, self._partitions, self._store)
+        add_counts = counter_stage.AddCounts(self._schema, self._partitions, self._store, self._state)
+        counted = blocks | "Counters" >> add_counts
         return {**counted, MOMENT: moment, **both}
 
     def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
@@ -146,8 +160,9 @@ class _AttachItems(beam.DoFn):
 class _JoinUsers(beam.DoFn):
     """One partition of the users: labels their impressions, adds history and user features, splits by time."""
 
-    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int):
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int, counted_since: int):
         self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
+        self._counted_since = counted_since
 
     def process(self, element: tuple[int, Iterable[Block]], bounds: tuple[int, int]) -> Iterator:
         schema = self._schema
@@ -184,8 +199,17 @@ class _JoinUsers(beam.DoFn):
         impressions, _ = attach(impressions, users, USER)
         if schema.counters:
             actions, _ = attach(tables["actions"], users, USER)
-            parts = (impressions, actions, credited, early)
-            yield from counter_stage.event_blocks(element[0], *parts, schema, self._partitions, self._store)
+            yield from counter_stage.event_blocks(
+                element[0],
+                impressions,
+                actions,
+                credited,
+                early,
+                schema,
+                self._partitions,
+                self._store,
+                self._counted_since,
+            )
         start = early
         for split, rows in zip(SPLITS, rows_of_split, strict=True):
             part = slice(start, start + rows)

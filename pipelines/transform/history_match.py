@@ -31,14 +31,14 @@ def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str
     actions, scenarios = (tf.sparse.to_dense(inputs[history_column(name)]) for name in ("action", "scenario"))
     ages = inputs[history_column("age")]
     real = tf.sparse.to_dense(tf.sparse.map_values(lambda age: tf.ones_like(age, tf.float32), ages))
-    recency = tf.sparse.to_dense(tf.sparse.map_values(_recency, ages))
+    recencies_of_all = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
     lengths = tf.cast(tf.reduce_sum(real, axis=1), tf.int32)
     newest = tf.one_hot(lengths - 1, tf.shape(real)[1])
     of_action = [tf.cast(tf.equal(actions, name), tf.float32) for name in schema.history.actions]
     of_scenario = [tf.cast(tf.equal(scenarios, name), tf.float32) for name in schema.scenarios]
     share = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
     sums = tf.stack([*of_action, *of_scenario, share, newest], axis=2)
-    recencies = tf.stack([mask * recency for mask in of_action], axis=2)
+    recencies = tf.stack([mask * recencies_of_all for mask in of_action], axis=2)
     signals = {}
     for name in schema.history_match:
         match = _matches(inputs[history_column(name)], inputs[name], schema.history_width(history_column(name)))
@@ -64,7 +64,8 @@ def _columns(values: tf.Tensor, start: int, stop: int) -> list[tf.Tensor]:
     return [values[:, place] for place in range(start, stop)]
 
 
-def _recency(ages: tf.Tensor) -> tf.Tensor:
+def recency(ages: tf.Tensor) -> tf.Tensor:
+    """1 for an age of 0 ms, falling with the age's log to 0.001 at a year."""
     seconds = tf.cast(tf.maximum(ages, 0), tf.float32) / 1000.0
     return tf.maximum(1.0 - tf.math.log1p(seconds) / math.log1p(_YEAR), 1e-3)
 

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_transform import tf_utils
 
-from usr_tf.schema import Feature, Match, MatchKind, Schema
+from pipelines.transform.history_match import recency
+from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Match, MatchKind, Schema
 from usr_tf.tokens import Values
 
 WORDS = 32
@@ -44,6 +46,10 @@ def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Ten
 def _similarities(name: str, match: Match, inputs: dict[str, Values], schema: Schema) -> dict[MatchKind, tf.Tensor]:
     kinds = schema.match_kinds(match)
     first, second = (inputs[feature] for feature in match.features)
+    if match.features[0] == PAST_QUERIES:
+        document = fingerprints(words(second, schema.features[match.features[1]]))
+        found = past_queries(first, inputs[PAST_QUERIES_AGE], schema.features["query"], document)
+        return {kind: found[kind] for kind in kinds}
     if kinds == ("cosine",):
         return {"cosine": cosine(first, second)}
     request, candidate = (words(inputs[feature], schema.features[feature]) for feature in match.features)
@@ -61,6 +67,37 @@ def _similarities(name: str, match: Match, inputs: dict[str, Values], schema: Sc
         elif kind == "bm25":
             similarities[kind] = bm25(request, query, document, _documents(f"match_{name}_words", candidate))
     return similarities
+
+
+def past_queries(
+    queries: tf.SparseTensor, ages: tf.SparseTensor, query: Feature, document: tf.Tensor
+) -> dict[MatchKind, tf.Tensor]:
+    """How the user's earlier queries match a candidate, `[B]` each.
+
+    | figure | value |
+    | --- | --- |
+    | `latest` | share of the newest query's words that stand in the candidate |
+    | `best` | the largest such share of all earlier queries |
+    | `recency` | recency (`history_match`) of the newest query, times that share; the largest such product |
+
+    Args:
+      queries: raw texts `[B, Q]`, newest last.
+      ages: ms, `[B, Q]`.
+      document: fingerprints of the candidate's words `[B, m]`.
+    """
+    split = words(queries.values, query)
+    lengths = tf.RaggedTensor.from_sparse(queries).row_lengths()
+    tokens = tf.RaggedTensor.from_row_lengths(distinct(fingerprints(split)), lengths).to_tensor(0)  # [B, Q, n]
+    same = tf.equal(tokens[..., tf.newaxis], document[:, tf.newaxis, tf.newaxis, :]) & (tokens > 0)[..., tf.newaxis]
+    found = tf.reduce_sum(tf.cast(tf.reduce_any(same, axis=3), tf.float32), axis=2)
+    shares = tf.math.divide_no_nan(found, tf.reduce_sum(tf.cast(tokens > 0, tf.float32), axis=2))
+    recencies = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
+    newest = tf.one_hot(tf.cast(lengths, tf.int32) - 1, tf.shape(shares)[1])
+    return {
+        "latest": tf.reduce_sum(shares * newest, axis=1),
+        "best": tf.maximum(tf.reduce_max(shares, axis=1), 0.0),  # the largest of none is the least number
+        "recency": tf.maximum(tf.reduce_max(shares * recencies, axis=1), 0.0),
+    }
 
 
 def words(values: Values, feature: Feature) -> tf.RaggedTensor:
@@ -144,9 +181,12 @@ def _documents(name: str, candidate: tf.RaggedTensor) -> Documents:
 
 def _frequency(strings: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """How often each string stands in a vocabulary's file of `frequency word` lines, and the table's size."""
-    initializer = tf.lookup.TextFileInitializer(file, tf.string, 1, tf.int64, 0, delimiter=" ")
-    table = tf.lookup.StaticHashTable(initializer, 0)
-    return table.lookup(strings), table.size()
+
+    def table(path: tf.Tensor) -> tf.lookup.StaticHashTable:
+        initializer = tf.lookup.TextFileInitializer(path, tf.string, 1, tf.int64, 0, delimiter=" ")
+        return tf.lookup.StaticHashTable(initializer, 0)
+
+    return tf_utils.construct_and_lookup_table(table, file, strings)
 
 
 def _share(found: tf.Tensor, query: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from pipelines.join import rows as rows_module
 from pipelines.join.as_of import attach, first_of_each, histories, label
 from pipelines.join.rows import BATCH_ROWS, batch_rows, make_batches, row_schema
 from pipelines.logs.tables import PLACE
+from tests.pipelines.random_logs import ATTRIBUTION, WINDOW, did, random_logs, shown
 from tests.pipelines.tiny import (
     expected_credit,
     expected_history,
@@ -23,8 +24,6 @@ from tests.pipelines.tiny import (
 )
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema, parse_schema
-
-ATTRIBUTION, WINDOW = 10, 20  # ms
 
 ITEMS = [
     {"item_id": "a", "category": "c1", "words": ["x", "y", "z"]},
@@ -48,15 +47,6 @@ features:
   category: {{group: item, type: categorical, in_history: true}}
   words: {{group: item, type: categorical_list, in_history: true, max_length: 2}}
 """)
-
-
-def shown(request, at, scenario="search", user="u", item="a"):
-    return {"request_id": request, "timestamp": at, "scenario": scenario, "user_id": user, "item_id": item}
-
-
-def did(action, at, user="u", item="a", request=None, scenario=None):
-    row = {"action": action, "timestamp": at, "user_id": user, "item_id": item}
-    return {**row, "request_id": request, "scenario": scenario}
 
 
 def labels_of(impressions, actions, schema=None):
@@ -149,43 +139,6 @@ def test_a_history_is_what_the_user_did_strictly_before_newest_last():
     assert first["history_item_id"] == ["c"]
     assert third["history_item_id"] == third["history_age"] == []
     assert second["ctr"] == [1]
-
-
-MOMENTS = st.integers(0, 60) | st.sampled_from([0, ATTRIBUTION, WINDOW, ATTRIBUTION + WINDOW])
-
-
-@st.composite
-def random_logs(draw):
-    """Impressions, each (user, request, item) once, and actions, each once, with ties in time and exact edges."""
-    users, item_ids = st.sampled_from(["u", "v"]), st.sampled_from(["a", "b", "c"])
-    scenarios, requests = st.sampled_from(["search", "recommendation"]), st.sampled_from(["r0", "r1", "r2", "r3", "r4"])
-    impressions = draw(
-        st.lists(
-            st.builds(shown, requests, MOMENTS, scenarios, users, item_ids),
-            min_size=1,
-            max_size=12,
-            unique_by=lambda row: (row["user_id"], row["request_id"], row["item_id"]),
-        )
-    )
-    names = st.sampled_from(["click", "cart", "purchase"])
-    free = st.builds(did, names, MOMENTS, users, item_ids, st.none() | requests, st.none() | scenarios)
-    following = st.builds(
-        lambda row, name, delay, request, scenario: did(
-            name,
-            max(0, row["timestamp"] + delay),
-            row["user_id"],
-            row["item_id"],
-            row["request_id"] if request else None,
-            row["scenario"] if scenario else None,
-        ),
-        st.sampled_from(impressions),
-        names,
-        st.sampled_from([0, 1, ATTRIBUTION, ATTRIBUTION + 1, WINDOW, WINDOW + 1, -1, -WINDOW, -WINDOW - 1]),
-        st.booleans(),
-        st.booleans(),
-    )
-    actions = draw(st.lists(free | following, max_size=14, unique_by=lambda row: tuple(row.values())))
-    return impressions, actions
 
 
 @settings(max_examples=60)

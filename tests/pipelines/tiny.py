@@ -145,11 +145,17 @@ def expected_labels(impressions: list[dict], actions: list[dict], schema: Schema
     return result
 
 
+def expected_attributes(table: list[dict], key: str, row: dict) -> dict:
+    """The row of `items` or `users` that is valid for `row`, straight from DESIGN §2.1; empty where none is."""
+    versions = [(-1 if each.get("timestamp") is None else each["timestamp"], each) for each in table]
+    valid = [(since, each) for since, each in versions if each[key] == row[key] and since <= row["timestamp"]]
+    return max(valid, key=lambda entry: entry[0], default=(-1, {key: row[key]}))[1]
+
+
 def expected_history(
     shown: dict, impressions: list[dict], actions: list[dict], items: list[dict], schema: Schema
 ) -> dict[str, list]:
     """One impression's history columns, straight from DESIGN §2; ties in time by all that tells two actions apart."""
-    catalogue = {item["item_id"]: item for item in items}
     past = []
     for place, action in enumerate(actions):
         if action["user_id"] != shown["user_id"] or action["action"] not in schema.history.actions:
@@ -166,7 +172,7 @@ def expected_history(
     columns: dict[str, list] = {name: [] for name in schema.history_columns}
     for *_, scenario, action in sorted(past, key=lambda entry: entry[:7])[-schema.history.max_length :]:
         for name in schema.history_features:
-            value = catalogue[action["item_id"]].get(name)
+            value = expected_attributes(items, "item_id", action).get(name)
             width = schema.history_width(f"history_{name}")
             if width:
                 filled = itertools.chain(value or [], itertools.repeat(""))

@@ -1,0 +1,82 @@
+"""Keys of counters: columns of strings, and the hash that stands for them.
+
+The hash has 64 bits. The strings go along once each, for the snapshot and the state.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.beam.hashing import hash_strings
+from usr_tf.schema import SCENARIO, Counter
+
+KEY = "key"
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_BLANKS = " \t\n\v\f\r"
+
+
+def key_columns(counter: Counter) -> tuple[str, ...]:
+    """Columns that hold the strings of a key."""
+    return (*counter.key, SCENARIO) if counter.by_scenario else counter.key
+
+
+def key_schema(counter: Counter) -> pa.Schema:
+    """Arrow schema of keys: each hash with its strings."""
+    return pa.schema({KEY: pa.uint64(), **dict.fromkeys(key_columns(counter), pa.string())})
+
+
+class KeyColumn:
+    """One column of keys.
+
+    Attributes:
+      strings: `[rows]`.
+      hashes: `[rows]` uint64; any where there is no value.
+      valid: `[rows]` bool: whether there is a value, neither null nor "".
+    """
+
+    def __init__(self, strings: pa.Array):
+        codes = strings.dictionary_encode()
+        of_string = hash_strings(codes.dictionary) if len(codes.dictionary) else np.zeros(1, np.uint64)
+        self.strings = strings
+        self.hashes = of_string[pc.fill_null(codes.indices, 0).to_numpy()]
+        self.valid = pc.fill_null(pc.not_equal(strings, ""), False).to_numpy(zero_copy_only=False)
+
+
+def hash_keys(columns: Sequence[KeyColumn]) -> np.ndarray:
+    """`[rows]` uint64: the hash of each row's key."""
+    hashed = np.zeros(len(columns[0].hashes), np.uint64)
+    for column in columns:
+        hashed = hashed * _ODD + column.hashes
+    return hashed
+
+
+def distinct_keys(
+    hashed: np.ndarray, rows: np.ndarray, columns: Sequence[KeyColumn], counter: Counter
+) -> pa.RecordBatch:
+    """The keys of some rows, each once, by rising hash: `key_schema`.
+
+    Args:
+      hashed: `[rows]` uint64, of these rows.
+      rows: `[rows]`, their indices in `columns`.
+    """
+    distinct, first = np.unique(hashed, return_index=True)
+    strings = [column.strings.take(pa.array(rows[first])) for column in columns]
+    return pa.RecordBatch.from_arrays([pa.array(distinct), *strings], schema=key_schema(counter))
+
+
+def strings_of(hashed: np.ndarray, keys: pa.Table, counter: Counter) -> list[pa.Array]:
+    """The strings of each hash, by `key_columns`, from keys that hold each at least once."""
+    place = pc.index_in(pa.array(hashed), keys.column(KEY).combine_chunks())
+    return [keys.column(name).combine_chunks().take(place) for name in key_columns(counter)]
+
+
+def normalized(queries: pa.Array) -> pa.Array:
+    """Queries as counters compare them: lower-cased, and without blanks at the ends.
+
+    As TensorFlow does it, for the served look-up does the same: Arrow lower-cases fewer letters, and trims more blanks.
+    """
+    codes = queries.dictionary_encode()
+    texts = [text.lower().strip(_BLANKS) for text in codes.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(codes.indices)
