@@ -27,7 +27,7 @@ from usr_tf.evaluate import evaluate, predict
 from usr_tf.run import open_any_run, open_run
 from usr_tf.schema import load_schema, parse_schema
 
-FEW = ("num_iterations=15", "learning_rate=0.3", "min_data_in_leaf=20", "num_leaves=8")
+FEW = ("num_iterations=15", "learning_rate=0.3", "num_leaves=8", "min_sum_hessian_in_leaf=2", "lambda_l2=0")
 """Parameters with which toy trees train in a second."""
 
 

@@ -16,7 +16,9 @@ PARAMETERS: dict[str, Any] = {
     "learning_rate": 0.05,
     "num_leaves": 31,
     "min_data_in_leaf": 100,
-    "feature_fraction": 0.7,
+    "min_sum_hessian_in_leaf": 10,
+    "lambda_l2": 20,
+    "feature_fraction": 0.5,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
 }

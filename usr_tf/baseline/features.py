@@ -30,7 +30,7 @@ from usr_tf.schema import (
     history_column,
 )
 
-LARGEST_CATEGORY = 1000
+LARGEST_CATEGORY = 100
 """Ids of the largest vocabulary whose columns are categories."""
 FIRST_IDS = 4
 """Ids of a list that have a column each."""
