@@ -24,7 +24,7 @@ def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Gro
     return Group(  # rows and positives are too wide for 80 columns
         grouped_table("AUC", (*names, *columns), ranking),
         *(
-            grouped_table(f"AUC against {name}", (*names, *model_baselines.columns(name, details)), rows)
+            grouped_table(f"AUC against {name}", (*names, *model_baselines.columns(details)), rows)
             for name, rows in model_baselines.tables(document, details).items()
         ),
         grouped_table("Logloss", (*names, *LOSSES), [(cell.scenario, cell.task, *losses(cell)) for cell in shown]),

@@ -30,7 +30,7 @@ def card(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     note = "The interval is of the difference, on the same resampled users. It decides between better, level and worse."
     return "".join(
         html.card(
-            html.table(["scenario", "task", *columns(name, details)], rows, names=2, main=3),
+            html.table(["scenario", "task", *columns(details)], rows, names=2, main=3),
             f"AUC against {name}",
             note=note,
         )
@@ -38,9 +38,9 @@ def card(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     )
 
 
-def columns(name: str, details: Mapping[str, Any]) -> list[str]:
+def columns(details: Mapping[str, Any]) -> list[str]:
     """Names of the columns of `tables` after scenario and task."""
-    return [name, "difference", f"{details['level']:.0%} interval", "result"]
+    return ["baseline", "difference", f"{details['level']:.0%} interval", "result"]
 
 
 def tables(document: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, list[Sequence[str]]]:
