@@ -125,7 +125,12 @@ counters: {item: {key: [item_id], actions: [click]}}
     others = {"bucket_price": "item", "picture.1": "item", "picture.2": "item", "past_queries.length": "history"}
     assert columns.items() >= (signals | others).items()
     assert not [name for name in columns if name.startswith(("raw_", "oracle_", "global_", "position", "picture.3"))]
-    assert "bucket_price" in Table(schema, {}).categories
+    assert Table(schema, {}).categories == [
+        "scenario",
+        "item_id",
+        "brand",
+        *(f"{name}.{place}" for name in ("query", "title") for place in (1, 2)),
+    ]
 
 
 def test_rows_are_those_of_the_data(toy_data, monkeypatch):

@@ -3,9 +3,9 @@
 | of a row | columns |
 | --- | --- |
 | the scenario | a category |
-| a categorical feature, the bucket of a number | a category, or the count of the id in the training split |
+| a categorical feature | a category, or the count of the id in the training split |
 | a list or a text | its length, and its first ids, each as a categorical feature |
-| a number, a signal, each place of a vector | the number as it is stored |
+| a number, its bucket, a signal, each place of a vector | the number as it is stored |
 | the history, the past queries | their length and the age of the newest |
 
 An id of a large vocabulary is a count, because a tree splits categories by their mean label, which is noise for an id
@@ -30,7 +30,7 @@ from usr_tf.schema import (
     history_column,
 )
 
-LARGEST_CATEGORY = 100
+LARGEST_CATEGORY = 20
 """Ids of the largest vocabulary whose columns are categories."""
 FIRST_IDS = 4
 """Ids of a list that have a column each."""
@@ -167,7 +167,8 @@ def _columns(schema: Schema) -> Iterator[Column]:
             for place in range(schema.number_columns[name]):
                 yield Column(f"{name}.{place + 1}", name, family, name, partial(_at, place=place))
         else:
-            yield Column(name, name, family, name, _whole, is_id=feature.type == "categorical")
+            is_id = feature.type == "categorical" and name in schema.features  # buckets are in order
+            yield Column(name, name, family, name, _whole, is_id=is_id)
     if schema.history_columns:
         yield Column("history.length", "history", "history", history_column(ACTION), _length)
         yield Column("history.age", "history", "history", history_column("age"), _newest)
