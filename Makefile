@@ -80,7 +80,7 @@ $(INSTALLED): setup.py constraints.txt
 	@test -n "$(VERSION)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	@echo "Installing usr_tf and its dependencies for Python $(VERSION) into $(VENV)"
 	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) $(VENV)
-	$(PIP) install -c constraints.txt -e '.[train,pipelines]'
+	$(PIP) install -c constraints.txt -e '.[train,pipelines,baseline]'
 	touch $@
 
 $(DEVELOP): $(INSTALLED)

@@ -12,12 +12,12 @@ from usr_tf.evaluate import predict
 from usr_tf.files import make_folder, replace_text, strict_json
 from usr_tf.metrics import METRICS, compare
 from usr_tf.metrics.cells import OVERALL
-from usr_tf.run import Run, open_run_data
+from usr_tf.run import AnyRun, open_run_data
 
 
 def compare_runs(
-    run_a: Run,
-    run_b: Run,
+    run_a: AnyRun,
+    run_b: AnyRun,
     data: str | None = None,
     split: Split = "test",
     replicates: int = 200,

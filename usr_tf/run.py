@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from usr_tf.baseline.run import TreeRun, is_tree_run, open_tree_run
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
@@ -23,6 +24,11 @@ class Run:
     directory: Path
     config: Config
     schema: Schema
+
+    @property
+    def name(self) -> str:
+        """What pages and tables call its model."""
+        return self.config.backbone
 
     @property
     def transform(self) -> Path:
@@ -84,6 +90,9 @@ class Run:
         return model
 
 
+AnyRun = Run | TreeRun
+
+
 def create_run(directory: Path, data: Data, config: Config) -> Run:
     """Creates or reopens the directory of an unfinished run of `config` on `data`.
 
@@ -122,15 +131,27 @@ def open_run(directory: str | Path) -> Run:
     """Opens a finished run of `usr-tf train`.
 
     Raises:
-      InputError: the directory is not there, or training did not come to its end.
+      InputError: the directory is not there, training did not come to its end, or it is a tree run.
     """
     directory = Path(directory)
+    if is_tree_run(directory):
+        expected = "a directory that `usr-tf train` finished; evaluate, compare and explain take tree runs too"
+        raise InputError(directory, "a tree run of `usr-tf baseline`", expected)
     if not (directory / SUCCESS).exists():
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf train` finished")
     return Run(directory, load_config(_settings(directory)), load_schema(directory / "schema.yaml"))
 
 
-def open_run_data(run: Run, directory: str | Path | None) -> Data:
+def open_any_run(directory: str | Path) -> AnyRun:
+    """Opens a finished run of `usr-tf train` or `usr-tf baseline`.
+
+    Raises:
+      InputError: as `open_run` and `open_tree_run` do.
+    """
+    return open_tree_run(directory) if is_tree_run(directory) else open_run(directory)
+
+
+def open_run_data(run: AnyRun, directory: str | Path | None) -> Data:
     """Data in `directory`, or by default the data of the run's training.
 
     Raises:
@@ -148,7 +169,7 @@ def _settings(directory: Path) -> Path:
     return directory / "config.yaml"
 
 
-def _check_same(run: Run, data: Data) -> None:
+def _check_same(run: AnyRun, data: Data) -> None:
     """Raises for data with another schema or transform than the run's.
 
     The data may be split otherwise: those of a later day are.

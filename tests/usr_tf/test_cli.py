@@ -151,6 +151,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
             "none.yaml: found no readable",
         ),
         "train: set": (["train", f"--data={empty}", "--out=x", "--set", "usr.ei=1"], "usr.ei: found an unknown key"),
+        "baseline: data": (["baseline", f"--data={empty}", f"--out={folder / 'd'}"], "found no _SUCCESS"),
         "evaluate: run": (["evaluate", f"--run={empty}", f"--out={folder / 'e'}"], "found no _SUCCESS"),
         "evaluate: split": (["evaluate", "--run=x", "--out=y", "--split=all"], "flag --split=all"),
         "explain: run": (["explain", f"--run={empty}", f"--request={good_json}"], "found no _SUCCESS"),

@@ -11,6 +11,7 @@ _CLIENT = ("grpc", "httpx", "numpy", "orjson", *_TENSORFLOW)
 _SERVE = (*_CLIENT, "aiohttp", "grpc_health", "grpc_reflection", "prometheus_client")
 
 EXTRAS = {
+    "baseline": ("lightgbm",),
     "client": _CLIENT,
     "serve": _SERVE,
     "pipelines": (

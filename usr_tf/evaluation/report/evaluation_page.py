@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from usr_tf.config import Config
 from usr_tf.evaluation.report import (
     data_summary,
     headline,
     html,
+    importances,
     learning_curves,
     provenance,
     score_curves,
@@ -35,9 +37,11 @@ def evaluation_page(
         score_curves.section(document, details),
         slices.section(document, details),
     ]
-    if run_summary:
+    if run_summary and isinstance(run_summary.config, Config):
         monitor = run_summary.config.train.monitor
         sections.append(learning_curves.section(run_summary.history, monitor, schema.scenarios, schema.task_names))
+    if run_summary and run_summary.importances:
+        sections.append(importances.section(run_summary.importances))
     if run_summary and run_summary.views:
         groups = {name: feature.group for name, feature in schema.features.items()}
         sections.append(view_plots.section(run_summary.views, groups, run_summary.beside))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usr_tf.evaluation.report import html
+from usr_tf.evaluation.report import html, model_baselines
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import Dot, dot_plot
 from usr_tf.evaluation.report.task_results import (
@@ -36,13 +36,15 @@ _CALIBRATED = 0.1
 def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     """Sentences and tiles below the page's heading."""
     shown = list(cells(document, details, overall=False))
-    ranking = ", and ".join(filter(None, (_against(name, shown) for name in reversed(BASELINES))))
+    names = (*document.get("baselines", {}), *reversed(BASELINES))
+    ranking = ", and ".join(filter(None, (_against(name, shown) for name in names)))
     if not any(cell.figures["auc"] is not None for cell in shown):
         ranking = "No ranking to judge: no scenario and task has rows with the action and rows without it."
     else:
         ranking = f"Ranks {ranking}." if ranking else "There is no baseline to hold these figures against."
     rest = " ".join(filter(None, (_towards_oracle(shown), _calibration(shown))))
     more = html.paragraph(rest, "lead") if rest else ""
+    more += model_baselines.summary(document, details)
     return html.paragraph(ranking, "verdict") + more + html.grid(map(_tile, shown), least=220)
 
 
@@ -54,7 +56,11 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
             cell.name,
             cell.figures["auc"],
             cell.detail["intervals"].get("auc"),
-            {**{name: cell.baseline(name) for name in BASELINES}, "oracle": cell.figures.get("oracle_auc")},
+            {
+                **{name: cell.baseline(name) for name in BASELINES},
+                "oracle": cell.figures.get("oracle_auc"),
+                **{name: cell.baseline(name) for name in document.get("baselines", {})},
+            },
             cell.scenario,
             cell.few,
         )
@@ -69,7 +75,8 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
     few = f" Grey: fewer than {FEW} positives." if any(cell.few for cell in shown) else ""
     note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users.{few}"
     logloss = html.table(["scenario", "task", *LOSSES], map(_losses_row, shown), names=2, main=2)
-    content = html.card(picture + ranking, "AUC", note=note) + html.card(logloss, "Probabilities", note=few.strip())
+    content = html.card(picture + ranking, "AUC", note=note) + model_baselines.card(document, details)
+    content += html.card(logloss, "Probabilities", note=few.strip())
     return Section(
         "Against the baselines",
         content + html.details("Every figure with its interval", _every_figure(shown)),
@@ -151,7 +158,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _tile(cell: TaskResult) -> str:
     figures, chips = cell.figures, []
-    for name in BASELINES:
+    for name in cell.detail["baselines"]:
         standing = cell.standing(name)
         if standing:
             chips.append(html.chip(f"{standing} {name} {figure(cell.baseline(name), 3)}", _MOODS[standing]))
