@@ -274,6 +274,16 @@ class Train(_Strict):
         return self
 
 
+class Signals(_Strict):
+    """Families of signals that the model reads, of those that the schema has."""
+
+    match: bool = True
+    history_match: bool = True
+    counters: bool = True
+    past_queries: bool = True
+    """The user's earlier queries, as a sequence."""
+
+
 class Export(_Strict):
     """What an exported model holds beside the network."""
 
@@ -301,6 +311,7 @@ class Config(_Strict):
     """Standard deviation of initial embeddings. A small value suits ids with few occurrences, whose initial vector is
     noise; 0.3 learns faster if each id occurs hundreds of times."""
     history: History = History()
+    signals: Signals = Signals()
     position_tower: PositionTower = PositionTower()
     usr: Usr = Usr()
     shared_bottom: SharedBottom = SharedBottom()

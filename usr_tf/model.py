@@ -22,7 +22,7 @@ from usr_tf.layers.log_space import binary_cross_entropy
 from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
 from usr_tf.optimizers import make_optimizer
-from usr_tf.schema import POSITION, SCENARIO, Schema, parse_schema
+from usr_tf.schema import POSITION, SCENARIO, Group, Schema, parse_schema
 from usr_tf.training.precision import computing_in
 from usr_tf.training.seeds import seeded
 from usr_tf.training.strategies import sum_over_replicas
@@ -114,11 +114,11 @@ class USRModel(tfrs.Model):
         schema = self.schema
         usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
         self._label_names = schema.label_names if usr.glmt else schema.task_names
-        self._request_features = (*schema.inputs_of("user"), *schema.inputs_of("context"))
+        self._request_features = (*self._inputs_of("user"), *self._inputs_of("context"))
         self._other_item_features = tuple(
-            name for name in schema.inputs_of("item", "candidate") if name not in schema.history_features
+            name for name in self._inputs_of("item", "candidate") if name not in schema.history_features
         )
-        self._query_features = tuple(schema.inputs_of("query"))
+        self._query_features = self._inputs_of("query")
         self._query_ids = tuple(name for name in self._query_features if schema.inputs[name].has_ids)
         self._has_history, history = bool(schema.history_columns), self.config.history
         # Replicas add up their gradients, and each of them has the whole penalty.
@@ -144,7 +144,7 @@ class USRModel(tfrs.Model):
         elif history.pooling == "din" and self._has_history:
             self.din = DIN(history.din, name="din")
         self.search_interest = self._search_item = None
-        if schema.query_columns:
+        if schema.query_columns and self.config.signals.past_queries:
             width = self.embedding.width("query")
             self._search_item = keras.layers.Dense(width, use_bias=False, name="search_item")
             self.search_interest = InterestExtractor(usr.rank, usr.trigger_hidden, name="search_interest")
@@ -172,6 +172,12 @@ class USRModel(tfrs.Model):
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
         self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
+
+    def _inputs_of(self, *groups: Group) -> tuple[str, ...]:
+        """Inputs of these groups that the model reads: signals by `config.signals`."""
+        inputs = self.schema.inputs_of(*groups)
+        families = {name: self.schema.signal_family(name) for name in inputs}
+        return tuple(name for name, family in families.items() if not family or getattr(self.config.signals, family))
 
     def _make_cross(self) -> DotCross | None:
         """Dot products of all vectors with ids of the default width; None where one side has none."""

@@ -18,6 +18,7 @@ from usr_tf.errors import InputError
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
+SignalFamily = Literal["match", "history_match", "counters"]
 CANDIDATE_GROUPS: tuple[Group, ...] = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine", "latest", "best", "recency"]
@@ -384,6 +385,12 @@ class Schema(_Strict):
                 prefix = f"counter_{name}_{_window_name(window)}"
                 names += [f"{prefix}_impressions", *(f"{prefix}_{action}_rate" for action in counter.actions)]
         return tuple(names)
+
+    def signal_family(self, name: str) -> SignalFamily | None:
+        """The family of a signal; None for every other input."""
+        if name not in self.signals:
+            return None
+        return "history_match" if name.startswith("history_") else "match" if name.startswith("match_") else "counters"
 
     @functools.cached_property
     def derived(self) -> dict[str, Feature]:

@@ -27,7 +27,7 @@ tasks:
   - {{name: ctr, action: click}}
   - {{name: ctcvr, action: purchase}}
 labels: {{attribution: 1h, global_window: 1d}}
-history: {{actions: [click, cart, purchase], max_length: 20}}
+history: {{actions: [click, cart, purchase], max_length: 20, queries: {{max_length: 10, tokens: 3}}}}
 split: {{valid: 0.1, test: 0.1}}
 features:
   user_id:    {{group: user, type: categorical, min_count: 2}}
@@ -64,10 +64,30 @@ SIGNAL_FEATURES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Features of each signal. A trend has none: counters over windows see it."""
-VECTOR_MATCH = """\
+SIGNALS = """\
 match:
+  query_title:    {features: [query, title]}
+  query_kind:     {features: [query, kind], by: [coverage, ngram]}
+  query_brand:    {features: [query, brand], by: [coverage, ngram]}
+  query_category: {features: [query, category], by: [coverage]}
+  past_title:     {features: [history_queries, title]}
+"""
+VECTOR_MATCHES = """\
   user_item_vector:  {features: [user_vector, item_vector]}
   query_item_vector: {features: [query_vector, item_vector]}
+"""
+COUNTERS = """\
+history_match: [item_id, category, kind, brand, price_band]
+counters:
+  item:       {key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true}
+  brand:      {key: [brand], actions: [click, purchase]}
+  user:       {key: [user_id], actions: [click, purchase], by_scenario: true, delay: 1m}
+  user_item:  {key: [user_id, item_id], actions: [click, purchase], windows: [1d, all], delay: 1m, prior: 5}
+  user_kind:  {key: [user_id, kind], actions: [click, purchase], windows: [6h, all], delay: 1m, prior: 10}
+  user_brand: {key: [user_id, brand], actions: [click, purchase], delay: 1m}
+  user_price: {key: [user_id, price_band], actions: [click, purchase], delay: 1m}
+  query_item: {key: [query, item_id], actions: [click, purchase], prior: 10}
+  query_kind: {key: [query, kind], actions: [click, purchase], prior: 10}
 """
 
 
@@ -77,7 +97,9 @@ def schema_of(world: World) -> str:
     return (
         SCHEMA.format(scenarios=", ".join(scenario.name for scenario in world.scenarios))
         + "".join(f"  {feature}\n" for feature in features)
-        + (VECTOR_MATCH if "vectors" in strength else "")
+        + SIGNALS
+        + (VECTOR_MATCHES if "vectors" in strength else "")
+        + COUNTERS
     )
 
 
