@@ -1,4 +1,4 @@
-"""What a package index, a continuous integration and a contributor read: they agree with each other."""
+"""Packaging: setup.py, constraints, CI workflow and community files agree."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""The main job once, on a simulated shop: simulate, preprocess, train, evaluate, export, serve, score.
+"""Demo: every step once on a simulated shop, from logs to served scores.
 
 Where LightGBM is installed, the evaluation compares the model with trees on the same rows.
 """
@@ -17,6 +17,7 @@ from serving.client.ranking import format_ranking
 from serving.formats.logged_requests import read_requests
 from serving.local_server import serve_in_background
 from serving.publishing.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
+from serving.publishing.snapshot_scores import snapshot_scorer
 from serving.publishing.warmup import write_logged_requests
 from usr_tf.baseline.config import make_config
 from usr_tf.baseline.train import train_baseline
@@ -34,7 +35,7 @@ _SETTINGS = ("train.epochs=3", "train.batch_size=256", "embedding_spread=0.3")  
 
 
 def demo(out: str | Path, impressions: int) -> None:
-    """Runs the main job into `out` and prints what it made and where.
+    """Runs every step into `out` and prints each result and its path.
 
     Raises:
       InputError: `out` exists and is not empty.
@@ -82,12 +83,13 @@ def demo(out: str | Path, impressions: int) -> None:
 
 
 def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float]:
-    """The largest difference between served and offline probabilities of the run's sample of test requests.
+    """Largest difference between served and offline probabilities of the run's logged requests.
 
     Returns:
       The number of requests, and the difference.
     """
-    golden = golden_requests(run.requests, run.schema, predict(run.load_model(), data, "test"))
+    predictions = predict(run.load_model(), data, "test")
+    golden = golden_requests(run.requests, run.schema, predictions, snapshot_scorer(run))
     specs = ranker.metadata()
     served = [ranker.predict(*logged_inputs(request, specs)) for request in golden]
     return len(golden), largest_difference(golden, served).value

@@ -41,6 +41,9 @@ _COUNTS, _KEYS = "counts", "keys"
 _USERS_PER_PART = 8
 """Partitions of the users for each part of a counter's keys: an event is that much smaller than a row, or more."""
 
+_ROWS = 1 << 20
+"""Rows that are counted at once."""
+
 
 def _parts_of(partitions: int) -> int:
     """Parts of each counter's keys."""
@@ -162,19 +165,21 @@ class _Count(beam.DoFn):
         del batches
         counts = Counts(keys, times, kinds, counter, numbers)
         asking = counts.order[rows[counts.order] != NO_ROW]
-        columns = counts.before(counts.codes[asking], times[asking])
-        answers = pa.RecordBatch.from_arrays(
-            [pa.array(rows[asking]), *(pa.array(column) for column in columns.T)],
-            names=[ROW, *count_columns(name, counter)],
-        )
-        for number, batch in divide(answers, of_user[asking]):
-            yield number, (_COUNTS, place, self._store.put(batch))
+        for start in range(0, len(asking), _ROWS):
+            part_of_asking = asking[start : start + _ROWS]
+            columns = counts.before(counts.codes[part_of_asking], times[part_of_asking])
+            answers = pa.RecordBatch.from_arrays(
+                [pa.array(rows[part_of_asking]), *(pa.array(column) for column in columns.T)],
+                names=[ROW, *count_columns(name, counter)],
+            )
+            for number, batch in divide(answers, of_user[part_of_asking]):
+                yield number, (_COUNTS, place, self._store.put(batch))
         strings = pa.Table.from_batches(
             [load(handle) for kind, _, handle in blocks if kind == _KEYS], key_schema(counter)
         )
         files = {
             name: snapshot(counts, strings, moment, name, counter),
-            _state_file(name): make_state(keys, times, kinds, numbers, strings, moment, counter),
+            _state_file(name): make_state(counts, times, kinds, numbers, strings, moment, counter),
         }
         for file, batch in files.items():
             yield TaggedOutput(SNAPSHOT, (file, (part, self._store.put(batch))))

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.output import COUNTERS, read_json
 from pipelines.join.counter_keys import KEY, KeyColumn, distinct_keys, hash_keys, key_columns, strings_of
-from pipelines.join.counters import EVENT, EVENTS, NO_ROW, event_kinds
+from pipelines.join.counters import EVENT, EVENTS, NO_ROW, Counts, event_kinds
 from usr_tf.errors import InputError
 from usr_tf.schema import TIMESTAMP, Counter, Schema
 
@@ -62,7 +62,7 @@ def state_schema(counter: Counter) -> pa.Schema:
 
 
 def make_state(
-    keys: np.ndarray,
+    counts: Counts,
     times: np.ndarray,
     kinds: np.ndarray,
     numbers: np.ndarray | None,
@@ -70,23 +70,30 @@ def make_state(
     moment: int,
     counter: Counter,
 ) -> pa.RecordBatch:
-    """The state as of `moment` (ms) of some events, which are as `Counts` takes them: `state_schema`, by rising hash.
+    """The state as of `moment` (ms) of the events in `counts`: `state_schema`, by rising hash of the key.
 
     Args:
+      times, kinds, numbers: the same events, as `Counts` takes them.
       strings: by `key_schema`, each key at least once.
     """
     first = _first_kept(moment, counter)
-    kept = (times < moment) & ((times >= first) | (None in counter.windows))
-    frame = pd.DataFrame({KEY: keys, TIMESTAMP: np.where(times < first, first - 1, times), EVENT: kinds})[kept]
-    frame[COUNT] = 1 if numbers is None else numbers[kept]
-    frame = frame.groupby([KEY, TIMESTAMP, EVENT], as_index=False, sort=True)[COUNT].sum()
-    moments = frame[TIMESTAMP].to_numpy()
+    recent = np.flatnonzero((times >= first) & (times < moment))
+    frame = pd.DataFrame({KEY: counts.keys[counts.codes[recent]], TIMESTAMP: times[recent], EVENT: kinds[recent]})
+    frame[COUNT] = 1 if numbers is None else numbers[recent]
+    frame = frame.groupby([KEY, TIMESTAMP, EVENT], as_index=False)[COUNT].sum()
+    if None in counter.windows:
+        totals = counts.totals(first)
+        code, kind = np.nonzero(totals)
+        older = {KEY: counts.keys[code], TIMESTAMP: first - 1, EVENT: kind, COUNT: totals[code, kind]}
+        frame = pd.concat([pd.DataFrame(older), frame])
+    frame = frame.sort_values([KEY, TIMESTAMP, EVENT])
+    moments = frame[TIMESTAMP].to_numpy(np.int64)
     return pa.RecordBatch.from_arrays(
         [
-            *strings_of(frame[KEY].to_numpy(), strings, counter),
-            pa.array(event_kinds(counter)).take(pa.array(frame[EVENT].to_numpy())),
+            *strings_of(frame[KEY].to_numpy(np.uint64), strings, counter),
+            pa.array(event_kinds(counter)).take(pa.array(frame[EVENT].to_numpy(np.int8))),
             pa.array(moments, mask=moments < first),
-            pa.array(frame[COUNT].to_numpy(), pa.int64()),
+            pa.array(frame[COUNT].to_numpy(np.int64)),
         ],
         schema=state_schema(counter),
     )

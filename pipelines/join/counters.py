@@ -133,17 +133,30 @@ class Counts:
         Events count whose time is strictly before `time - delay` and at or after `time - delay - window`.
         """
         known = times - self._counter.delay
-        until = self._events_before(self._timeline.places(codes, known))
-        columns = []
-        for window in self._counter.windows:
-            start = self._timeline.starts(codes) if window is None else self._timeline.places(codes, known - window)
-            columns += [last - first for first, last in zip(self._events_before(start), until, strict=True)]
-        return np.stack(columns, axis=1).astype(np.float32)
+        end = self._timeline.places(codes, known)
+        starts = [
+            self._timeline.starts(codes) if window is None else self._timeline.places(codes, known - window)
+            for window in self._counter.windows
+        ]
+        kinds = len(self._places)
+        columns = np.empty((len(starts) * kinds, len(codes)), np.float32)
+        for kind in range(kinds):
+            until = self._events_before(end, kind)
+            for window, start in enumerate(starts):
+                columns[window * kinds + kind] = until - self._events_before(start, kind)
+        return columns.T
 
-    def _events_before(self, places: np.ndarray) -> list[np.ndarray]:
-        """Of each kind, the events that stand before each place."""
-        found = [np.searchsorted(of_kind, places) for of_kind in self._places]
-        return found if self._sums is None else [sums[n] for sums, n in zip(self._sums, found, strict=True)]
+    def totals(self, moment: int) -> np.ndarray:
+        """`[keys, kinds]` int64: all events of each key strictly before a moment."""
+        codes = np.arange(len(self.keys))
+        places, starts = self._timeline.places(codes, np.full(len(codes), moment)), self._timeline.starts(codes)
+        kinds = range(len(self._places))
+        return np.stack([self._events_before(places, kind) - self._events_before(starts, kind) for kind in kinds], 1)
+
+    def _events_before(self, places: np.ndarray, kind: int) -> np.ndarray:
+        """The events of a kind that stand before each place."""
+        found = np.searchsorted(self._places[kind], places)
+        return found if self._sums is None else self._sums[kind][found]
 
 
 def snapshot(counts: Counts, keys: pa.Table, moment: int, name: str, counter: Counter) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""With a training that takes no time in place of the real one."""
+"""Tuning with a fake training."""
 
 import usr_tf
 
@@ -90,7 +90,10 @@ def test_it_finds_the_best_and_writes_a_configuration_to_train_with(train, searc
     assert {row["state"] for row in table} == {"complete", "pruned"}
     assert {bool(row["val_nll"]) for row in table if row["state"] == "pruned"} == {False}
     assert not list((tmp_path / "out" / "trials").iterdir())
-    assert "Search for the best val_nll" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Search for the best val_nll" in report
+    assert "mathdefault" not in report  # the learning rate's axis is logarithmic, its ticks plain numbers
+    assert ">[16, 8]<" in report  # the names of choices stand at the left
 
 
 def test_a_study_that_goes_on_is_the_unbroken_one(train, search):

@@ -1,4 +1,4 @@
-"""Labels, credit and histories: hand-computed cases, and the plain join of DESIGN §2 on random logs."""
+"""Labels, attribution and histories: hand-computed cases, and the reference join on random logs."""
 
 import random
 
@@ -233,6 +233,24 @@ def test_attach_looks_columns_up_by_key():
         assert wider.column("category").to_pylist() == [None, None, "c1"]
         assert wider.column("words").to_pylist() == [[], None, ["x", "y", "z"]]
         assert wider.column(PLACE).to_pylist() == [0, 1, 2]
+
+
+def test_attach_looks_up_the_row_that_is_valid_at_each_rows_time():
+    schema = make_schema()
+    items = [
+        {"item_id": "a", "category": "new", "timestamp": 20},
+        {"item_id": "a", "category": "old"},
+        {"item_id": "b", "category": "late", "timestamp": 10},
+        {"item_id": "a", "category": "newer", "timestamp": 30},
+    ]
+    times = [0, 19, 20, 29, 30, 99]
+    rows = [shown(f"r{time}", time) for time in times] + [shown(f"b{time}", time, item="b") for time in (9, 10)]
+    rows.append(shown("z", 50, item="zz"))
+    wider, known = attach(to_table(rows, schema, "impressions"), to_table(items, schema, "items"), "item_id")
+    found = ["old", "old", "new", "new", "newer", "newer", None, "late", None]
+    assert wider.column("category").to_pylist() == found
+    assert known.tolist() == [True] * 8 + [False]
+    assert wider.column("timestamp").to_pylist() == [row["timestamp"] for row in rows]
 
 
 def test_the_first_of_each_key_is_kept():

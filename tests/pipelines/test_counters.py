@@ -2,10 +2,12 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -18,7 +20,7 @@ from pipelines.beam.options import make_pipeline
 from pipelines.join.as_of import attach, label
 from pipelines.join.counter_keys import KEY
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
-from pipelines.join.counter_state import CounterState
+from pipelines.join.counter_state import CounterState, open_state, read_state, row_groups
 from pipelines.join.counters import EVENT, ROW, Counts, action_features, count_columns, events_of
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.split import EVER, SPLITS
@@ -270,12 +272,22 @@ def test_a_timeline_takes_any_groups_and_times():
 
 
 def join(
-    logs: Path, schema: Schema, folder: Path, partitions: int, since: int = EVER, state: CounterState | None = None
+    logs: Path,
+    schema: Schema,
+    folder: Path,
+    partitions: int,
+    since: int = EVER,
+    state: CounterState | None = None,
+    travels: bool = False,
 ) -> tuple[list[dict], Path]:
-    """The rows that the stages of the job join, in the order of their keys, and the directory of the snapshot."""
+    """The rows that the stages of the job join, in the order of their keys, and the directory of the snapshot.
+
+    Args:
+      travels: whether blocks go through the runner, as they do on a distributed one.
+    """
     pipeline, lines = make_pipeline(()), folder / "rows"
     folder.mkdir()
-    store = BlockStore(str(folder))
+    store = BlockStore(None if travels else str(folder))
     joined, _, _ = read_and_join(pipeline, schema, find_tables(str(logs)), partitions, store, since, state)
     _ = (
         [joined[split] for split in SPLITS]
@@ -356,7 +368,7 @@ def test_the_order_of_the_logs_and_the_partitions_change_nothing(schema, tables,
     shuffled = {name: random.Random(3).sample(rows, len(rows)) for name, rows in tables.items()}
     logs = write_logs(tmp_path / "logs", SCHEMA, shuffled)
     # Impressions before `since` make no rows, but they are events all the same.
-    later, same = join(logs, schema, tmp_path / "b", partitions=1, since=40)
+    later, same = join(logs, schema, tmp_path / "b", partitions=1, since=40, travels=True)
     rows, counters = joined
     assert later == [row for row in rows if row["timestamp"][0] >= 40]
     assert 0 < len(later) < len(rows)
@@ -417,3 +429,25 @@ def test_preprocess_reads_the_state_of_earlier_data_and_refuses_rows_before_it(t
     moment = max(row["timestamp"] for row in tables["impressions"]) + 1
     for row in pq.read_table(later / "counters" / "item.parquet").to_pylist():
         assert expected.counts("item", (row.pop("item_id"),), moment) == row
+
+
+def test_a_state_with_a_missing_or_broken_file_is_refused(schema, joined, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(joined[1], data / "counters")
+    path = data / "counters" / "state" / "place.parquet"
+    state = open_state(str(data), schema)
+    assert state == CounterState(
+        str(path.parent), json.loads((path.parents[1] / "snapshot.json").read_text())["timestamp"]
+    )
+    assert row_groups(state, "place") > 0
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"place.parquet: found no state of counters .*, expected a file that"):
+        row_groups(state, "place")
+    pq.write_table(pa.table({"device": ["ios"]}), path)
+    with pytest.raises(InputError, match=r"place.parquet: found no state of counters .*, expected a file that"):
+        read_state(state, "place", schema.counters["place"], 0)
+    path.unlink()
+    with pytest.raises(InputError, match=r"place.parquet: found no such file, expected the state of this counter"):
+        open_state(str(data), schema)
+    shutil.rmtree(data / "counters")
+    assert open_state(str(data), schema) is None

@@ -136,6 +136,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "simulate: no number": (["simulate", "--out=x", "--impressions=many"], "flag --impressions=many"),
         "simulate: none": (["simulate", f"--out={folder / 'a'}", "--impressions=0"], "--impressions: found 0"),
         "simulate: share": (["simulate", f"--out={folder / 'a'}", "--similarity=2"], "--similarity: found 2.0"),
+        "simulate: signal": (["simulate", f"--out={folder / 'a'}", "--signals=price,mood"], "--signals: found mood"),
         "simulate: seed": (["simulate", f"--out={folder / 'a'}", "--seed=-1"], "--seed: found -1"),
         "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
         "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),

@@ -1,4 +1,4 @@
-"""What importing the package does. Each in a process of its own, where nothing has been imported yet."""
+"""Import effects of the package, each in its own process."""
 
 import os
 import re

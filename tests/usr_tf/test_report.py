@@ -1,18 +1,20 @@
-"""The files of a report: what they hold, and that the page stands alone."""
+"""Report files: contents, and a self-contained page."""
 
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from usr_tf import metrics
 from usr_tf.config import Config
 from usr_tf.errors import InputError
 from usr_tf.evaluation import report
-from usr_tf.evaluation.report import RunSummary, headline, worst_errors
+from usr_tf.evaluation.report import RowText, RunSummary, headline, html, score_curves, slices, worst_errors
 from usr_tf.evaluation.report.evaluation_page import evaluation_page
 from usr_tf.evaluation.report.learning_curves import best_epoch
 from usr_tf.metrics import Predictions, Training, slices_of
@@ -150,8 +152,8 @@ def evaluation():
         oracle={"ctr": true, "ctcvr": np.where(scenario == 1, np.nan, true * 0.4)},
     )
     clicks = {"0": (3, 10), "1": (1, 10)}
-    slices = slices_of(predictions, Training(users={}, items=clicks))
-    predictions = Predictions(**{**vars(predictions), "slices": {"item": slices["item"]}})
+    by_item = slices_of(predictions, Training(users={}, items=clicks))["item"]
+    predictions = Predictions(**{**vars(predictions), "slices": {"item": by_item}})
     return {
         "document": metrics.metrics_document(predictions, SCHEMA),
         "details": metrics.details_document(predictions, SCHEMA, clicks, replicates=20),
@@ -337,14 +339,92 @@ def test_three_pictures_for_each_scenario_and_task_with_rows(page):
 
 
 def test_slices_stand_in_a_table_below_their_picture(page, evaluation):
-    rows = page.table("scenario", "item", "rows, positives", "AUC")
+    rows = page.table("scenario", "item", "rows", "positives", "AUC")
     assert "AUC of ctr by item" in page.pictures
     expected = evaluation["details"]["scenarios"]["search"]["ctr"]["slices"]["item"]
     for row, part in zip(rows, expected, strict=False):
         low, high = part["auc_interval"]
-        counts = f"{part['n']}{part['positives']}"
-        assert row[1:4] == [part["value"], counts, f"{part['auc']:.3f}{low:.3f}–{high:.3f}"]
+        auc = f"{part['auc']:.3f}{low:.3f}–{high:.3f}"
+        assert row[1:5] == [part["value"], str(part["n"]), str(part["positives"]), auc]
     assert {part["value"] for part in expected} == {"new", "seen"}
+
+
+def test_a_slice_by_a_feature_has_the_features_name_and_its_own_order(evaluation):
+    rows = evaluation["predictions"]
+    city = pd.Categorical(np.where(np.arange(len(rows)) % 2, "20 Rue", "3 <Elm>"), categories=["3 <Elm>", "20 Rue"])
+    rows = Predictions(**{**vars(rows), "slices": {"feature:city": city}})
+    details = metrics.details_document(rows, SCHEMA, replicates=2)
+    page = Page(slices.section(evaluation["document"], details).content)
+    assert "city feature" in page.text
+    assert [row[1] for row in page.table("scenario", "city")] == ["3 <Elm>", "20 Rue"] * 3
+
+
+def test_figures_of_fewer_than_ten_positives_are_grey(evaluation):
+    """Of ten positives they are not: in the tile, in every table and in the slices' pictures."""
+    positives = np.repeat([1.0, 0], [19, 11])  # the first ten in search, nine in recommendation
+    rows = Predictions(
+        scenario=np.repeat([0, 1, 0, 1], [10, 9, 6, 5]),
+        user=np.arange(30).astype(str).astype(object),
+        request=np.arange(30).astype(str).astype(object),
+        item=np.arange(30).astype(str).astype(object),
+        position=np.zeros(30, int),
+        labels={"ctr": positives},
+        probabilities={"ctr": np.linspace(0.1, 0.9, 30)},
+        slices={"feature:city": pd.Categorical(["Lyon"] * 30)},
+    )
+    schema = SCHEMA.model_copy(update={"scenarios": ("search", "recommendation"), "tasks": SCHEMA.tasks[:1]})
+    documents = metrics.metrics_document(rows, schema), metrics.details_document(rows, schema, replicates=2)
+    tiles = re.findall(r'<div class="card tile( weak)?"><p class="label">([a-z]+)', headline.verdict(*documents))
+    assert tiles == [("", "search"), (" weak", "recommendation")]
+    for content in (headline.section(*documents).content, slices.section(*documents).content):
+        for scenario, few in (("search", False), ("recommendation", True)):
+            row = re.search(rf'<td class="name">{scenario}</td>.*?</tr>', content)[0]
+            assert ('<td class="main weak">' in row, '<td class="main">' in row) == (few, not few)
+        assert "ewer than 10 positives" in content or "ewer than 10 positives" in slices.section(*documents).lead
+    assert "few cases" in headline.section(*documents).content
+    everything = Page(headline.section(*documents).content)
+    assert everything.table("figure", "ctr")[1] == ["positives", "10"]
+
+
+def test_a_tile_has_gauc_and_ndcg_beside_auc_each_with_its_interval(evaluation):
+    document, details = evaluation["document"], evaluation["details"]
+    figures, intervals = document["scenarios"]["search"]["ctr"], details["scenarios"]["search"]["ctr"]["intervals"]
+    shown = [f"{figures['auc']:.3f} AUC, {intervals['auc'][0]:.3f}–{intervals['auc'][1]:.3f}"]
+    for name, called in (("gauc", "GAUC"), ("ndcg@10", "NDCG@10")):
+        low, high = intervals[name]
+        shown.append(f"{called} {figures[name]:.3f} {low:.3f}–{high:.3f}")
+    text = Page(headline.verdict(document, details)).text
+    assert all(words in text for words in shown)
+
+
+def test_legends_stand_above_the_plots_and_hide_no_interval(evaluation, monkeypatch):
+    """In a window as small as the picture, with probabilities of 0 and 1 and rows without positives among them."""
+    seen = []
+
+    def draw_only(draw, width, height, label):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        draw(figure)
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        legend = axes.get_legend()
+        if legend:
+            seen.append(legend.get_window_extent().y0 >= axes.bbox.y1)
+            assert legend.get_window_extent().x1 <= figure.bbox.x1
+        return ""
+
+    monkeypatch.setattr(score_curves, "svg", draw_only)
+    score_curves.section(evaluation["document"], evaluation["details"])
+    assert seen == [True] * 17  # three of six scenarios and tasks, but no ROC of feed without a purchase
+
+
+def test_every_picture_and_table_can_scroll_on_a_narrow_screen(text):
+    assert text.count("<svg") == text.count('<div class="plot"><svg') > 0
+    assert text.count("<table") == text.count('<div class="table"><table') > 0
+
+
+def test_a_long_name_is_broken_and_not_cut():
+    table = html.table(["feature", "AUC"], [("n" * 33, "0.5"), ("n" * 32 + "\nbelow", "0.5")])
+    assert re.findall(r'<td class="name( long)?">n', table) == [" long", ""]
 
 
 def test_the_best_epoch_is_the_one_that_training_chose():
@@ -399,7 +479,28 @@ def test_a_request_is_placed_by_its_best_positive_and_ties_share_a_place():
     page = Page(worst_errors.section(predictions, schema).content)
     # In r the better of two positives is third of four; in q two share places 2 and 3.
     rows = page.table("request", "first positive at", "of")
-    assert rows == [["ra", "3", "4"], ["qb", "2.5", "3"]]
+    assert rows == [["rpositive: 3a", "3", "4"], ["qpositive: 7b", "2.5", "3"]]
+
+
+def test_worst_errors_have_query_and_title_and_ask_once_for_the_rows_shown_alone(evaluation):
+    asked = []
+
+    def texts_of(rows):
+        asked.append(rows)
+        return {row: RowText(f"query {row}" if row % 2 else "", f"title {row}") for row in rows}
+
+    predictions = evaluation["predictions"]
+    page = Page(worst_errors.section(predictions, SCHEMA, texts_of).content)
+    (rows,) = asked
+    assert rows == sorted(set(rows))
+    assert len(rows) <= 15 * 6  # three tables of five rows, of three scenarios and two tasks
+    labels, probabilities = predictions.labels["ctr"], predictions.probabilities["ctr"]
+    here = np.flatnonzero((predictions.scenario == 1) & (labels == 0))
+    worst = here[np.argmax(probabilities[here])]
+    (cell,) = {row[0] for _, *table in page.tables for row in table if re.search(rf"title {worst}\D", row[0])}
+    query = f"query “query {worst}”" if worst % 2 else ""
+    keys = f"{predictions.user[worst]}, {predictions.request[worst]}"
+    assert cell == f"{predictions.item[worst]}title {worst}{query}{keys}"
 
 
 def test_data_and_making(page):

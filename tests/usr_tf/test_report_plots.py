@@ -1,4 +1,4 @@
-"""Pictures that stand in a page and take its colours."""
+"""Inline SVG plots in the colours of the page."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -21,7 +21,7 @@ def _line(figure):
 
 def test_a_picture_is_whole_and_says_what_it_shows():
     text = svg(_line, 300, 200, NAME)
-    root = ElementTree.fromstring(text)
+    (root,) = ElementTree.fromstring(text)
     assert root.attrib["viewBox"] == "0 0 300 200"
     assert root.attrib["aria-label"] == NAME
     assert NAME in [node.text for node in root.iter("text")]  # text stays text, whatever it holds

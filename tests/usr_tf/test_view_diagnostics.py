@@ -57,7 +57,7 @@ def test_attention_is_shown_with_the_names_of_the_log(document):
     assert 0 < attention["difference"] <= 1
     assert attention["examples"]
     for example in attention["examples"]:
-        assert example["candidate"]["item_id"] in (example["item"], "unknown")
+        assert example["candidate"]["item_id"] in (example["item"], "(unknown)")
         assert set(example["candidate"]) == {"item_id", "tags"}
         ages = [action["age"] for action in example["history"]]
         assert len(ages) == 4
@@ -66,7 +66,7 @@ def test_attention_is_shown_with_the_names_of_the_log(document):
         for action in example["history"]:
             assert action["action"] in ("click", "purchase")
             assert action["scenario"] in ("search", "recommendation")
-            assert action["item"]["item_id"].startswith("i") or action["item"]["item_id"] == "unknown"
+            assert action["item"]["item_id"].startswith("i") or action["item"]["item_id"] == "(unknown)"
     shown = [(example["scenario"], example["user"]) for example in attention["examples"]]
     assert len(set(shown)) == len(shown)
 

@@ -1,4 +1,4 @@
-"""Optional dependencies: which modules each extra of the package brings, and which are missing."""
+"""Optional dependencies: modules of each extra of the package, and which are missing."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ EXTRAS = {
 
 
 def require(extras: Iterable[str], place: str) -> None:
-    """Refuses to go on without the modules of some extras.
+    """Raises if modules of some extras are missing.
 
     Raises:
       InputError: the first missing module, and the command that installs the extras.

@@ -1,4 +1,4 @@
-"""Verbs from training data to a SavedModel, and the demonstration of all."""
+"""Verbs for models: training to export, and the demo."""
 
 import shlex
 import sys
@@ -94,6 +94,9 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "Report directory to make", flag_values=values)
     flags.DEFINE_string("beside", None, "Another run on the same data, to show its views beside", flag_values=values)
     flags.DEFINE_multi_string(
+        "slice", [], "Features to slice the figures by, such as category,device", flag_values=values
+    )
+    flags.DEFINE_multi_string(
         "baseline", None, "Run on the same data to compare with, such as one of baseline", flag_values=values
     )
 
@@ -107,7 +110,10 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     run, baselines = open_any_run(values.run), [open_any_run(run) for run in values["baseline"].value or []]
     data, beside = open_run_data(run, values.data), open_run(values.beside) if values.beside else None
-    document, details = evaluate(run, data, values.out, values.split, progress=True, beside=beside, baselines=baselines)
+    slices = list(dict.fromkeys(name.strip() for names in values["slice"].value for name in names.split(",")))
+    document, details = evaluate(
+        run, data, values.out, values.split, progress=True, beside=beside, slices=slices, baselines=baselines
+    )
     Console().print(format_table(document, details))
     print(f"{values.out}: metrics.json, details.json, report.html")
 

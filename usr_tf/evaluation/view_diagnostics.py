@@ -1,17 +1,16 @@
-"""What the views of a trained model have learned, on a sample of a split's rows, as a document to draw from."""
+"""View diagnostics of a trained model on a sample of rows: gates, attention, projections."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from usr_tf.data import Data, Split
 from usr_tf.data.parsing import Features
+from usr_tf.data.raw_values import RawValues
 from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.run import Run
@@ -24,7 +23,7 @@ _LEAST_HISTORY = 4
 def views_document(
     run: Run, model: USRModel, data: Data, split: Split = "test", rows: int = 600, points: int = 150, examples: int = 2
 ) -> dict[str, Any] | None:
-    """Gates, attention and pictures of the views, of the first rows of a split: files hold them at random.
+    """Gates, attention and projections of the views, on the first rows of a split (files are shuffled).
 
     Every row is looked at in every view, though a score takes its own view alone.
 
@@ -76,16 +75,16 @@ def views_document(
         weights = np.stack([model.attention(inputs, view).numpy().mean(axis=1) for view in views], axis=1)
         difference = _difference(weights)
         shown = _most_different(difference, real, features[SCENARIO].numpy(), keys[RAW_USER].numpy(), examples)
-        name = _names(schema, run)
+        raw = RawValues(schema, run.transform)
         document["attention"] = {
             "difference": float(difference[some].mean()) if some.any() else None,
-            "examples": [_example(row, features, labels, keys, weights[row], real[row], schema, name) for row in shown],
+            "examples": [_example(row, features, labels, keys, weights[row], real[row], schema, raw) for row in shown],
         }
     return document
 
 
 def picture(vectors: np.ndarray, points: int) -> dict[str, Any] | None:
-    """Vectors `[B, K, d]` of K views by their first two principal components; None of fewer than two rows.
+    """First two principal components of vectors `[B, K, d]` of K views; None for fewer than two rows.
 
     Returns:
       `points`: for each view `[points, 2]`, of the same rows; `explained`: the two components' shares of the variance;
@@ -112,7 +111,7 @@ def picture(vectors: np.ndarray, points: int) -> dict[str, Any] | None:
 
 
 def _mean_cosine(vectors: np.ndarray) -> float:
-    """Mean over groups `[G, n, d]` of the cosine of a group's vectors, two by two: `(|Σ u|² - Σ |u|²) / n (n - 1)`."""
+    """Mean pairwise cosine within groups `[G, n, d]`: `(|Σ u|² - Σ |u|²) / n (n - 1)`."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     units = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
     n = vectors.shape[1]
@@ -121,14 +120,14 @@ def _mean_cosine(vectors: np.ndarray) -> float:
 
 
 def _by_feature(gates: np.ndarray, model: USRModel) -> dict[str, list[float]]:
-    """Means of gates `[B, K, columns]`."""
+    """Mean gate per feature of gates `[B, K, columns]`."""
     columns = model.columns()
     owners = np.array(columns["request"] + columns["candidate"])
     return {name: gates[:, :, owners == name].mean(axis=(0, 2)).tolist() for name in dict.fromkeys(owners.tolist())}
 
 
 def _difference(weights: np.ndarray) -> np.ndarray:
-    """`[B]`: the total variation between the two views that differ most, of attention `[B, K, L]`."""
+    """`[B]` total variation of attention `[B, K, L]` between the two views that differ most."""
     apart = np.abs(weights[:, :, np.newaxis] - weights[:, np.newaxis]).sum(axis=-1) / 2
     return apart.max(axis=(1, 2))
 
@@ -155,12 +154,13 @@ def _example(
     weights: np.ndarray,
     real: np.ndarray,
     schema: Schema,
-    name: Callable[[str, np.ndarray], str],
+    raw: RawValues,
 ) -> dict[str, Any]:
-    """One row: who, what, and the actions of its history, newest first, each with its weight in every view."""
+    """One row: user, item, and its history, newest first, with each action's weight in every view."""
 
     def described(column: Callable[[str], str], at: Any) -> dict[str, str]:
-        return {feature: name(feature, features[column(feature)].numpy()[at]) for feature in schema.history_features}
+        ids = {feature: features[column(feature)].numpy()[at] for feature in schema.history_features}
+        return {feature: raw.text(feature, values) or "–" for feature, values in ids.items()}
 
     def of(kind: str, at: int, names: tuple[str, ...]) -> str | None:
         if history_column(kind) not in features:
@@ -187,28 +187,6 @@ def _example(
             for at in np.flatnonzero(real)[::-1].tolist()
         ],
     }
-
-
-def _names(schema: Schema, run: Run) -> Callable[[str, np.ndarray], str]:
-    """A function from a feature and its ids to what the log called them; `#7` for a hash, `–` for none."""
-    output = tft.TFTransformOutput(str(run.transform))
-
-    @functools.cache
-    def vocabulary(owner: str) -> list[bytes]:
-        return output.vocabulary_by_name(owner)
-
-    def name(feature: str, ids: np.ndarray) -> str:
-        owner = schema.owner(feature)
-        kind, words = schema.features[owner], []
-        for number in np.atleast_1d(ids).tolist():
-            place = number - 1 - (kind.oov_buckets or 0)
-            if kind.has_vocabulary and place >= 0:
-                words.append(_text(vocabulary(owner)[place]))
-            elif number > 0:
-                words.append("unknown" if kind.has_vocabulary else f"#{number}")
-        return " ".join(words) or "–"
-
-    return name
 
 
 def _text(value: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The rows of an evaluated split: keys, labels, probabilities, and what else is known of each row."""
+"""Predictions: rows of an evaluated split with keys, labels, probabilities and slice columns."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers, ch
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The rows of an evaluated split, as aligned arrays of length `N`.
+    """Rows of an evaluated split, as aligned arrays of length `N`.
 
     Raises:
       ValueError: arrays of another shape or of unequal length, labels other than 0 and 1, probabilities outside [0, 1],
@@ -44,6 +44,8 @@ class Predictions:
     """int `[N]`: actions of the user before the impression that the model saw."""
     query: np.ndarray | None = None
     """uint64 `[N]`: a key of the query, 0 where there is none."""
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Feature → id, scaled number or length of a list `[N]`, of the features that slices are taken by."""
 
     def __post_init__(self) -> None:
         columns = dict(self._columns())
@@ -63,7 +65,7 @@ class Predictions:
         return len(self.scenario)
 
     def only(self, mask: np.ndarray) -> "Predictions":
-        """The rows that a boolean `[N]` or an array of row numbers selects."""
+        """Rows selected by a bool mask `[N]` or an array of indices."""
         taken: dict[str, Any] = {}
         for column in dataclasses.fields(self):
             values = getattr(self, column.name)
@@ -72,10 +74,6 @@ class Predictions:
             else:
                 taken[column.name] = None if values is None else values[mask]
         return Predictions(**taken)
-
-    def with_probabilities(self, probabilities: Mapping[str, np.ndarray]) -> "Predictions":
-        """The same rows as another model scores them."""
-        return dataclasses.replace(self, probabilities=probabilities)
 
     def _columns(self) -> Iterator[tuple[str, Any]]:
         for column in dataclasses.fields(self):
@@ -90,7 +88,7 @@ class Predictions:
 def refuse_improbable(
     probabilities: Mapping[str, np.ndarray], keys: Callable[[int], tuple[str, str, str]], place: Any
 ) -> None:
-    """Refuses numbers that are no probabilities, such as those of a model whose weights are NaN.
+    """Raises for values that are no probabilities, such as NaN of a diverged model.
 
     Args:
       probabilities: name → `[N]`.
@@ -109,5 +107,5 @@ def refuse_improbable(
 
 
 def _improbable(values: np.ndarray) -> np.ndarray:
-    """Numbers of the rows that hold no probability."""
+    """Indices of rows without a valid probability."""
     return np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is neither

@@ -1,17 +1,19 @@
-"""The whole test with SavedModels from disk, and what it refuses."""
+"""`usr-tf abtest` end to end with SavedModels, and its input errors."""
 
 import json
 import shutil
 
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from pipelines.simulator.simulate import SIMULATION
 from tests.experiments.abtest.shop import schema_of, write_logs
 from usr_tf.cli import main
 from usr_tf.errors import InputError
-from usr_tf.experiments.abtest import Settings, abtest
+from usr_tf.experiments.abtest import Settings, abtest, abtest_page
 from usr_tf.experiments.abtest.abtest_page import page
+from usr_tf.experiments.abtest.result_tables import model_names
 from usr_tf.request_spec import request_spec
 
 
@@ -78,7 +80,76 @@ def test_a_test_in_which_nobody_did_anything_has_a_page(tested):
     for figures in document["twins"].values():
         for found in figures.values():
             found.update(lift=None, interval=None, p_value=None)
-    assert "B lifts 0 of 4 figures" in page(document, "the command")
+    assert "(B) lifts 0 of 4 figures" in page(document, "the command")
+
+
+def test_the_page_names_both_models(tested):
+    document = json.loads((tested / "abtest.json").read_text()) | {"a": "serving/alone/1", "b": "serving/usr/7"}
+    shown = page(document, "the command")
+    assert "<h1>usr against alone</h1>" in shown
+    assert "A is alone, B is usr." in shown
+    assert "usr (B) lifts" in shown
+    assert "over alone (A)" in shown
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "names"),
+    [
+        ("serving/alone/1", "serving/usr/1", ("alone", "usr")),
+        ("serving/usr/1", "serving/usr/2", ("usr/1", "usr/2")),  # two versions of one model
+        ("old/usr/1", "new/usr/1", ("old/usr/1", "new/usr/1")),
+        ("serving/usr/1", "serving/usr/1", ("usr/1", "usr/1")),
+    ],
+)
+def test_models_are_called_by_as_much_of_their_paths_as_tells_them_apart(a, b, names):
+    assert model_names(a, b) == names
+
+
+def test_lifts_of_fewer_than_ten_actions_in_an_arm_are_grey(tested):
+    """In the tiles and in both tables; a test's actions are those of its own users in each arm."""
+    document = json.loads((tested / "abtest.json").read_text())
+    for part in ("twins", "test"):
+        for figures in document[part].values():
+            for found in figures.values():
+                found.update(lift=0.1, interval=[0.0, 0.2], actions={"a": 10, "b": 10})
+    assert "weak" not in page(document, "").split("</style>")[1]
+    for tables, part in enumerate(("twins", "test"), start=1):
+        document[part]["search"]["uctr"]["actions"]["b"] = 9
+        shown = page(document, "").split("</style>")[1]
+        assert shown.count('<td class="main weak">') == tables
+        assert shown.count("tile weak") == 1  # tiles show the twins
+
+
+def test_actions_are_the_counts_behind_the_figures(tested):
+    document = json.loads((tested / "abtest.json").read_text())
+    for arm in ("a", "b"):
+        of_all, of_test = (document[part]["all"]["ctr"] for part in ("twins", "test"))
+        impressions = 10 * document["requests"][arm]
+        assert of_all["actions"][arm] == pytest.approx(of_all[arm] * impressions)
+        assert 0 < of_test["actions"][arm] < of_all["actions"][arm]
+        purchases, revenue = (document["twins"]["all"][metric]["actions"][arm] for metric in ("ctcvr", "revenue"))
+        assert purchases == revenue
+
+
+@pytest.mark.parametrize("days", [1, 3])
+def test_the_picture_by_day_has_room_for_every_interval(days, monkeypatch):
+    """From -99% to +9,900%, the ratios 0.01 and 100, and a lift of -100%, which has no place on the axis."""
+    limits = []
+
+    def draw_only(draw, *size):
+        figure = Figure()
+        draw(figure)
+        limits.append((figure.axes[0].get_xlim(), figure.axes[0].get_ylim()))
+        return ""
+
+    monkeypatch.setattr(abtest_page, "svg", draw_only)
+    found = {"lift": [0.5] * days, "fixed": [[-0.99, 99.0]] * days, "valid": [[-1.0, 5.0]] * days, "stops": None}
+    abtest_page._by_day(found)
+    ((left, right), (low, high)) = limits[0]
+    assert (left, right) == (0.5, days + 0.5)
+    assert low < 1e-3
+    assert high > 100
+    assert "Not defined" in abtest_page._by_day(found | {"lift": [None] * days})
 
 
 @pytest.mark.slow

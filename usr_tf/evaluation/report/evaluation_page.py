@@ -1,4 +1,4 @@
-"""The page of an evaluation: which sections it has, in which order."""
+"""HTML page of an evaluation: its sections and their order."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +29,9 @@ def evaluation_page(
     title: str,
     predictions: Predictions | None = None,
     run_summary: RunSummary | None = None,
+    texts_of: worst_errors.TextsOf | None = None,
 ) -> str:
-    """The whole page, from the documents alone or, with rows and run_summary, with their sections too."""
+    """HTML page from the documents alone or, with rows and run_summary, with their sections too."""
     sections = [
         headline.section(document, details),
         score_curves.section(document, details),
@@ -45,7 +46,7 @@ def evaluation_page(
         groups = {name: feature.group for name, feature in schema.features.items()}
         sections.append(view_plots.section(run_summary.views, groups, run_summary.beside))
     if predictions is not None:
-        sections.append(worst_errors.section(predictions, schema))
+        sections.append(worst_errors.section(predictions, schema, texts_of))
     if run_summary:
         days = _days(details, schema)
         sections.append(
@@ -71,6 +72,6 @@ def _lead(document: Mapping[str, Any], schema: Schema, predictions: Predictions 
 
 
 def _days(details: Mapping[str, Any], schema: Schema) -> list[str]:
-    """Those that rows were shown on."""
+    """Days (UTC) with impressions."""
     slices = details[OVERALL][schema.task_names[0]].get("slices", {})
     return [slice["value"] for slice in slices.get("day", []) if slice["n"]]

@@ -1,4 +1,4 @@
-"""The figures as tables for the terminal."""
+"""Terminal tables of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def format_table(document: Mapping[str, Any], details: Mapping[str, Any]) -> Gro
 
 
 def grouped_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first two columns are names, the first one told once for all rows that have it in a row."""
+    """Table whose first two columns are names; repeated names in the first column are blank."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)

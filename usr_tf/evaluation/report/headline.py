@@ -1,4 +1,4 @@
-"""What was found, in ten seconds: a few sentences, a tile for each scenario and task, AUC beside its baselines."""
+"""Report verdict: summary sentences, a tile per scenario and task, AUC beside its baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from usr_tf.evaluation.report import html, model_baselines
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import Dot, dot_plot
 from usr_tf.evaluation.report.task_results import (
+    FEW,
     HEADLINE,
     LOSSES,
-    NAMES,
     TaskResult,
     cells,
     count,
@@ -19,6 +19,7 @@ from usr_tf.evaluation.report.task_results import (
     losses,
     share,
 )
+from usr_tf.metrics import METRICS
 from usr_tf.metrics.documents import BASELINES
 
 _MOODS = {"above": "good", "level with": "level", "below": "bad"}
@@ -26,12 +27,14 @@ _RANKS = {"above": "better", "level with": "about as well", "below": "worse"}
 _THAN = {"above": "than", "level with": "as", "below": "than"}
 _NAMED = 3
 """So many are named in a sentence; of more, it says how many they are."""
+_BESIDE = ("gauc", "ndcg@10")
+"""Figures beside AUC on a tile."""
 _CALIBRATED = 0.1
 """Predicted rates this close to the observed ones are called right."""
 
 
 def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Sentences and tiles, to stand below the page's heading."""
+    """Sentences and tiles below the page's heading."""
     shown = list(cells(document, details, overall=False))
     names = (*document.get("baselines", {}), *reversed(BASELINES))
     ranking = ", and ".join(filter(None, (_against(name, shown) for name in names)))
@@ -46,7 +49,7 @@ def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
-    """AUC against what needs no model and against the oracle; then the losses; then every figure."""
+    """AUC beside baselines and oracle, then the losses, then every metric."""
     shown = list(cells(document, details))
     dots = [
         Dot(
@@ -59,6 +62,7 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
                 **{name: cell.baseline(name) for name in document.get("baselines", {})},
             },
             cell.scenario,
+            cell.few,
         )
         for cell in shown
     ]
@@ -67,19 +71,34 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
     picture = dot_plot(dots, "AUC", reference=0.5, width=560, label=label) if known else ""
     level = f"{details['level']:.0%} interval"
     columns = ["scenario", "task", *(level if name == "interval" else name for name in HEADLINE)]
-    ranking = html.table(columns, [(cell.scenario, cell.task, *headline(cell)) for cell in shown], names=2, main=4)
-    note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users."
-    logloss = html.table(
-        ["scenario", "task", *LOSSES], [(cell.scenario, cell.task, *losses(cell)) for cell in shown], names=2, main=2
-    )
+    ranking = html.table(columns, map(_ranking_row, shown), names=2, main=4)
+    few = f" Grey: fewer than {FEW} positives." if any(cell.few for cell in shown) else ""
+    note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users.{few}"
+    logloss = html.table(["scenario", "task", *LOSSES], map(_losses_row, shown), names=2, main=2)
     content = html.card(picture + ranking, "AUC", note=note) + model_baselines.card(document, details)
-    content += html.card(logloss, "Probabilities")
+    content += html.card(logloss, "Probabilities", note=few.strip())
     return Section(
         "Against the baselines",
         content + html.details("Every figure with its interval", _every_figure(shown)),
         "Position is the order in which rows were shown, popularity the item's click rate in training: what is "
         "reached without a model. The oracle ranks by the true probabilities, which only simulated logs have.",
     )
+
+
+def _ranking_row(cell: TaskResult) -> list[str]:
+    """Scenario, task and the values of `HEADLINE`."""
+    rows, positives, *figures = headline(cell)
+    return [cell.scenario, cell.task, rows, positives, *_strength(cell, figures)]
+
+
+def _losses_row(cell: TaskResult) -> list[str]:
+    """Scenario, task and the values of `LOSSES`."""
+    return [cell.scenario, cell.task, *_strength(cell, losses(cell))]
+
+
+def _strength(cell: TaskResult, figures: Sequence[str]) -> Sequence[str]:
+    """The figures, grey where they rest on few positives."""
+    return [html.weak(text) for text in figures] if cell.few else figures
 
 
 def _against(baseline: str, shown: Sequence[TaskResult]) -> str | None:
@@ -100,7 +119,7 @@ def _against(baseline: str, shown: Sequence[TaskResult]) -> str | None:
 
 
 def _towards_oracle(shown: Sequence[TaskResult]) -> str | None:
-    """How far from guessing to the best that can be reached."""
+    """Share of the distance from chance to the oracle that the model covers."""
     known = [(cell.figures["auc"], cell.figures.get("oracle_auc")) for cell in shown]
     ways = [(auc - 0.5) / (oracle - 0.5) for auc, oracle in known if auc is not None and (oracle or 0) > 0.5]
     if not ways:
@@ -131,7 +150,7 @@ def _too(calibration: float) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`a, b and c`; of many only their number."""
+    """`a, b and c`; for many only their number."""
     if len(names) > _NAMED:
         return f"{len(names)} of them"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -145,10 +164,14 @@ def _tile(cell: TaskResult) -> str:
             chips.append(html.chip(f"{standing} {name} {figure(cell.baseline(name), 3)}", _MOODS[standing]))
     if figures.get("oracle_auc") is not None:
         chips.append(html.chip(f"oracle {figure(figures['oracle_auc'], 3)}", "mark"))
-    ends = cell.detail["intervals"].get("auc")
-    notes = [f"AUC, {interval(ends, 3)}" if ends else "AUC"]
+    ends = {name: cell.detail["intervals"].get(name) for name in ("auc", *_BESIDE)}
+    notes = [f"AUC, {interval(ends['auc'], 3)}" if ends["auc"] else "AUC"]
     notes.append(f"{count(figures['positives'])} positives of {count(figures['n'])}")
-    return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips))
+    beside = [
+        (METRICS[name].label, figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "")
+        for name in _BESIDE
+    ]
+    return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips), beside, cell.few)
 
 
 def _every_figure(shown: Sequence[TaskResult]) -> str:
@@ -161,9 +184,9 @@ def _every_figure(shown: Sequence[TaskResult]) -> str:
             ["positives", *(count(cell.figures["positives"]) for cell in mine)],
             ["positive rate", *(share(cell.figures["positives"], cell.figures["n"]) for cell in mine)],
         ]
-        for name, called in NAMES.items():
+        for name, metric in METRICS.items():
             if any(name in cell.figures for cell in mine):
-                rows.append([called, *(_with_interval(cell, name) for cell in mine)])
+                rows.append([metric.label, *(_with_interval(cell, name) for cell in mine)])
         tables.append(html.card(html.table(["figure", *(cell.task for cell in mine)], rows), scenario))
     return html.grid(tables, least=400)
 
@@ -172,4 +195,5 @@ def _with_interval(cell: TaskResult, name: str) -> str:
     if name not in cell.figures:
         return ""
     ends = cell.detail["intervals"].get(name)
-    return figure(cell.figures[name]) + (f"\n{interval(ends)}" if ends else "")
+    text = figure(cell.figures[name]) + (f"\n{interval(ends)}" if ends else "")
+    return html.weak(text) if cell.few else text

@@ -1,4 +1,4 @@
-"""The shell of our pages and the pieces they are built from. Self-contained: no script, nothing is fetched.
+"""HTML building blocks of self-contained pages: no script, no external resource.
 
 Light and dark follow the reader's system, print is light. Functions take plain text and escape it. An argument called
 `content` is HTML already, as these functions and `usr_tf.evaluation.report.plots.svg` return it.
@@ -85,26 +85,43 @@ def card(content: str, title: str = "", aside: str = "", note: str = "") -> str:
 
 
 def grid(contents: Iterable[str], least: int = 300) -> str:
-    """Pieces side by side, as many as fit at `least` pixels each, below one another on a narrow screen."""
+    """Elements side by side, at least `least` pixels each, wrapped on a narrow screen."""
     return f'<div class="grid" style="--least:{least}px">{"".join(contents)}</div>'
 
 
-def tile(label: str, value: str, notes: Iterable[str], content: str = "") -> str:
-    """One large figure with its name above, small notes below, and `content` such as chips at the end."""
+def tile(
+    label: str,
+    value: str,
+    notes: Iterable[str],
+    content: str = "",
+    beside: Iterable[tuple[str, str, str]] = (),
+    weak: bool = False,
+) -> str:
+    """One large figure with its name above, small notes below, and `content` such as chips at the end.
+
+    Args:
+      beside: smaller figures below the notes: name, value and a note.
+      weak: whether the figures rest on too few rows; they are grey then.
+    """
     lines = "".join(f"<span>{escape(note)}</span>" for note in notes)
+    smaller = "".join(
+        f"<p><span>{escape(name)}</span><b>{escape(figure)}</b><small>{escape(note)}</small></p>"
+        for name, figure, note in beside
+    )
+    smaller = smaller and f'<div class="beside">{smaller}</div>'
     return (
-        f'<div class="card tile"><p class="label">{escape(label)}</p><p class="value">{escape(value)}</p>'
-        f'<p class="notes">{lines}</p>{content}</div>'
+        f'<div class="card tile{" weak" if weak else ""}"><p class="label">{escape(label)}</p>'
+        f'<p class="value">{escape(value)}</p><p class="notes">{lines}</p>{smaller}{content}</div>'
     )
 
 
 def chip(text: str, mood: str = "level") -> str:
-    """A short verdict; `mood` is `good`, `level`, `bad` or (no verdict) `mark`, told by a sign too."""
+    """Short verdict; `mood` is `good`, `level`, `bad` or (no verdict) `mark`, with a sign as well as a colour."""
     return f'<span class="chip {mood}">{_SIGNS[mood]} {escape(text)}</span>'
 
 
 def legend(items: Iterable[tuple[str, str, str]]) -> str:
-    """What the signs of the plots in a card mean: name, sign such as `●`, and the name of a colour of the page."""
+    """Legend of the plots in a card: name, sign such as `●`, and the name of a page colour."""
     entries = (
         f'<span><b style="color:var(--{colour})">{sign}</b> {escape(name)}</span>' for name, sign, colour in items
     )
@@ -122,7 +139,7 @@ def table(
 
     Args:
       names: the first so many columns are names, set left; the rest are figures.
-      rows: of plain text, what follows a line break set small below it, or of `heat` and `bar`.
+      rows: of plain text, what follows a line break set small below it, or of `heat`, `bar` and `weak`.
       main: the column that stands out.
       groups: whether, with several columns of names, rows of the same first name are a group that shows it once.
     """
@@ -133,7 +150,13 @@ def table(
         repeated = groups and row[0] == previous
         cells = []
         for index, value in enumerate(row):
-            kinds = _class(index < names and "name", index == main and "main", value == UNDEFINED and "none")
+            kinds = _class(
+                index < names and "name",
+                index < names and len(value.partition("\n")[0]) > _LONG and "long",
+                index == main and "main",
+                value == UNDEFINED and "none",
+                isinstance(value, TableCell) and value.kind,
+            )
             cells.append(f"<td{kinds}>{'' if repeated and not index else _in_cell(value)}</td>")
         body.append(f"<tr{_class(groups and not repeated and 'first')}>{''.join(cells)}</tr>")
         previous = row[0]
@@ -141,18 +164,25 @@ def table(
 
 
 class TableCell(str):
-    """A cell of a `table` that is told by more than its text."""
+    """Cell of a `table` with more than text."""
 
     content: str
+    kind: str
+    """Its CSS class; empty for none."""
 
-    def __new__(cls, text: str, content: str) -> "TableCell":
+    def __new__(cls, text: str, content: str, kind: str = "") -> "TableCell":
         cell = super().__new__(cls, text)
-        cell.content = content
+        cell.content, cell.kind = content, kind
         return cell
 
 
+def weak(text: str) -> TableCell:
+    """A figure in grey, even in the main column: it rests on too few rows to be relied on."""
+    return TableCell(text, _in_cell(text), "weak")
+
+
 def heat(text: str, value: float) -> TableCell:
-    """A cell whose colour tells a value from -1 (orange) over 0 (none) to 1 (blue)."""
+    """Cell coloured by a value from -1 (orange) through 0 (none) to 1 (blue)."""
     share = min(abs(value), 1)
     return TableCell(
         text, f'<span class="heat{" low" if value < 0 else ""}" style="--share:{share:.0%}">{escape(text)}</span>'
@@ -175,10 +205,12 @@ def code(text: str) -> str:
 
 
 def details(summary: str, content: str) -> str:
-    """Something folded up until the reader opens it."""
+    """Collapsed block that the reader opens."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
+_LONG = 32
+"""A name of more characters than this is broken over several lines."""
 _SIGNS = {"good": "▲", "level": "●", "bad": "▼", "mark": "┃"}
 
 
@@ -188,7 +220,7 @@ def _section(anchor: str, section: Section) -> str:
 
 
 def _anchors(titles: Iterable[str]) -> list[str]:
-    """Different for different sections, even of the same title."""
+    """Distinct anchors for sections, even with equal titles."""
     return [f"{index}-{re.sub(r'[^a-z0-9]+', '-', title.lower())}" for index, title in enumerate(titles, start=1)]
 
 

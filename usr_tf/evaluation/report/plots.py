@@ -1,4 +1,4 @@
-"""Pictures in one style, as SVG that stands inside a page of `usr_tf.evaluation.report.html` and takes its colours.
+"""Plots in one style, as inline SVG that uses the colours of the page.
 
 Draw with matplotlib in the colours named here. They come out as the page's CSS variables, so that a picture is right
 in light, in dark and in print; text stays text. The same drawing gives the same bytes.
@@ -61,6 +61,7 @@ _STYLE = {
     "xtick.color": LINE,
     "xtick.labelcolor": SOFT,
     "xtick.labelsize": 11,
+    "xtick.major.pad": 6,
     "xtick.major.size": 0,
     "xtick.minor.size": 0,
     "ytick.color": LINE,
@@ -72,9 +73,9 @@ _STYLE = {
 
 
 def svg(draw: Callable[[Figure], None], width: float, height: float, label: str = "") -> str:
-    """What `draw` puts on an empty figure, as an SVG element to stand in a page.
+    """SVG element of what `draw` puts on an empty figure.
 
-    It grows and shrinks with the room it has, up to a tenth above its size.
+    It grows and shrinks with the room it has, from 0.78 to 1.1 of its size; in less room it scrolls sideways.
 
     Args:
       draw: gets a figure (not pyplot's: nothing to close) whose layout finds room for its texts.
@@ -96,7 +97,7 @@ def series_legend(names: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def shorten(name: str, length: int = 26) -> str:
-    """A name that fits beside a plot: a long one without its middle."""
+    """Name shortened in the middle to fit beside a plot."""
     return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"
 
 
@@ -110,6 +111,8 @@ class Dot:
     marks: Mapping[str, float | None] = field(default_factory=dict)
     """Other figures in the same row, by their names."""
     group: str = ""
+    weak: bool = False
+    """Whether it rests on too few rows; it is grey then."""
 
 
 _MARK_STYLES = (
@@ -130,10 +133,10 @@ def dot_plot(
     label: str = "",
     span: tuple[float, float] | None = None,
 ) -> str:
-    """A row for each dot: its figure with its interval, and its marks; a gap between groups. As `svg` returns it.
+    """SVG dot plot: one row per dot with interval and marks, and gaps between groups.
 
     Args:
-      name: of the dots, in the legend, which is there when there are marks.
+      name: of the dots, in the legend, which is there when there are marks or weak dots.
       reference: where a dashed line stands, such as 0.5.
       span: of the axis, where several plots are to share it.
     """
@@ -143,6 +146,8 @@ def dot_plot(
         places.append(place)
     names = list(dict.fromkeys(mark for dot in dots for mark, value in dot.marks.items() if value is not None))
 
+    legend = bool(names) or any(dot.weak for dot in dots)
+
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         if reference is not None:
@@ -150,24 +155,29 @@ def dot_plot(
         known = [(dot, y) for dot, y in zip(dots, places, strict=True) if dot.value is not None]
         for dot, y in known:
             if dot.interval is not None:
-                axes.plot(dot.interval, [y, y], color=BLUE, linewidth=5, alpha=0.28, solid_capstyle="round")
+                colour = FAINT if dot.weak else BLUE
+                axes.plot(dot.interval, [y, y], color=colour, linewidth=5, alpha=0.28, solid_capstyle="round")
         for mark, style in zip(names, _MARK_STYLES, strict=False):
             of_dots = zip((dot.marks.get(mark) for dot in dots), places, strict=True)
             shown = [(value, y) for value, y in of_dots if value is not None]
             axes.plot(*zip(*shown, strict=True), linestyle="none", label=mark, **style)
-        if known:
-            axes.plot([dot.value for dot, _ in known], [y for _, y in known], "o", color=BLUE, markersize=7, label=name)
+        for colour, weak in ((BLUE, False), (FAINT, True)):
+            shown = [(dot.value, y) for dot, y in known if dot.weak == weak]
+            if shown:
+                called = f"{name}, few cases" if weak else name
+                axes.plot(*zip(*shown, strict=True), "o", color=colour, markersize=7, label=called)
         axes.set(ylim=(places[-1] + 0.6, -0.6), xlabel=xlabel, yticks=places)
-        axes.set_yticklabels([shorten(dot.label) for dot in dots])
+        axes.set_yticklabels([shorten(dot.label, 34) for dot in dots])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.06)
         if span:
             axes.set_xlim(span)
-        if names:
-            figure.legend(loc="outside upper left", ncols=len(names) + 1, columnspacing=1.2, handletextpad=0.3)
+        if legend:
+            columns = len(names) + len({dot.weak for dot, _ in known})
+            figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.2, handletextpad=0.3)
 
-    return svg(draw, width, 44 + 24 * (places[-1] + 1 if places else 1) + 26 * bool(names), label)
+    return svg(draw, width, 44 + 24 * (places[-1] + 1 if places else 1) + 26 * legend, label)
 
 
 def plain_log(axes: Axes, *names: str) -> None:
@@ -185,7 +195,7 @@ def plain_log(axes: Axes, *names: str) -> None:
 
 
 def _embeddable(text: str, width: float, height: float, label: str) -> str:
-    """matplotlib's file as an element among others: no foreign addresses, its ids unlike any other picture's."""
+    """matplotlib's SVG file as an inline element with unique ids and no external addresses."""
     body = text[text.index("<g id=") : text.rindex("</svg>")]
     key = "p" + hashlib.sha1(f"{label}{body}".encode(), usedforsecurity=False).hexdigest()[:7]
     referenced = set(re.findall(r'(?:url\(|xlink:href=")#([\w.-]+)', body))
@@ -203,8 +213,8 @@ def _embeddable(text: str, width: float, height: float, label: str) -> str:
     body = re.sub(r"<[^>]*>", embeddable, body)  # what stands between tags is the user's
     body = re.sub(r">\s+<", "><", body).replace("<g></g>", "").strip()
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{width * 1.1:g}px" role="img" '
-        f'aria-label="{escape(label)}">{body}</svg>'
+        f'<div class="plot"><svg viewBox="0 0 {width:g} {height:g}" style="--width:{width:g}" role="img" '
+        f'aria-label="{escape(label)}">{body}</svg></div>'
     )
 
 

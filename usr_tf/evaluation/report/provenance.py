@@ -1,4 +1,4 @@
-"""How the page was made, and how to read it."""
+"""Report section on provenance: settings, command, version and date of the run."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ def how_to_read() -> Section:
 
 
 def section(config: BaseModel, command: Sequence[str], trained: str) -> Section:
-    """The settings that are not the default ones, the command that made the page, the version and the run's date."""
+    """Settings that differ from the default, the command of the page, the version and the run's date."""
     changed = list(changed_settings(config))
     rows = [(key, value, default) for key, value, default in changed]
     table = html.table(["setting", "this run", "default"], rows, names=3, groups=False)
@@ -68,12 +68,12 @@ def section(config: BaseModel, command: Sequence[str], trained: str) -> Section:
 
 
 def _lines(command: Sequence[str]) -> str:
-    """For a shell, each flag on a line of its own."""
+    """Shell command with each flag on its own line."""
     return "".join((" \\\n  " if part.startswith("--") else " ") + shlex.quote(part) for part in command).strip()
 
 
 def changed_settings(config: BaseModel) -> Iterator[tuple[str, str, str]]:
-    """Key, value and default of each setting that differs; where the data lies is no setting."""
+    """Key, value and default of each changed setting, except paths of the data."""
     default = _flat(type(config)().model_dump(mode="json"))
     for key, value in _flat(config.model_dump(mode="json")).items():
         if key != "data" and value != default.get(key):

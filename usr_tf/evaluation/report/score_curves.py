@@ -1,4 +1,4 @@
-"""Per scenario and task: ROC, calibration by decile, and how the scores of each class are spread."""
+"""Report section on scores: ROC, calibration by decile, and score histograms per scenario and task."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section 
         "Ranking and probabilities",
         "".join(map(_card, shown)),
         "Left, how well positives are told from negatives. Middle, whether the probabilities hold, in ten bins of "
-        "equally many rows. Right, how they are spread.",
+        "equally many rows, each with its 95% interval. Right, how they are spread.",
     )
 
 
@@ -43,8 +43,11 @@ def _card(cell: TaskResult) -> str:
 def _plot(draw: Callable[[Axes, TaskResult], None], cell: TaskResult, title: str) -> str:
     def on(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.set_title(title)
+        axes.set_title(title, pad=24)  # above the legend
         draw(axes, cell)
+        if axes.get_legend_handles_labels()[0]:
+            style = {"borderaxespad": 0.2, "borderpad": 0.2, "columnspacing": 1.0, "handletextpad": 0.4}
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=10, **style)
 
     return svg(on, _WIDTH, _HEIGHT, f"{title} of {cell.name}")
 
@@ -61,7 +64,6 @@ def _draw_roc(axes: Axes, cell: TaskResult) -> None:
         axes.plot(oracle["false_positive"], oracle["true_positive"], color=ORANGE, linestyle=(0, (1, 1)), label=label)
     roc = cell.detail["roc"]
     axes.plot(roc["false_positive"], roc["true_positive"], color=BLUE, label=f"model {figure(cell.figures['auc'])}")
-    axes.legend(loc="lower right")
 
 
 def _draw_calibration(axes: Axes, cell: TaskResult) -> None:
@@ -75,14 +77,13 @@ def _draw_calibration(axes: Axes, cell: TaskResult) -> None:
     ceiling = min(1.0, max(predicted.max(), high.max()) * 1.4)
     axes.plot([floor, ceiling], [floor, ceiling], color=FAINT, linewidth=1, linestyle=(0, (3, 3)), label="perfect")
     axes.vlines(predicted, np.maximum(low, floor), high, color=BLUE, linewidth=4, alpha=0.28)
-    axes.plot(predicted[some], observed[some], "o-", color=BLUE, linewidth=1.2, label="observed, 95% interval")
+    axes.plot(predicted[some], observed[some], "o-", color=BLUE, linewidth=1.2, label="observed, 95%")
     if not some.all():
         empty = predicted[~some]
         style = {"markerfacecolor": SURFACE, "clip_on": False, "label": "no positives"}
         axes.plot(empty, np.full(len(empty), floor), "v", color=BLUE, markersize=6, **style)
     axes.set(xlabel="predicted rate", ylabel="observed rate", xlim=(floor, ceiling), ylim=(floor, ceiling))
     plain_log(axes, "x", "y")
-    axes.legend(loc="upper left")
 
 
 def _rate_interval(decile: Mapping[str, Any]) -> tuple[float, float]:
@@ -103,8 +104,7 @@ def _draw_scores(axes: Axes, cell: TaskResult) -> None:
             axes.stairs(counts / rows, edges, color=colour, linewidth=1.4, label=f"{name} ({count(rows)})")
     axes.set(xlabel="predicted probability", ylabel="share of the class", xlim=edges[[0, -1]])
     plain_log(axes, "x")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
-    axes.legend(loc="upper left")
+    axes.set_ylim(bottom=0)
 
 
 def _say(axes: Axes, text: str) -> None:

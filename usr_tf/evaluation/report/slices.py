@@ -1,4 +1,4 @@
-"""The figures slice by slice: who is served well, and who is not."""
+"""Report section on slices: metrics by user, item, history, query, position and day."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import FAINT, MARKERS, SERIES, SOFT, series_legend, shorten, svg
-from usr_tf.evaluation.report.task_results import OVERALL, cells, count, figure, interval
+from usr_tf.evaluation.report.task_results import FEW, OVERALL, cells, count, figure, interval
+from usr_tf.metrics import METRICS, Metric
+from usr_tf.metrics.feature_slices import FEATURE
 
 _TITLES = {
     "user": ("User", "whether training has seen the user"),
@@ -19,29 +21,32 @@ _TITLES = {
     "position": ("Position", "place in the shown slate"),
     "day": ("Day", "of the impression"),
 }
-_COLUMNS = ("rows, positives", "AUC", "oracle", "GAUC", "logloss", "NE", "calibration")
 
 Slice = Mapping[str, Any]
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section | None:
-    """A card for each slice and task, all scenarios in it; None where the details hold no slices."""
+    """A card per slice and task with all scenarios; None if the details have no slices."""
     shown = list(cells(document, details, overall=False))
     parts = []
     for name in dict.fromkeys(name for cell in shown for name in cell.detail.get("slices", {})):
-        title, meaning = _TITLES.get(name, (name, ""))
-        cards = []
+        title, meaning = _TITLES.get(name, (name.removeprefix(FEATURE), "feature"))
+        pictures, tables = [], []
         for task, overall in details[OVERALL].items():
             series = {cell.scenario: _parts(cell.detail, name) for cell in shown if cell.task == task}
-            cards.append(_card(title, task, series, [str(part["value"]) for part in _parts(overall, name)]))
-        parts.append(html.heading(title, meaning) + html.grid(cards, least=440))
+            values = [str(part["value"]) for part in _parts(overall, name)]
+            if any(part["auc"] is not None for parts in series.values() for part in parts):
+                pictures.append(_picture(series, values, task, title))
+            tables.append(html.heading(task) + _table(series, title))
+        figures = html.card(html.details("Figures", "".join(tables)))
+        parts.append(html.heading(title, meaning) + html.grid(pictures, least=440) + figures)
     if not parts:
         return None
     return Section(
         "Slices",
         "".join(parts),
         "AUC with its interval on parts of the rows; the grey bar is the oracle. Beside each, its AUC and how many "
-        "positives it rests on. A part without both classes has none.",
+        f"positives it rests on. Parts with fewer than {FEW} positives are grey; one without both classes has no AUC.",
     )
 
 
@@ -49,28 +54,41 @@ def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
     return [part for part in detail.get("slices", {}).get(name, []) if part["n"]]
 
 
-def _card(title: str, task: str, series: Mapping[str, Sequence[Slice]], values: Sequence[str]) -> str:
-    """Of one slice and task: `series` are the parts of each scenario, `values` those of all, in their order."""
+def _table(series: Mapping[str, Sequence[Slice]], title: str) -> str:
+    """A row for each part: `series` holds those of each scenario."""
     rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
-    table = html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=3)
-    if not any(part["auc"] is not None for parts in series.values() for part in parts):
-        return html.card(table, task)
-    picture = html.legend(series_legend(list(series))) + _picture(series, values, f"AUC of {task} by {title.lower()}")
-    return html.card(picture + html.details("Figures", table), task)
+    columns = [
+        "scenario",
+        title.lower(),
+        "rows",
+        "positives",
+        "AUC",
+        "oracle",
+        *(metric.label for metric in _metrics()),
+    ]
+    return html.table(columns, rows, names=2, main=4)
+
+
+def _metrics() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.in_slices]
 
 
 def _figures(part: Slice) -> list[str]:
-    """Values of `_COLUMNS`."""
-    return [
-        f"{count(part['n'])}\n{count(part['positives'])}",
+    """Rows, positives, AUC, the oracle's AUC, and the metrics that slices have."""
+    figures = [
         figure(part["auc"], 3) + (f"\n{interval(part['auc_interval'], 3)}" if part["auc_interval"] else ""),
         figure(part.get("oracle_auc"), 3),
-        *(figure(part[name], 3) for name in ("gauc", "logloss", "ne", "calibration")),
+        *(figure(part.get(metric.name), 3) for metric in _metrics()),
     ]
+    weak = part["positives"] < FEW
+    return [count(part["n"]), count(part["positives"]), *(html.weak(text) if weak else text for text in figures)]
 
 
-def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label: str) -> str:
-    """A band for each value, the scenarios one below another in it, each with its AUC and positives at the right."""
+def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], task: str, title: str) -> str:
+    """Dot plot with a band per value and a row per scenario, with AUC and positives on the right.
+
+    Each row has its AUC and positives at the right.
+    """
     step = 0.8 / len(series)
 
     def draw(canvas: Figure) -> None:
@@ -81,13 +99,16 @@ def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             for part in parts:
                 y = values.index(str(part["value"])) + (index - (len(series) - 1) / 2) * step
+                weak = part["positives"] < FEW
+                own = FAINT if weak else colour
                 if part["auc_interval"]:
-                    axes.plot(part["auc_interval"], [y, y], color=colour, linewidth=4, alpha=0.28)
+                    axes.plot(part["auc_interval"], [y, y], color=own, linewidth=4, alpha=0.28)
                 if part.get("oracle_auc") is not None:
                     axes.plot(part["oracle_auc"], y, "|", color=FAINT, markersize=9, markeredgewidth=2)
                 if part["auc"] is not None:
-                    axes.plot(part["auc"], y, marker, color=colour, markersize=6)
-                _beside(axes, y, (figure(part["auc"], 3), count(part["positives"])), color=SOFT, va="center")
+                    axes.plot(part["auc"], y, marker, color=own, markersize=6)
+                texts = figure(part["auc"], 3), count(part["positives"])
+                _beside(axes, y, texts, color=FAINT if weak else SOFT, va="center")
         axes.set(ylim=(len(values) - 0.5, -0.5), xlabel="AUC", yticks=range(len(values)))
         axes.set_yticklabels([shorten(value) for value in values])
         axes.set_yticks([index + 0.5 for index in range(len(values) - 1)], minor=True)
@@ -96,7 +117,9 @@ def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], label
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.06)
 
-    return svg(draw, 460, 54 + len(values) * max(24, 15 * len(series)), label)
+    label = f"AUC of {task} by {title.lower()}"
+    picture = svg(draw, 460, 54 + len(values) * max(24, 15 * len(series)), label)
+    return html.card(html.legend(series_legend(list(series))) + picture, task)
 
 
 def _beside(axes: Axes, y: float, texts: tuple[str, str], **style: Any) -> None:

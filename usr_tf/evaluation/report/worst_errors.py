@@ -1,6 +1,7 @@
-"""The worst errors: rows that the model was surest of and wrong, and requests whose positive it placed lowest."""
+"""Report section on the worst errors: most confident wrong rows, and requests with the lowest positive."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,62 @@ from usr_tf.schema import Schema
 _SHOWN = 5
 
 
-def section(predictions: Predictions, schema: Schema) -> Section:
-    """Tables per scenario and task: high without the label, low with it, and the requests ranked worst."""
+class RowText(NamedTuple):
+    """The words of a row; empty where the schema has none."""
+
+    query: str
+    title: str
+
+
+TextsOf = Callable[[Sequence[int]], Mapping[int, RowText]]
+"""Texts of rows, by their numbers in the predictions."""
+
+
+class WorstRequest(NamedTuple):
+    """A request by the best placed of its positives."""
+
+    row: int
+    """Number of that positive's row."""
+    place: float
+    """From 1; equal scores share the mean of their places."""
+    rows: int
+
+
+class WorstErrors(NamedTuple):
+    """Those of one scenario and task: numbers of rows, the worst first."""
+
+    scenario: str
+    task: str
+    without_label: Sequence[int]
+    with_label: Sequence[int]
+    requests: Sequence[WorstRequest]
+
+
+def find_worst(predictions: Predictions, schema: Schema) -> list[WorstErrors]:
+    """The worst errors of each scenario and task that has rows."""
+    numbers = [np.flatnonzero(predictions.scenario == index) for index in range(len(schema.scenarios))]
+    return [
+        _worst(predictions, rows, scenario, task)
+        for scenario, rows in zip(schema.scenarios, numbers, strict=True)
+        for task in schema.task_names
+        if len(rows)
+    ]
+
+
+def section(predictions: Predictions, schema: Schema, texts_of: TextsOf | None = None) -> Section:
+    """Tables per scenario and task: high without the label, low with it, and the requests ranked worst.
+
+    Args:
+      texts_of: called once, with all rows that are shown.
+    """
+    worst = find_worst(predictions, schema)
+    shown = {row for errors in worst for row in (*errors.without_label, *errors.with_label)}
+    shown |= {request.row for errors in worst for request in errors.requests}
+    texts = texts_of(sorted(shown)) if texts_of else {}
     parts = []
-    for index, scenario in enumerate(schema.scenarios):
-        rows = predictions.only(predictions.scenario == index)
-        for task in schema.task_names:
-            cards = list(_cards(rows, task))
-            parts += [html.heading(f"{scenario} · {task}") + html.grid(cards, least=310)] if cards else []
+    for errors in worst:
+        heading = html.heading(f"{errors.scenario} · {errors.task}")
+        parts.append(heading + html.grid(_cards(errors, predictions, texts), least=310))
     return Section(
         "Worst errors",
         "".join(parts) or html.card(html.paragraph("No rows.")),
@@ -31,48 +80,60 @@ def section(predictions: Predictions, schema: Schema) -> Section:
     )
 
 
-def _cards(rows: Predictions, task: str) -> Iterator[str]:
-    labels, probabilities = rows.labels[task], rows.probabilities[task]
-    sure_no, sure_yes = np.argsort(probabilities, kind="stable"), np.argsort(-probabilities, kind="stable")
-    without, with_label = sure_yes[labels[sure_yes] == 0][:_SHOWN], sure_no[labels[sure_no] == 1][:_SHOWN]
-    if len(without):
-        yield html.card(_rows_table(rows, task, without), "Highest without the label")
-    if len(with_label):
-        yield html.card(_rows_table(rows, task, with_label), "Lowest with the label")
-        yield html.card(_requests_table(rows, task), "Requests ranked worst")
+def _worst(predictions: Predictions, rows: np.ndarray, scenario: str, task: str) -> WorstErrors:
+    labels, probabilities = predictions.labels[task][rows], predictions.probabilities[task][rows]
+    frame = pd.DataFrame({"request": predictions.request[rows], "p": probabilities, "label": labels}, rows)
+    rising, falling = np.argsort(probabilities, kind="stable"), np.argsort(-probabilities, kind="stable")
+    return WorstErrors(
+        scenario,
+        task,
+        rows[falling[labels[falling] == 0][:_SHOWN]].tolist(),
+        rows[rising[labels[rising] == 1][:_SHOWN]].tolist(),
+        _worst_requests(frame),
+    )
 
 
-def _rows_table(rows: Predictions, task: str, chosen: Sequence[int]) -> str:
-    oracle = rows.oracle.get(task)
-    table = [
-        [
-            f"{text(rows.item[row])}\n{text(rows.user[row])}, {text(rows.request[row])}{_place(rows.position[row])}",
-            _probability(rows.probabilities[task][row]),
-            _probability(None if oracle is None else oracle[row]),
-        ]
-        for row in chosen
+def _worst_requests(frame: pd.DataFrame) -> list[WorstRequest]:
+    """Of rows by their numbers: columns `request`, `p` and `label`."""
+    requests = frame.groupby("request", sort=False)
+    frame = frame.assign(place=requests["p"].rank(ascending=False), rows=requests["p"].transform("size"))
+    positive = frame[frame["label"] == 1].sort_values(["place", "rows"], kind="stable")
+    first = positive.drop_duplicates("request").sort_values(["place", "rows"], ascending=[False, True], kind="stable")
+    return [WorstRequest(row.Index, row.place, row.rows) for row in first.head(_SHOWN).itertuples()]
+
+
+def _cards(errors: WorstErrors, predictions: Predictions, texts: Mapping[int, RowText]) -> list[str]:
+    tables = {
+        "Highest without the label": errors.without_label,
+        "Lowest with the label": errors.with_label,
+    }
+    cards = [
+        html.card(_rows_table(predictions, errors.task, rows, texts), title) for title, rows in tables.items() if rows
     ]
+    if errors.requests:
+        cards.append(html.card(_requests_table(predictions, errors.requests, texts), "Requests ranked worst"))
+    return cards
+
+
+def _rows_table(predictions: Predictions, task: str, rows: Sequence[int], texts: Mapping[int, RowText]) -> str:
+    oracle = predictions.oracle.get(task)
+    table = []
+    for row in rows:
+        words = texts.get(row, RowText("", ""))
+        keys = f"{text(predictions.user[row])}, {text(predictions.request[row])}{_place(predictions.position[row])}"
+        name = _lines(text(predictions.item[row]), words.title, _quoted(words.query), keys)
+        true = None if oracle is None else oracle[row]
+        table.append([name, _probability(predictions.probabilities[task][row]), _probability(true)])
     return html.table(["item", "p", "oracle"], table)
 
 
-def _requests_table(rows: Predictions, task: str) -> str:
-    """Requests by the place of their best placed positive, from 1; equal scores share the mean of their places."""
-    frame = pd.DataFrame(
-        {"request": rows.request, "user": rows.user, "p": rows.probabilities[task], "label": rows.labels[task]}
-    )
-    requests = frame.groupby("request", sort=False)
-    frame["place"] = requests["p"].rank(ascending=False)
-    frame["rows"] = requests["p"].transform("size")
-    positive = frame[frame["label"] == 1].sort_values(["place", "rows"], kind="stable")
-    first = positive.drop_duplicates("request").sort_values(["place", "rows"], ascending=[False, True], kind="stable")
-    table = [
-        [
-            f"{text(row.request)}\n{text(row.user)}",
-            figure(row.place, 0 if row.place.is_integer() else 1),
-            count(row.rows),
-        ]
-        for row in first.head(_SHOWN).itertuples()
-    ]
+def _requests_table(predictions: Predictions, requests: Sequence[WorstRequest], texts: Mapping[int, RowText]) -> str:
+    table = []
+    for row, place, rows in requests:
+        words = texts.get(row, RowText("", ""))
+        positive = f"positive: {text(predictions.item[row])} {words.title}".rstrip()
+        name = _lines(text(predictions.request[row]), _quoted(words.query), positive, text(predictions.user[row]))
+        table.append([name, figure(place, 0 if place.is_integer() else 1), count(rows)])
     return html.table(["request", "first positive at", "of"], table)
 
 
@@ -81,10 +142,19 @@ def text(key: object) -> str:
     return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
 
 
+def _lines(*texts: str) -> str:
+    """Those that are not empty, each on a line of its own."""
+    return "\n".join(" ".join(each.split()) for each in texts if each)
+
+
+def _quoted(query: str) -> str:
+    return f"query “{query}”" if query else ""
+
+
 def _place(position: int) -> str:
     return f", position {position}" if position > 0 else ""
 
 
 def _probability(value: float | None) -> str:
-    """Two digits that count, however small."""
+    """Probability with two significant digits."""
     return html.UNDEFINED if value is None or np.isnan(value) else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Results as one self-contained page: of each experiment the question, the answer, a picture, then the tables."""
+"""HTML page of experiment results: question, answer, plot and tables of each experiment."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,10 @@ _MOST_DOTS = 40
 
 
 def results_page(command: str, results: Sequence[Results]) -> str:
-    """The page."""
+    """HTML page of the results."""
     lead = "Differences in test AUC to a baseline, with 95 % intervals over seeds and users."
     sections = [Section(each.spec.title, _content(each), each.spec.question) for each in results]
-    sections.append(Section("The command", code(command)))
+    sections.append(Section("The command", card(code(command))))
     reading = "".join(paragraph(text) for text in (READING, caution(results)) if text)
     return page("Results", lead, sections, reading + _overview(results), kicker="experiments")
 
@@ -37,7 +37,7 @@ _MOODS = {"helps": "good", "not shown": "level", "hurts": "bad"}
 
 
 def _overview(results: Sequence[Results]) -> str:
-    """A row for each answer, a column for each task."""
+    """Table with a row per answer and a column per task."""
     tasks = list(dict.fromkeys(task for each in results for task in each.tasks))
     body = []
     for each in results:
@@ -47,12 +47,12 @@ def _overview(results: Sequence[Results]) -> str:
             body.append([each.spec.title, name, each.spec.baseline, *own])
     means = [mean for each in results for of in answers(each).values() for mean in of]
     shown = table(["experiment", "variant", "against", *tasks], body, names=3 + len(tasks))
-    return heading("What is shown", "means over places and scenarios") + shown + paragraph(by_chance(means))
+    return heading("What is shown", "means over places and scenarios") + card(shown, note=by_chance(means))
 
 
 def _content(results: Results) -> str:
     spec = results.spec
-    parts = [definitions((f"{name} against {spec.baseline}", told) for name, told in answered(results).items())]
+    parts = [definitions((f"{name} against {spec.baseline}", answer) for name, answer in answered(results).items())]
     parts += [paragraph(text) for text in (spec.note.replace("*", ""), *results.facts) if text]
     if not results.comparisons:
         return "".join(parts)
@@ -66,16 +66,17 @@ def _content(results: Results) -> str:
     parts += [heading("Means over scenarios", f"Δ AUC to {spec.baseline}"), grid(plots, least=420)]
     if results.apart:
         columns, body = apart_rows(results)
-        parts += [heading("How far the views stand apart"), table(columns, body, names=len(columns) - 3, groups=False)]
+        apart = table(columns, body, names=len(columns) - 3, groups=False)
+        parts += [heading("How far the views stand apart"), card(apart)]
     columns, body = rows(results)
     names = len(results.axes) + 2
     whole = table(columns, body, names=names, main=names + 2, groups=False)
-    parts.append(details("Every scenario and task", whole + paragraph(by_chance(results.comparisons))))
+    parts.append(details("Every scenario and task", card(whole, note=by_chance(results.comparisons))))
     return "".join(parts)
 
 
 def _plot(means: Sequence[Comparison]) -> str:
-    """A dot for each place and variant, grouped by the first axis."""
+    """Dot plot with a dot per place and variant, grouped by the first axis."""
     variants = {each.variant for each in means}
     dots = []
     for each in means[:_MOST_DOTS]:
