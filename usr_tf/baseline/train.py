@@ -13,6 +13,7 @@ from usr_tf.baseline.lightgbm import check_parameters, load_lightgbm
 from usr_tf.baseline.model import RELEVANCE, TreeModel
 from usr_tf.baseline.run import TreeRun, check_vacant, save_tree_run
 from usr_tf.data import Data
+from usr_tf.errors import InputError
 
 
 def train_baseline(
@@ -95,12 +96,19 @@ def _datasets(config: BaselineConfig, table: Table, train: Rows, valid: Rows) ->
 
 
 def _boost(config: BaselineConfig, sets: list[Any], name: str, report: Callable[[str], object]) -> Any:
-    """A booster cut to its best round."""
+    """A booster cut to its best round.
+
+    Raises:
+      InputError: LightGBM refuses the rows, such as a request of more than 10,000.
+    """
     lightgbm = load_lightgbm()
     parameters = config.booster
     if len(sets) == 1:
         parameters["early_stopping_round"] = 0
-    booster = lightgbm.train(parameters, sets[0], valid_sets=sets[1:], valid_names=["valid"] * len(sets[1:]))
+    try:
+        booster = lightgbm.train(parameters, sets[0], valid_sets=sets[1:], valid_names=["valid"] * len(sets[1:]))
+    except lightgbm.basic.LightGBMError as error:
+        raise InputError(f"{config.data}: {name}", str(error).strip(), "rows that LightGBM takes") from error
     best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     scores = "".join(f", {metric} {value:.5f}" for metric, value in booster.best_score.get("valid", {}).items())
     report(f"{name}: {best} rounds{scores}")
