@@ -121,6 +121,13 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _export_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run", None, "Run directory of train", flag_values=values)
     flags.DEFINE_string("out", None, "Directory of the model's versions", flag_values=values)
+    flags.DEFINE_enum(
+        "counters",
+        None,
+        ["snapshot", "request"],
+        "Where counters come from, in place of the run's export.counters: a snapshot in the model, or each request",
+        flag_values=values,
+    )
 
 
 def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -129,7 +136,8 @@ def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run
 
     run = open_run(values.run)
-    print(export(run, values.out, lambda version: write_logged_requests(version, run.requests)))
+    records = lambda version: write_logged_requests(version, run.requests)  # noqa: E731
+    print(export(run, values.out, records, values.counters))
 
 
 def _explain_flags(values: flags.FlagValues) -> None:
