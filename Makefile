@@ -13,7 +13,7 @@ DEVELOP := $(VENV)/.develop-$(VERSION)
 PEERS := .venv-peers
 NO_PYTHON := found no Python 3.11, 3.12 or 3.13, expected one on PATH or as PYTHON=
 
-.PHONY: demo test test-all parity peers paper paper-small lint format wheel dist extras constraints clean
+.PHONY: demo test test-all parity peers paper paper-small docs lint format wheel dist extras constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
@@ -41,6 +41,10 @@ paper-small: $(INSTALLED)
 
 paper: $(INSTALLED)
 	$(BIN)/usr-tf experiment --spec=paper --out=$(PAPER)/full --work=$(PAPER)/work
+
+# The documentation site, in site/. Broken links and missing references are errors.
+docs: $(DEVELOP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .
@@ -70,13 +74,13 @@ constraints:
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(INSTALLED): setup.py constraints.txt
 	@test -n "$(VERSION)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	@echo "Installing usr_tf and its dependencies for Python $(VERSION) into $(VENV)"
 	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) $(VENV)
-	$(PIP) install -c constraints.txt -e '.[train,pipelines]'
+	$(PIP) install -c constraints.txt -e '.[train,pipelines,baseline]'
 	touch $@
 
 $(DEVELOP): $(INSTALLED)

@@ -36,6 +36,7 @@ TRAIN = [
 ]
 BASELINE = ["lightgbm"]
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]
+DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 TOOLS = [
     "build",
     "cryptography",
@@ -115,7 +116,8 @@ setup(
         "train": TRAIN,
         "baseline": BASELINE,
         "notebook": NOTEBOOK,
-        "dev": [*PIPELINES, *TRAIN, *BASELINE, *NOTEBOOK, *TOOLS],
+        "docs": DOCS,
+        "dev": [*PIPELINES, *TRAIN, *BASELINE, *NOTEBOOK, *DOCS, *TOOLS],
         "parity": ["torch", "torch-rechub==0.9.0"],
     },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},

@@ -1,4 +1,4 @@
-"""Times two ways of doing the same thing in turn, so that a change of the machine's speed meets both."""
+"""A/B timing of two implementations in alternation, so that changes of the machine's speed affect both."""
 
 import json
 import time
@@ -14,7 +14,7 @@ _PERCENTILES = {"p10": 10, "p50": 50, "p90": 90}
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict:
-    """Figures of two named ways: milliseconds of each, and the ratio second / first, pair by pair."""
+    """Timings of two named functions: milliseconds of each, and the ratio second / first, pair by pair."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(_WARM_UP + repeats):
         for name, way in ways.items():
@@ -30,7 +30,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict:
 
 
 def report(title: str, figures: dict, path: str | None) -> None:
-    """Prints the figures of `alternate` and, with a path, writes all of `figures` as JSON."""
+    """Prints the timings of `alternate` and, with a path, writes all of `figures` as JSON."""
     table = Table(title=title)
     table.add_column("way")
     for name in _PERCENTILES:

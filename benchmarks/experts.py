@@ -1,4 +1,4 @@
-"""A product for each expert, as `ExpertStack` has it, against batched products over all experts.
+"""Benchmark of expert layers: one product per expert (`ExpertStack`) against batched products.
 
 python -m benchmarks.experts [--xla] [--out FILE]
 
@@ -66,7 +66,7 @@ def batched(layer: ExpertStack, inputs: Split) -> tf.Tensor:
 
 
 def _steps(training: bool, rows: int, experts: int, xla: bool) -> dict[str, Callable[[], np.ndarray]]:
-    """Both ways on the same rows, whose results have been found to be the same."""
+    """Both implementations on the same rows, checked to give equal results."""
     rng = np.random.default_rng(0)
     request, candidate = (
         tf.constant(rng.normal(size=shape), tf.float32)

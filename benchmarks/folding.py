@@ -1,4 +1,4 @@
-"""What folding products of weights at export is worth: the request signature of a run exported with it and without.
+"""Benchmark of folding at export: the request signature of a run, exported with and without folding.
 
 python -m benchmarks.folding --run demo_out/run --scenario search
 """

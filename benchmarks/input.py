@@ -1,4 +1,4 @@
-"""What training data cost to read: each stage added in turn, other ways to store and parse a row, and gzip's levels.
+"""Benchmark of the input pipeline: each stage in turn, other storage and parsing formats, gzip levels.
 
 python -m benchmarks.input --data DATA [--json FILE]
 """
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _stages(data: Data, files: list[str]) -> Figures:
-    """Each with what comes before it; shuffled rows are parsed too."""
+    """Input stages, each with those before it; shuffled rows are parsed too."""
     names, rows = tf.data.Dataset.from_tensor_slices(files), data.rows("train")
     batches = names.interleave(lambda file: _records(file).batch(BATCH), num_parallel_calls=tf.data.AUTOTUNE)
     return {
@@ -69,7 +69,7 @@ def _stages(data: Data, files: list[str]) -> Figures:
 
 
 def _ways_to_parse(packed: list[bytes], loose: list[bytes], schema: Schema) -> Figures:
-    """From memory, to features, scenario and labels.
+    """Parsers from memory to features, scenario and labels.
 
     Args:
       loose: the rows with a column for each feature.
@@ -94,7 +94,7 @@ def _ways_to_parse(packed: list[bytes], loose: list[bytes], schema: Schema) -> F
 
 
 def _levels(records: list[bytes]) -> Figures:
-    """Of the rows as they are stored."""
+    """Sizes and read costs of the stored rows by gzip level."""
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for level in LEVELS:
@@ -122,7 +122,7 @@ def _loose_spec(schema: Schema) -> dict:
 
 
 def _padded_later(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
-    """`parse`, but for a history that TensorFlow's parser does not pad."""
+    """Parser whose histories are padded after parsing instead of by TensorFlow's parser."""
     row = tf.io.parse_example(records, spec)
     row |= zip(schema.id_features, tf.unstack(row.pop(IDS), axis=1), strict=True)
     history, places = row.pop(HISTORY), schema.history_places
@@ -132,7 +132,7 @@ def _padded_later(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 
 
 def _columns(packed: list[bytes], schema: Schema) -> pa.RecordBatch:
-    """Packed rows with a column for each feature, as the transform gives them."""
+    """Packed rows as one column per feature."""
     kinds = passthrough_columns(schema) | dict.fromkeys((IDS, HISTORY, *schema.list_features), pa.int64())
     kinds[NUMBERS] = pa.float32()
     types = {pa.int64(): tf.int64, pa.float32(): tf.float32, pa.string(): tf.string}
@@ -156,12 +156,12 @@ def _records(files: str | list[str] | tf.Tensor) -> tf.data.Dataset:
 
 
 def _pass(batches: tf.data.Dataset, rows: int) -> dict[str, float]:
-    """The cost of an epoch."""
+    """Cost of an epoch."""
     return _cost(lambda: sum(1 for _ in batches), rows)
 
 
 def _cost(work: Callable[[], object], rows: int) -> dict[str, float]:
-    """Of a row, the least of several times: CPU of all threads together, which a busy machine stretches less."""
+    """Cost per row, the minimum of several runs: CPU time of all threads."""
     cpu, wall = [], []
     for _ in range(REPEATS):
         cpu_start, start = time.process_time(), time.perf_counter()

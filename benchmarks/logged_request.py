@@ -10,12 +10,12 @@ from serving.formats.request import TensorSpec, request_inputs
 
 
 def newest_version(serving: str) -> Path:
-    """The folder of the newest version in a directory of versions."""
+    """Folder of the newest version in a directory of versions."""
     return max((path for path in Path(serving).iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def longest_history(path: Path, signature: tf.types.experimental.ConcreteFunction, items: int) -> dict[str, np.ndarray]:
-    """The request of `<scenario>.jsonl` with the longest history, its items repeated to `items`."""
+    """Request of `<scenario>.jsonl` with the longest history, its items repeated to `items`."""
     specs = {
         name: TensorSpec(spec.dtype, tuple(size or -1 for size in spec.shape.as_list()))
         for name, spec in signature.structured_input_signature[1].items()

@@ -1,4 +1,4 @@
-"""What a server still answers when it is asked for more than it can: `python -m benchmarks.overload --model SERVING`.
+"""Overload benchmark: throughput and latency of a server beyond its capacity.
 
 First as many clients as there are workers ask one request after another: that is the capacity. Then requests arrive at
 `--times` that rate, whether or not the ones before are answered. What the server has no room for it refuses at once, so
@@ -31,7 +31,7 @@ _DEADLINE_SECONDS = 60
 
 
 class Answers(NamedTuple):
-    """How often each code was answered a second, and how long that took."""
+    """Responses per second and latency by status code."""
 
     rates: dict[grpc.StatusCode, float]
     milliseconds: dict[grpc.StatusCode, list[float]]
@@ -45,7 +45,7 @@ class Answers(NamedTuple):
 
 
 async def capacity(address: str, message: bytes, clients: int, seconds: float) -> Answers:
-    """Each client asks again when it has been answered."""
+    """Closed-loop load: each client sends its next request when it has a response."""
     asked, end = _Asked(), time.monotonic() + seconds
 
     async def client(send: grpc.aio.UnaryUnaryMultiCallable) -> None:
@@ -61,7 +61,7 @@ async def capacity(address: str, message: bytes, clients: int, seconds: float) -
 
 
 async def overload(address: str, message: bytes, rate: float, seconds: float) -> Answers:
-    """`rate` requests arrive a second, evenly."""
+    """Open-loop load: `rate` requests per second, evenly spaced."""
     asked, start, tasks = _Asked(), time.monotonic(), []
     async with grpc.aio.insecure_channel(address) as channel:
         send = channel.unary_unary(_METHOD)

@@ -1,4 +1,4 @@
-"""Served scores of logged requests beside offline scores of the same rows, over gRPC, by both kinds of signature.
+"""Served parity: gRPC scores of logged requests against offline scores of the same rows, by both signatures.
 
 A run keeps a sample of 200 requests a scenario. For more, the logs are preprocessed once more, with the run's own
 transform and nine tenths of them as test split; offline scores are those of the run's model on these rows.
@@ -88,7 +88,7 @@ def logged_requests(run: Run, logs: str, count: int) -> list[LoggedRequest]:
 
 
 def compare(address: str, golden: Sequence[LoggedRequest]) -> dict[str, list[dict]]:
-    """How far served scores lie from the expected ones: for each scenario, a row a task and kind of signature."""
+    """Differences between served and expected scores: per scenario, a row per task and kind of signature."""
     with Ranker(address) as ranker:
         return {
             scenario: list(_differences(ranker, [request for request in golden if request.scenario == scenario]))

@@ -1,4 +1,4 @@
-"""Preprocess by size of the logs and number of workers, beside plain TensorFlow Transform and a pandas join.
+"""Benchmark of preprocess by log size and workers, beside plain TensorFlow Transform and a pandas join.
 
 Run from the repository: `python -m benchmarks.preprocess [--impressions 300000 1000000] [--json FILE]`. Every figure
 is of a process of its own: seconds without the imports, and the most memory of the process and its workers together.
@@ -79,7 +79,7 @@ def _measure(size: int, folder: Path) -> list[dict]:
 
 
 def _watch(process: subprocess.Popen, peak: list[int]) -> None:
-    """Keeps the most memory that the process and its descendants had together, in bytes."""
+    """Records the peak memory of the process and its descendants, in bytes."""
     while process.poll() is None:
         peak[0] = max(peak[0], _memory(process.pid))
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What routing rows to their scenario's weights is worth, on parts of a training step, forward and backward.
+"""Benchmark of scenario routing on parts of a training step, forward and backward.
 
 python -m benchmarks.routing [--against every | sorted | padded] [--out FILE]
 
@@ -131,7 +131,7 @@ WAYS = {"every": every, "chosen": chosen, "sorted": in_order, "padded": padded}
 def _steps(
     ways: dict[str, Callable], widths: list[int], by_task: bool, rows: int, scenarios: int
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """Each way's output and gradients on the same rows, which have been found to be the same."""
+    """Outputs and gradients of each implementation on the same rows, checked to be equal."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -166,14 +166,14 @@ def _layers(parameters: list[tf.Tensor]) -> zip:
 
 
 def _orders(scenario: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What sorts the rows by scenario, and what takes them back."""
+    """Sort order of the rows by scenario, and its inverse."""
     order = tf.argsort(scenario, stable=True)
     return order, tf.math.invert_permutation(order)
 
 
 @tf.custom_gradient
 def _permute(values: tf.Tensor, order: tf.Tensor, back: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """The gradient of a gather adds up rows that could be the same; here none are."""
+    """Row permutation whose gradient is a permutation, not the scatter-add of a gather."""
     return tf.gather(values, order), lambda upstream: (tf.gather(upstream, back), None, None)
 
 

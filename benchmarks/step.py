@@ -1,4 +1,4 @@
-"""What the choices in a training step are worth, and what USR's parts cost: a step each way, in turn.
+"""Benchmark of a training step: design choices and parts of USR, alternating.
 
 python -m benchmarks.step --work DIR [--backbone mmoe] [--vocabulary 100000] [--json FILE]
 
@@ -91,7 +91,7 @@ def _part(data: Data, base: Sequence[str], without: str) -> dict[str, Step]:
 
 
 def _own_tables(data: Data, settings: Sequence[str]) -> dict[str, Step]:
-    """The vectors of a batch, a loss on them, and Adagrad's update of the tables: fused, and a table a feature."""
+    """Embedding step (look-up, loss, Adagrad): fused tables against one table per feature."""
     config = load_config(None, settings)
     fused = FeatureEmbedding(data.schema, data.vocabulary_sizes, config.embedding_size, describe=())
     names = [name for name, feature in data.schema.features.items() if feature.type != "numeric"]

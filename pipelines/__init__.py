@@ -1,3 +1,3 @@
-"""Logs to training data: sources, the simulated shop, the join and the transform."""
+"""Beam pipelines from logs to training data: log sources, simulator, join, transform, data quality, batch scoring."""
 
 import usr_tf  # noqa: F401  (picks Keras 2 before TensorFlow Transform imports TensorFlow)

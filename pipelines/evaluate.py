@@ -1,4 +1,4 @@
-"""The job of evaluation at scale: scored rows → the figures of `usr_tf.metrics`, for sets that do not fit in memory.
+"""Evaluation of scored rows as a Beam job, for sets larger than memory; same metrics as `usr_tf.metrics`.
 
 The figures are the same as those of rows in memory, intervals included: both add the same sums, of whole users, of
 whole requests and of stretches of each order of the scores (`usr_tf.metrics.cells`,
@@ -7,10 +7,8 @@ whole requests and of stretches of each order of the scores (`usr_tf.metrics.cel
 Runs as `usr-tf evaluate_scores` and as `python -m pipelines.evaluate --scores=… --out=… --runner=…`.
 """
 
-import argparse
 import functools
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,24 +25,23 @@ from pipelines.beam.blocks import BlockStore, Gather, Handle, divide, load
 from pipelines.beam.job import milliseconds, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import READ_SCORES, TALLY, Progress, display
 from pipelines.evaluation.rank_statistics import OrderSums
-from pipelines.evaluation.row_blocks import evaluated, pack, shown_by, unpack
+from pipelines.evaluation.row_blocks import count_training_rows, pack, predictions_of, unpack
 from pipelines.evaluation.score_files import SCHEMA_KEY, conform, layout_of
-from pipelines.evaluation.training_counts import Shown
+from pipelines.evaluation.training_counts import TrainingCounts
 from pipelines.join.split import EVER
 from pipelines.logs.tables import match_in
 from pipelines.score import SCORES
 from usr_tf.errors import InputError
 from usr_tf.evaluation.report import write_report
-from usr_tf.files import strict_json
 from usr_tf.metrics.cells import Cell, Cells, merge, tally_requests, tally_users
 from usr_tf.metrics.documents import details_of, metrics_of
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Sums
 from usr_tf.schema import SUCCESS, TIMESTAMP, Schema, parse_schema
-from usr_tf.streams import accept_any_text
 
 _BYTES_PER_PARTITION = 8 << 20
 _BLOCK_ROWS = 100_000
@@ -67,23 +64,23 @@ def evaluate_scores(
     """Evaluates scored rows and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
     Args:
-      scores: what `score_logs` wrote, or a directory of Parquet files with the columns of
+      scores: output directory of `score_logs`, or a directory of Parquet files with the columns of
         `pipelines.evaluation.score_files`.
-      out: the directory to write, on any file system that Beam writes.
-      schema_path: default the one that the files were scored by.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      progress: show stages and rows on standard error while the job runs.
-      trained_until: an ISO 8601 date or time: rows before it are what training saw. They are not evaluated; the slices
-        of new users and items and of query frequency, and the popularity baseline, count them alone and are left out
-        without them.
-      since: rows before it are not evaluated. Default `trained_until`, else none.
-      replicates: resamples of the users behind every interval.
+      out: output directory, on any file system of Beam.
+      schema_path: schema file. Default: that of the score files.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      progress: whether to show stages and rows on standard error.
+      trained_until: ISO 8601 date or time of the end of the training rows. Earlier rows are not evaluated; they are the
+        training counts of the slices of new users and items and of query frequency, and of the popularity baseline,
+        which are left out without this argument.
+      since: start of the evaluated rows. Default: `trained_until`, or all rows.
+      replicates: number of user resamples behind every interval.
 
     Returns:
-      What `metrics.json` and `details.json` hold.
+      Contents of `metrics.json` and `details.json`.
 
     Raises:
-      InputError: there are no scores, or something is wrong with them, the schema or the output directory.
+      InputError: no scores, or invalid scores, schema or output directory.
     """
     if replicates < 1:
         raise InputError("--replicates", str(replicates), "a whole number from 1")
@@ -121,7 +118,7 @@ def add_figures(
     replicates: int,
     seed: int,
 ) -> beam.PCollection:
-    """Adds the job to `pipeline`, which ends in one element: the list of all `(cell, sums)`.
+    """Adds the evaluation to `pipeline`. Its output is one element: the list of all `(cell, sums)`.
 
     Args:
       layout: of `scored.layout_of`.
@@ -138,12 +135,12 @@ def add_figures(
         | "Batches" >> beam.FlatMap(_batches, layout, place).with_output_types(pa.RecordBatch)
         | "Gather" >> Gather(_BLOCK_ROWS)
     )
-    shown = (
+    counts = (
         scored
-        | "Shown" >> beam.Map(lambda batch: shown_by(_between(batch, EVER, times[0]), schema))
-        | "AllShown" >> beam.CombineGlobally(Shown.sum)
+        | "CountTrainingRows" >> beam.Map(lambda batch: count_training_rows(_between(batch, EVER, times[0]), schema))
+        | "SumTrainingCounts" >> beam.CombineGlobally(TrainingCounts.sum)
     )
-    rows = scored | "Rows" >> beam.ParDo(_ToRows(schema, times[1], place, store), AsSingleton(shown))
+    rows = scored | "Rows" >> beam.ParDo(_ToRows(schema, times[1], place, store), AsSingleton(counts))
     parts = [rows | "Orders" >> OrderSums(schema, store, replicates, seed)]
     for key, tally in (("user", tally_users), ("request", tally_requests)):
         parts.append(
@@ -158,7 +155,7 @@ def add_figures(
 
 
 def _checked(path: str, layout: pa.Schema) -> str:
-    """A file that can be read and holds every column of `layout`."""
+    """Score file, checked to be readable and to hold every column of `layout`."""
     missing = set(layout.names) - set(_read_layout(path).names)
     if missing:
         raise InputError(path, f"a file without column {min(missing)}", "it in every file")
@@ -171,20 +168,20 @@ def _batches(table: pa.Table, layout: pa.Schema, place: str) -> Iterator[pa.Reco
 
 
 class _ToRows(beam.DoFn):
-    """Batches of scored rows → handles of blocks of `evaluated.pack`."""
+    """Converts batches of scored rows to handles of blocks of `evaluated.pack`."""
 
     def __init__(self, schema: Schema, since: int, place: str, store: BlockStore):
         self._schema, self._since, self._place, self._store = schema, since, place, store
 
-    def process(self, batch: pa.RecordBatch, shown: Shown) -> Iterator[Handle]:
+    def process(self, batch: pa.RecordBatch, counts: TrainingCounts) -> Iterator[Handle]:
         batch = _between(batch, self._since, _NEVER)
         self._store.progress.add(READ_SCORES, batch.num_rows)
         if batch.num_rows:
-            yield self._store.put(pack(evaluated(batch, self._schema, shown, self._place)))
+            yield self._store.put(pack(predictions_of(batch, self._schema, counts, self._place)))
 
 
 class _Divide(beam.DoFn):
-    """Blocks → blocks by the partition of a key that is a hash."""
+    """Splits blocks by the hash partition of a key."""
 
     def __init__(self, key: str, partitions: int, store: BlockStore):
         self._key, self._partitions, self._store = key, np.uint64(partitions), store
@@ -227,7 +224,7 @@ def _between(batch: pa.RecordBatch, start: int, stop: int) -> pa.RecordBatch:
 
 
 def _find(scores: str) -> list[str]:
-    """The Parquet files in a directory, or in the `scores` of one that `score_logs` finished."""
+    """Parquet files of a directory, or of `scores` in the output of `score_logs`."""
     try:
         names = {path: path.removeprefix(FileSystems.join(scores, "")) for path in match_in(scores, ["**"])}
     except (OSError, ValueError, BeamIOError) as error:
@@ -269,7 +266,7 @@ def _make_folder(path: str) -> None:
 
 
 def _write(out: str, document: dict, details: dict, schema: Schema, title: str) -> None:
-    """`write_report` to any file system, `metrics.json` last."""
+    """Writes the report to any file system, `metrics.json` last."""
     if "://" not in out:
         write_report(out, document=document, details=details, schema=schema, title=title)
         return
@@ -280,26 +277,5 @@ def _write(out: str, document: dict, details: dict, schema: Schema, title: str) 
                 stream.write(Path(near, name).read_bytes())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="The figures of scored rows; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--scores", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--trained_until")
-    parser.add_argument("--since")
-    parser.add_argument("--replicates", type=int, default=200)
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document, _ = evaluate_scores(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(strict_json(document, indent=2))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("evaluate_scores")

@@ -1,9 +1,8 @@
-"""The job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
+"""Preprocessing job: raw logs → joined, labelled and split rows → TensorFlow Transform → TFRecords.
 
 Runs as `usr-tf preprocess` and as `python -m pipelines.preprocess --logs=… --out=… --runner=…`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from pipelines.beam.blocks import BlockStore
 from pipelines.beam.job import describe_moment, milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import COUNTERS, SCHEMA, TRANSFORM, finish, prepare, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import display
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.counter_state import CounterState, open_state
@@ -29,7 +29,6 @@ from pipelines.transform.previous import Earlier, copy_transform, open_earlier, 
 from pipelines.transform.stage import TransformSplits
 from usr_tf.errors import InputError
 from usr_tf.schema import Schema
-from usr_tf.streams import accept_any_text
 
 
 def preprocess(
@@ -47,28 +46,28 @@ def preprocess(
     drift_limits: Sequence[str] = (),
     logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> dict:
-    """Turns a log directory into training data.
+    """Preprocesses a log directory to a data directory.
 
     Args:
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
-      out: the directory to write. `_SUCCESS` comes last; an unfinished earlier try is cleared away.
-      schema_path: default `LOGS/schema.yaml`.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      partitions: parts that the items and the users are split into, each joined in memory; also the number
-        of training shards. Default: by the size of the logs.
-      progress: show stages and rows on standard error while the job runs.
-      tables: `TABLE=WHERE` for tables that lie elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
-      transform: earlier data, or its `transform` directory: its transform is applied, and none is made.
-      grow_from: the same, but its vocabularies take in what is new: appended, so that every id stays what it was.
-      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it make no rows.
-      drift_limits: `KIND=NUMBER`, how far the new data may lie from the earlier one's (`pipelines.quality.drift`).
-      logged_requests: how many to sample of each scenario of the test split, into `OUT/requests/`.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
+      out: output directory. `_SUCCESS` is written last; remains of an unfinished job are removed.
+      schema_path: schema file. Default: `LOGS/schema.yaml`.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      partitions: number of partitions of items and users, each joined in memory, and of training shards. Default: by
+        the size of the logs.
+      progress: whether to show stages and rows on standard error.
+      tables: `TABLE=WHERE` for tables elsewhere: a file, a pattern, or `bigquery:PROJECT.DATASET.TABLE`.
+      transform: earlier data, or its `transform` directory, whose transform is applied unchanged.
+      grow_from: the same, but new values are appended to its vocabularies; existing ids do not change.
+      since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
+      drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
+      logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
 
     Returns:
-      What `stats.json` holds.
+      Contents of `stats.json`.
 
     Raises:
-      InputError: anything wrong with the logs, the schema or the output directory, or a drift beyond its limit.
+      InputError: invalid logs, schema or output directory, or a drift beyond its limit.
     """
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
@@ -82,7 +81,7 @@ def preprocess(
     earlier = open_earlier(transform, grow_from, schema, schema_path)
     start = milliseconds(since) if since else EVER
     state = open_state(earlier.directory, schema) if earlier and since else None
-    if state and start < state.moment:
+    if earlier and state and start < state.moment:
         expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
         raise InputError("--since", repr(since), expected)
     limits = drift.parse_limits(drift_limits)
@@ -122,7 +121,7 @@ def build(
     logged_requests: int = REQUESTS_PER_SCENARIO,
     state: CounterState | None = None,
 ) -> None:
-    """Adds the whole job to `pipeline`."""
+    """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
     splits = {split: joined[split] for split in SPLITS}
     transformed = splits | "Transform" >> TransformSplits(schema, out, partitions, store, earlier)
@@ -145,29 +144,5 @@ def build(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Raw logs to training data; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--logs", dest="logs_dir")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--table", dest="tables", action="append", default=[])
-    parser.add_argument("--partitions", type=int)
-    parser.add_argument("--transform")
-    parser.add_argument("--grow_from")
-    parser.add_argument("--since")
-    parser.add_argument("--drift_limit", dest="drift_limits", action="append", default=[])
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document = preprocess(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(stats.describe(document))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("preprocess")

@@ -1,4 +1,4 @@
-"""The job of batch scoring: raw logs → joined rows → an exported model's probabilities of every impression.
+"""Batch scoring job: raw logs → joined rows → an exported model's probabilities of every impression.
 
 The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
 the model. So a score here is the one that evaluation computes and that the server answers.
@@ -6,8 +6,6 @@ the model. So a score here is the one that evaluation computes and that the serv
 Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs=… --out=… --runner=…`.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -21,6 +19,7 @@ from pipelines.beam.blocks import BlockStore
 from pipelines.beam.job import milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
+from pipelines.beam.program import run_verb
 from pipelines.beam.progress import SCORE, Progress, display
 from pipelines.evaluation.saved_model import Scorer, check_model, read_signatures
 from pipelines.evaluation.score_files import scored_schema
@@ -30,9 +29,7 @@ from pipelines.logs.rejected import WriteRejected
 from pipelines.logs.tables import match_in
 from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
-from usr_tf.files import strict_json
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
-from usr_tf.streams import accept_any_text
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -54,23 +51,22 @@ def score_logs(
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
-    A row holds `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability of each task, and what
-    `evaluate_scores` needs beside them: labels, position, history length and so on
-    (`pipelines.evaluation.score_files`). A label is 0 until its action is logged, so the
-    newest rows' labels are not final. Rows that the join sets aside are in `OUT/rejected/`, each with its place and
-    reason. `OUT/_SUCCESS` comes last.
+    A row has `request_id`, `user_id`, `item_id`, `scenario`, `timestamp`, a probability per task, and the other columns
+    of `evaluate_scores`: labels, position, history length and so on (`pipelines.evaluation.score_files`). A label is 0
+    until its action is logged, so the labels of the newest rows are not final. Rejected rows are in `OUT/rejected/`,
+    each with its place and reason. `OUT/_SUCCESS` is written last.
 
     Args:
-      model: a version that `usr-tf export` wrote, `SERVING/<version>`.
-      logs_dir: a directory by DESIGN §2, on any file system that Beam reads; None when all tables are named apart.
-      out: the directory to write; an unfinished earlier try is cleared away.
-      schema_path: default the one that lies in the model.
-      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner works in this process.
-      partitions: parts that items and users are joined in. Default: by the size of the logs.
-      progress: show stages and rows on standard error while the job runs.
-      tables: `TABLE=WHERE` for tables that lie elsewhere, as `preprocess` takes them.
-      since: an ISO 8601 date or time, of UTC where it names no zone. Impressions before it are not scored; actions
-        before it are the history of those after it.
+      model: exported version, `SERVING/<version>`.
+      logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
+      out: output directory; remains of an unfinished job are removed.
+      schema_path: schema file. Default: that of the model.
+      beam_args: Beam options, such as `--runner=DataflowRunner`. The default runner is in-process.
+      partitions: number of join partitions of items and users. Default: by the size of the logs.
+      progress: whether to show stages and rows on standard error.
+      tables: `TABLE=WHERE` for tables elsewhere, as in `preprocess`.
+      since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions are not scored; earlier actions are
+        in the histories of later ones.
 
     Returns:
       What `stats.json` holds.
@@ -109,7 +105,7 @@ def build(
     store: BlockStore,
     since: int = EVER,
 ) -> None:
-    """Adds the whole job to `pipeline`. The schema splits nothing off: all rows are in `train`."""
+    """Adds all stages of the job to `pipeline`. The schema has no split: all rows are in `train`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
     scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
     _ = (
@@ -131,7 +127,7 @@ def build(
 
 
 def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> dict[tuple[str, ...], float]:
-    """Rows and sums of the probabilities of a batch, which is of one scenario."""
+    """Row count and probability sums of a batch of one scenario."""
     progress.add(SCORE, scores.num_rows)
     scenario = scores.column(SCENARIO)[0].as_py()
     counts: dict[tuple[str, ...], float] = {(SCORES, scenario, "impressions"): scores.num_rows}
@@ -139,7 +135,7 @@ def _count(scores: pa.RecordBatch, tasks: Sequence[str], progress: Progress) -> 
 
 
 def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
-    """`stats.json`: rows by table as `preprocess` counts them, and the mean probabilities of each scenario."""
+    """`stats.json`: rows by table as in `preprocess`, and mean probabilities by scenario."""
     document: dict = {"rows": {}, SCORES: {}}
     for (part, name, *rest), count in sorted(counts.items()):
         if part == "rows":
@@ -154,7 +150,7 @@ def _document(counts: dict[tuple[str, ...], float], schema: Schema) -> dict:
 
 
 def _check(document: dict, logs_dir: str) -> None:
-    """Refuses logs without a row to score; checks that every joined row was."""
+    """Checks that there are rows to score and that every joined row was scored."""
     impressions = document["rows"]["impressions"]
     scored = sum(scenario["impressions"] for scenario in document[SCORES].values())
     if scored != impressions["written"]:
@@ -165,9 +161,9 @@ def _check(document: dict, logs_dir: str) -> None:
 
 
 def _prepare(out: str) -> None:
-    """Makes `out` a directory with scratch space alone, clearing away an unfinished try of ours.
+    """Creates `out` with scratch space only, and removes what an unfinished job left there.
 
-    Such a try is told by its mark in the scratch space and by holding nothing else than we write: no other file is
+    Such a job is recognised by its mark in the scratch space and by holding only our files: no other file is
     ever deleted.
 
     Raises:
@@ -191,27 +187,5 @@ def _prepare(out: str) -> None:
         raise InputError(out, f"no writable directory ({error})", "one that can be written") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="An exported model's scores of raw logs; every other option goes to Beam.", allow_abbrev=False
-    )
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--logs", dest="logs_dir")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--schema", dest="schema_path")
-    parser.add_argument("--table", dest="tables", action="append", default=[])
-    parser.add_argument("--partitions", type=int)
-    parser.add_argument("--since")
-    known, beam_args = parser.parse_known_args(argv)
-    accept_any_text()
-    try:
-        document = score_logs(**vars(known), beam_args=beam_args, progress=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(strict_json(document, indent=2))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb("score_logs")

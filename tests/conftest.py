@@ -1,4 +1,4 @@
-"""What every test starts from: Keras 2 before anything imports TensorFlow, and logging as no other test left it."""
+"""Session setup: Keras 2 before TensorFlow, and log levels restored after each test file."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _levels_of_logging():
-    """Commands that a test runs in this process set levels for good: files that run later would see other records."""
+    """Restores log levels that a command has set, so that later files see the same records."""
     levels = {name: logging.getLogger(name).level for name in ("", "usr_tf", "serving", "tensorflow")}
     yield
     for name, level in levels.items():

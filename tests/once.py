@@ -1,4 +1,4 @@
-"""What is dear to make is made once, for all processes that run a session's tests."""
+"""Session-wide fixtures shared by all test processes: made once, then read only."""
 
 import fcntl
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that the first process to ask has `make` fill, while the others wait. Read only."""
+    """Folder that the first process fills with `make` while the others wait. Read only."""
     session = tmp_path_factory.getbasetemp()
     if session.name.startswith("popen-"):  # a process of pytest-xdist has a folder in the session's
         session = session.parent

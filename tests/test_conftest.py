@@ -1,4 +1,4 @@
-"""Tests share a process, so what one of them sets has to end with it."""
+"""Isolation of tests: process-wide settings end with the test."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The main job by the console program's own verbs: simulate, preprocess, train, evaluate, export, serve, score."""
+"""End-to-end test by the verbs: simulate, preprocess, train, evaluate, export, serve, score."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""The direction of imports: pipelines → usr_tf → serving → top floor, over a ground that all may import."""
+"""Import rule: pipelines → usr_tf → serving → top, above a ground that all may import."""
 
 import ast
 from pathlib import Path

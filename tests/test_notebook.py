@@ -1,4 +1,4 @@
-"""The notebook in `notebooks/`: run from top to bottom, and what can be told of it without running it."""
+"""Notebook in `notebooks/`: executed, and static checks."""
 
 import ast
 import subprocess

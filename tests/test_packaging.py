@@ -1,4 +1,4 @@
-"""What a package index, a continuous integration and a contributor read: they agree with each other."""
+"""Packaging: setup.py, constraints, CI workflow and community files agree."""
 
 import re
 import runpy
@@ -94,9 +94,9 @@ def test_make_demo_installs_no_development_tools(tmp_path):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     demo, tests = planned("demo"), planned("test")
-    assert "install -c constraints.txt -e '.[train,pipelines]'" in demo
+    assert "install -c constraints.txt -e '.[train,pipelines,baseline]'" in demo
     assert "[dev]" not in demo
-    assert tests.index(".[train,pipelines]") < tests.index("install -c constraints.txt -e '.[dev]'")
+    assert tests.index(".[train,pipelines,baseline]") < tests.index("install -c constraints.txt -e '.[dev]'")
     assert "-m venv --clear" in demo  # for there is none of this Python yet
 
 

@@ -1,4 +1,4 @@
-"""The lines of constraints.txt: exact versions of every dependency, resolved by pip on each supported Python.
+"""Generator of constraints.txt: exact versions of every dependency, resolved by pip on each supported Python.
 
     python tools/constraints.py python3.11 python3.12 python3.13 > constraints.txt
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def resolve(python: str) -> tuple[str, dict[str, str]]:
-    """Installs the `dev` extra into a new environment.
+    """Resolves the `dev` extra in a new environment.
 
     Returns:
       The Python's version, such as `3.11`, and name → version of everything installed.
@@ -32,7 +32,7 @@ def resolve(python: str) -> tuple[str, dict[str, str]]:
 
 
 def merge(resolved: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """One line for each package, or one for each Python where versions differ.
+    """One line per package, or one per Python where versions differ.
 
     Args:
       resolved: Python's version → name → version.

@@ -1,4 +1,4 @@
-"""Size of each extra of the package: a table of fresh environments into which the wheel in dist/ is installed.
+"""Size of each extra: packages and MB in a fresh environment with the wheel of dist/.
 
 make wheel && python tools/extras.py
 """
@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("", "client", "serve", "pipelines", "train", "train,pipelines", "baseline", "notebook", "dev")
+EXTRAS = ("", "client", "serve", "pipelines", "train", "train,pipelines", "baseline", "notebook", "docs", "dev")
 
 
 def measure(wheel: Path, extra: str) -> tuple[int, float]:
-    """Installs the wheel with an extra into a new environment.
+    """Measures an extra of the wheel in a new environment.
 
     Returns:
       The number of packages, pip aside, and MB on disk, pip included.
@@ -21,8 +21,8 @@ def measure(wheel: Path, extra: str) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        asked = f"{wheel}[{extra}]" if extra else str(wheel)
-        subprocess.run([*pip, "install", "-c", ROOT / "constraints.txt", asked], check=True, stdout=sys.stderr)
+        requirement = f"{wheel}[{extra}]" if extra else str(wheel)
+        subprocess.run([*pip, "install", "-c", ROOT / "constraints.txt", requirement], check=True, stdout=sys.stderr)
         packages = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
         size = sum(path.lstat().st_blocks * 512 for path in Path(folder).rglob("*")) / 1e6
     return len(packages), size

@@ -1,4 +1,4 @@
-"""Two runs held against each other on the same rows."""
+"""Comparison of two runs on the same rows."""
 
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,27 @@ from usr_tf.data import Split
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.files import make_folder, replace_text, strict_json
-from usr_tf.metrics import compare
+from usr_tf.metrics import METRICS, compare
 from usr_tf.metrics.cells import OVERALL
-from usr_tf.run import Run, open_run_data
-
-_SHOWN = ("auc", "auc_given_previous", "gauc", "ndcg@10", "pr_auc", "logloss", "ne", "calibration")
+from usr_tf.run import AnyRun, open_run_data
 
 
 def compare_runs(
-    run_a: Run,
-    run_b: Run,
+    run_a: AnyRun,
+    run_b: AnyRun,
     data: str | None = None,
     split: Split = "test",
     replicates: int = 200,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """`metrics.compare` of two runs on a split.
+    """Compares two runs on a split, as `metrics.compare`.
 
     Args:
-      data: the directory of the data; each run's own when absent.
-      progress: show a progress bar on standard error.
+      data: data directory. Default: each run's own.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      InputError: the runs' rows are not the same, there is no data, or a run's model answers no probabilities.
+      InputError: different rows, no data, or a model that gives values that are no probabilities.
     """
     opened = [open_run_data(run, data) for run in (run_a, run_b)]
     one, other = (each.schema for each in opened)
@@ -49,7 +47,7 @@ def compare_runs(
 
 
 def write_comparison(document: dict[str, Any], path: str | Path) -> None:
-    """Writes all figures as JSON.
+    """Writes the comparison as JSON.
 
     Raises:
       InputError: the file cannot be written.
@@ -60,7 +58,7 @@ def write_comparison(document: dict[str, Any], path: str | Path) -> None:
 
 
 def format_comparison(document: dict[str, Any]) -> Table:
-    """The figures as a table for the terminal; an interval that leaves out 0 stands in bold."""
+    """Comparison as a table for the terminal; intervals that exclude 0 are bold."""
     caption = (
         f"{document['level']:.0%} intervals from {document['replicates']} resamples of users, the same for A and B. "
         "DeLong's test takes rows as independent, which those of a user are not."
@@ -72,9 +70,9 @@ def format_comparison(document: dict[str, Any]) -> Table:
     for scenario, tasks in {**document["scenarios"], OVERALL: document[OVERALL]}.items():
         for task, figures in tasks.items():
             table.add_row(f"[bold]{scenario} {task}[/bold]")
-            names = [name for name in _SHOWN if name in figures]
-            for name in names:
-                table.add_row(name, *_cells(figures[name]), end_section=name == names[-1])
+            shown = [metric for metric in METRICS.values() if metric.name in figures]
+            for metric in shown:
+                table.add_row(metric.label, *_cells(figures[metric.name]), end_section=metric is shown[-1])
     return table
 
 

@@ -1,4 +1,4 @@
-"""What a training run can be told: the typed `config.yaml`, its defaults, and `--set key=value`."""
+"""Training configuration: the typed `config.yaml`, its defaults, and `--set key=value`."""
 
 from collections.abc import Iterable
 from importlib import resources
@@ -22,81 +22,97 @@ class _Strict(BaseModel):
 
 
 class Contrastive(_Strict):
-    """The contrastive loss on interests and on rescaled features (DESIGN §4.3)."""
+    """Contrastive loss on interests and on rescaled features (DESIGN §4.3)."""
 
     variant: Literal["same_view", "augmented"] = "augmented"
+    """Choice of positives and negatives; see docs/models.md."""
     temperature: float = Field(0.1, gt=0)
     learn_temperature: bool = False
+    """Whether the temperature is trained; it then stays at 0.01 or above."""
     projection: int = Field(32, ge=1)
-    """Size of the space in which likeness is measured."""
+    """Size of the projection in which cosines are computed."""
     anchors: int = Field(256, ge=1)
-    """The most rows of a batch, over all replicas together, that are compared, in every view. All others are computed
-    in their own view alone."""
+    """Maximum number of rows per batch, over all replicas, that are compared in every view. Other rows are computed in
+    their own view only."""
     negatives: int = Field(16, ge=1)
-    """The most rows of the batch that an anchor is held against."""
+    """Maximum number of rows of the batch that an anchor is compared with."""
     feature_dropout: float = Field(0.1, gt=0, lt=1)
-    """`augmented` only: the share of feature values that the positive goes without."""
+    """Dropout rate of the features of the positive; `augmented` only."""
     ie_weight: float = Field(0.01, ge=0)
+    """Weight of the loss on interests; 0 disables it."""
     fg_weight: float = Field(0.01, ge=0)
+    """Weight of the loss on rescaled features; 0 disables it."""
 
 
 class Usr(_Strict):
-    """USR's own parts, each of which can be switched off."""
+    """Parts of USR, each of which can be switched off."""
 
     ie: bool = True
+    """Interest extractor; false: `history.pooling`."""
     fg: bool = True
+    """Feature generator; false: unscaled features."""
     glmt: bool = True
+    """Global heads and the chain of probabilities; false: the chain of scenario heads, as in ESMM."""
     contrastive: bool = True
+    """Contrastive losses."""
     rank: int = Field(8, ge=1)
     """Rank `r` of the generated projections of the interest extractor."""
     heads: int = Field(1, ge=1)
-    """Attention heads of the interest extractor; they divide the width of an action of the history."""
+    """Attention heads of the interest extractor; a divisor of the width of an action of the history."""
     trigger_hidden: int = Field(32, ge=1)
+    """Width of the hidden layer that generates the projections from the trigger."""
     fg_hidden: int = Field(64, ge=1)
+    """Width of the hidden layer of the feature generator's gate."""
     fg_condition: Literal["trigger", "trigger_and_features"] = "trigger"
+    """Input of the feature generator's gate."""
     global_weight: float = Field(0.5, ge=0)
     """Weight of the global-label losses."""
     contrastive_loss: Contrastive = Contrastive()
 
 
 class History(_Strict):
-    """What a model reads of the user's history."""
+    """History encoder: what the model reads of the user's history."""
 
     describe: tuple[Literal["action", "scenario", "age", "position"], ...] = ("action", "scenario", "age")
-    """What is added to each action's item: what was done, in which scenario, how long before the impression, and its
-    place counted from the newest."""
+    """Learned vectors added to each action's item: action, scenario, age at the impression, position from the newest
+    action."""
     pooling: Literal["mean", "din"] = "mean"
-    """What takes the interest extractor's place with `usr.ie=false`: the mean of the actions, or DIN's attention."""
+    """History encoder with `usr.ie=false`: the mean of the actions, or DIN's attention."""
     product: bool = False
-    """Whether that is also given times the item, entry by entry, as the interest always is."""
+    """Whether the elementwise product of encoded history and item is added, as with the interest extractor."""
     din: tuple[Units, ...] = Field((36,), min_length=1)
     """Sizes of the hidden layers of DIN's activation unit; torch-rechub's default."""
 
 
 class PositionTower(_Strict):
-    """The shown position's bias: learned in training, left out of every score."""
+    """Position bias: learned in training, left out of every score."""
 
     enabled: bool = False
+    """Whether position biases are trained."""
     positions: int = Field(50, ge=1)
-    """Places that are told apart; those behind share the last one's bias."""
+    """Number of distinct positions; later positions share the bias of the last one."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of the training rows whose position is hidden; that of Zhao et al. (RecSys 2019)."""
+    """Share of the training rows whose position is masked; the value of Zhao et al. (RecSys 2019)."""
 
 
 class _Backbone(_Strict):
-    """Sizes of a backbone."""
+    """Base class of the backbones' sizes."""
 
     widths: ClassVar[dict[str, list[list[int]]]] = {}
-    """Key → what the default search of `usr-tf tune` chooses among."""
+    """Default search space of `usr-tf tune`: key → values."""
 
 
 class SharedBottom(_Backbone):
+    """Sizes of SharedBottom; the defaults are those of DeepCTR's `SharedBottom`."""
+
     widths = {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
     tower: tuple[Units, ...] = (64,)
 
 
 class MMoE(_Backbone):
+    """Sizes of MMoE."""
+
     widths = {"expert": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     experts: int = Field(4, ge=1)
     expert: tuple[Units, ...] = Field((256, 128), min_length=1)
@@ -104,21 +120,24 @@ class MMoE(_Backbone):
 
 
 class PLE(_Backbone):
-    """The defaults are those of DeepCTR's `PLE`."""
+    """Sizes of PLE; the defaults are those of DeepCTR's `PLE`."""
 
     widths = {"expert": [[128], [256], [512]], "tower": [[32], [64]]}
     levels: int = Field(2, ge=1)
     specific_experts: int = Field(1, ge=0)
-    """Experts of each scenario and task, at each level."""
+    """Experts per scenario and task at each level."""
     shared_experts: int = Field(1, ge=1)
-    """Experts that all scenarios and tasks share, at each level."""
+    """Shared experts at each level."""
     expert: tuple[Units, ...] = Field((256,), min_length=1)
     tower: tuple[Units, ...] = (64,)
 
 
 class STAR(_Backbone):
-    """The defaults are those of Scenario-Wise-Rec's scripts, whose network of (128, 64, 32) has one task: here each
-    task has a last layer of its own."""
+    """Sizes of STAR.
+
+    The defaults are those of Scenario-Wise-Rec's scripts. Their network (128, 64, 32) has one task; here each task has
+    its own last layer.
+    """
 
     widths = {"network": [[64, 32], [128, 64], [256, 128]], "tower": [[32], [64]]}
     network: tuple[Units, ...] = Field((128, 64), min_length=1)
@@ -140,14 +159,17 @@ class PEPNet(_Backbone):
 
 
 class M2M(_Backbone):
-    """Sizes of fun-rec's M2M (4 experts, views of 32, scenarios of 16, units and tower of depth 3), but for `(256,)`
-    before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours."""
+    """Sizes of M2M.
+
+    The defaults are fun-rec's (4 experts, views of 32, scenarios of 16, units and tower of depth 3), except `(256,)`
+    before an expert's last layer, as in our MMoE, and the size of the tasks' vectors, which is ours.
+    """
 
     widths = {"expert": [[128, 32], [256, 32], [256, 64]]}
     experts: int = Field(4, ge=1)
     expert: tuple[Units, ...] = Field((256, 32), min_length=1)
     scenario_embedding: int = Field(16, ge=1)
-    """Size of the vectors that stand for what is known of a scenario."""
+    """Size of the vectors of scenario knowledge."""
     task_embedding: int = Field(16, ge=1)
     unit_depth: int = Field(3, ge=1)
     """Layers of each meta unit."""
@@ -156,18 +178,21 @@ class M2M(_Backbone):
 
 
 class APG(_Backbone):
-    """Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's
-    (`rank_k`, `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom."""
+    """Sizes of APG.
+
+    Bottom and scenario vectors as in MMLRec's APG; rank, over-parameterisation and generator as in FuxiCTR's (`rank_k`,
+    `overparam_p`, and the smaller of its `hypernet_config`s); towers as in our SharedBottom.
+    """
 
     widths = {"bottom": [[128, 64], [256, 128], [512, 256]], "tower": [[32], [64]]}
     bottom: tuple[Units, ...] = Field((256, 128), min_length=1)
     tower: tuple[Units, ...] = (64,)
     condition: Literal["group", "mix", "self"] = "group"
-    """What generates a layer's core: the scenario, the scenario and the layer's input, or that input alone."""
+    """Input of the core generator: the scenario, the scenario and the layer's input, or the layer's input."""
     scenario_embedding: int = Field(8, ge=1)
     rank: int = Field(8, ge=1)
     overparameter: Units | None = 64
-    """Inner size of the two factors of `U` and `V` in training; null: none."""
+    """Inner size of the two factors of `U` and `V` in training; null: no over-parameterisation."""
     generator: tuple[Units, ...] = (64, 32)
     """Hidden layers of the network that generates the core."""
 
@@ -176,17 +201,17 @@ class Schedule(_Strict):
     """Learning-rate schedule of the whole optimizer: warm-up, then decay."""
 
     warmup_steps: int = Field(0, ge=0)
-    """Steps over which the rate rises linearly to its full value."""
+    """Steps of linear warm-up."""
     decay: Literal["none", "cosine", "step"] = "none"
-    """How the rate falls after that: not at all, along half a cosine, or by a factor every `decay_steps`."""
+    """Decay after warm-up: none, half a cosine, or a factor every `decay_steps`."""
     decay_steps: Units | None = None
-    """Length of the cosine, or steps between two drops; null: a cosine over all of `train.epochs`."""
+    """Length of the cosine, or steps between two decays; null: a cosine over all of `train.epochs`."""
     decay_rate: float = Field(0.1, ge=0, le=1)
-    """`cosine`: the share of the rate that is left at its end. `step`: the factor of each drop."""
+    """`cosine`: final rate as a share of the initial one. `step`: factor of each decay."""
 
     @property
     def varies(self) -> bool:
-        """Whether the rate ever changes."""
+        """Whether the learning rate changes."""
         return self.decay != "none" or self.warmup_steps > 0
 
     @model_validator(mode="after")
@@ -197,41 +222,43 @@ class Schedule(_Strict):
 
 
 class Train(_Strict):
+    """Training settings."""
+
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(1024, ge=1)
-    """Rows of one step, over all replicas together."""
+    """Rows per step over all replicas."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """`mixed_bfloat16`: layers compute in bfloat16, for CPUs with AMX and GPUs from Ampere on. Weights, losses,
-    evaluation and serving stay in float32."""
+    """`mixed_bfloat16`: layers compute in bfloat16, for CPUs with AMX and GPUs since Ampere. Weights, losses, metrics
+    and serving stay in float32."""
     weights_on: Literal["device", "host"] = "device"
-    """`host`: all weights once, in the machine's memory, for tables larger than a GPU's; see docs/scaling.md."""
+    """`host`: one copy of all weights in main memory, for tables larger than GPU memory; see docs/scaling.md."""
     warm_start: str | None = None
-    """A finished run of the same schema and layers, whose vocabularies may have been smaller, to go on from."""
+    """Finished run to start from, with the same schema and layers and possibly smaller vocabularies."""
     embedding_learning_rate: float = Field(0.02, gt=0)
-    """Adagrad, for the embedding tables: costs O(batch), not O(vocabulary)."""
+    """Learning rate of Adagrad for the embedding tables. A step costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Adam, for everything else."""
+    """Learning rate of Adam for all other weights."""
     schedule: Schedule = Schedule()
     clip_norm: float | None = Field(None, gt=0)
-    """The largest norm of all gradients together; a step's gradients are scaled down to it. null: no clipping."""
+    """Global gradient norm above which the gradients of a step are scaled down; null: no clipping."""
     l2: float = Field(0.0, ge=0)
     """Factor of the L2 penalty on the kernels of the backbone and the heads."""
     monitor: str = "val_nll"
-    """What early stopping and the best checkpoint go by; higher is better where it ends in `auc`."""
+    """Metric of early stopping and of the best checkpoint; higher is better if it ends in `auc`."""
     patience: int = Field(3, ge=0)
     """Epochs in a row without improvement after which training stops, as in `keras.callbacks.EarlyStopping`."""
     checkpoint_minutes: float = Field(5.0, gt=0)
-    """What an interruption can cost: within an epoch, a checkpoint is written this often. One ends each epoch too."""
+    """Minutes between checkpoints within an epoch; each epoch ends with a checkpoint too."""
     checkpoint_steps: Units | None = None
-    """Steps between checkpoints, where that comes sooner; null: minutes alone count."""
+    """Steps between checkpoints, if that is sooner; null: `checkpoint_minutes` only."""
     skip_corrupt: bool = False
-    """Whether training does without the rest of a broken file, and says how many rows that cost, or stops."""
+    """Whether training skips the rest of a damaged file, with a warning of the lost rows, instead of stopping."""
     log_steps: Units | None = 100
-    """Steps between points of TensorBoard's training curves; null: a point an epoch, as in the validation curves."""
+    """Steps between points of TensorBoard's training curves; null: one point per epoch, as in validation curves."""
     histograms: bool = False
-    """Whether TensorBoard gets histograms of weights and of sampled embeddings, each epoch."""
+    """Whether TensorBoard gets histograms of weights and sampled embeddings after each epoch."""
     profile: str | None = Field(None, pattern=r"^[1-9]\d*-[1-9]\d*$")
-    """`A-B`: TensorBoard gets a profile of the run's steps A to B, of which 1 is the first."""
+    """`A-B`: profile of steps A to B of the run for TensorBoard, counted from 1."""
 
     @property
     def profiled_steps(self) -> tuple[int, int] | None:
@@ -247,6 +274,16 @@ class Train(_Strict):
         return self
 
 
+class Signals(_Strict):
+    """Families of signals that the model reads, of those that the schema has."""
+
+    match: bool = True
+    history_match: bool = True
+    counters: bool = True
+    past_queries: bool = True
+    """The user's earlier queries, as a sequence."""
+
+
 class Export(_Strict):
     """What an exported model holds beside the network."""
 
@@ -260,19 +297,21 @@ _NOT_OF_A_STEP |= {"log_steps", "histograms", "profile"}
 
 
 class Config(_Strict):
-    """The whole of `config.yaml`."""
+    """Training configuration, the whole of `config.yaml`."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     data: str | None = None
-    """The data that the run was trained on; `train` fills it in."""
+    """Data directory of the training; `train` sets it."""
     backbone: BackboneName = "shared_bottom"
     cross: Literal["none", "dot"] = "dot"
     """What meets before the backbone: dot products of each request feature's vector with each candidate feature's."""
     embedding_size: int = Field(16, ge=1)
+    """Default width of embeddings; the schema can set that of a feature."""
     embedding_spread: float = Field(0.05, gt=0)
-    """Standard deviation of new embeddings. Narrow suits ids that are seen a few times each, whose first vector is mere
-    noise; 0.3 learns faster where each is seen hundreds of times."""
+    """Standard deviation of initial embeddings. A small value suits ids with few occurrences, whose initial vector is
+    noise; 0.3 learns faster if each id occurs hundreds of times."""
     history: History = History()
+    signals: Signals = Signals()
     position_tower: PositionTower = PositionTower()
     usr: Usr = Usr()
     shared_bottom: SharedBottom = SharedBottom()
@@ -287,23 +326,23 @@ class Config(_Strict):
 
     @property
     def sizes(self) -> _Backbone:
-        """The section of the backbone."""
+        """Section of the selected backbone."""
         return getattr(self, self.backbone)
 
     def learns_as(self, other: "Config") -> bool:
-        """Whether an unfinished run of one can go on as the other: they differ in nothing that a step depends on."""
-        kept_out = {"train": _NOT_OF_A_STEP, "export": True}
+        """Whether a run of one configuration can continue under the other: all that affects a step is equal."""
+        kept_out: dict[str, Any] = {"train": _NOT_OF_A_STEP, "export": True}
         mine, others = (config.model_dump(exclude=kept_out) for config in (self, other))
         spans_all = self.train.schedule.decay == "cosine" and self.train.schedule.decay_steps is None
         return mine == others and (not spans_all or self.train.epochs == other.train.epochs)
 
     def to_yaml(self) -> str:
-        """The fully resolved configuration, as a file that `load_config` reads back to an equal one."""
+        """Fully resolved configuration as YAML that `load_config` reads back unchanged."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The configuration of `path`, or the default one, with `key=value` overrides such as `usr.ie=false`.
+    """Configuration of `path` or the default one, with `key=value` overrides such as `usr.ie=false`.
 
     Raises:
       InputError: an unreadable file, an unknown key, or a value that does not suit its key.

@@ -1,5 +1,9 @@
-"""The main job once, on a simulated shop: simulate, preprocess, train, evaluate, export, serve, score."""
+"""Demo: every step once on a simulated shop, from logs to served scores.
 
+Where LightGBM is installed, the evaluation compares the model with trees on the same rows.
+"""
+
+import importlib.util
 import time
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from serving.local_server import serve_in_background
 from serving.publishing.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
 from serving.publishing.snapshot_scores import snapshot_scorer
 from serving.publishing.warmup import write_logged_requests
+from usr_tf.baseline.config import make_config
+from usr_tf.baseline.train import train_baseline
 from usr_tf.config import load_config
 from usr_tf.data import Data, open_data
 from usr_tf.errors import InputError
@@ -29,7 +35,7 @@ _SETTINGS = ("train.epochs=3", "train.batch_size=256", "embedding_spread=0.3")  
 
 
 def demo(out: str | Path, impressions: int) -> None:
-    """Runs the main job into `out` and prints what it made and where.
+    """Runs every step into `out` and prints each result and its path.
 
     Raises:
       InputError: `out` exists and is not empty.
@@ -37,7 +43,8 @@ def demo(out: str | Path, impressions: int) -> None:
     out, console, start = Path(out), Console(), time.monotonic()
     if out.exists() and any(out.iterdir()):
         raise InputError(out, "files", "a new or an empty directory")
-    logs, data_dir, run_dir, report, serving = (out / name for name in ("logs", "data", "run", "report", "serving"))
+    names = ("logs", "data", "run", "trees", "report", "serving")
+    logs, data_dir, run_dir, trees_dir, report, serving = (out / name for name in names)
 
     def step(text: str) -> None:
         console.print(f"\n[bold]{time.monotonic() - start:4.0f} s  {text}[/bold]")
@@ -51,8 +58,12 @@ def demo(out: str | Path, impressions: int) -> None:
     step(f"train → {run_dir}")
     train(data, run_dir, load_config(overrides=_SETTINGS))
     run = open_run(run_dir)
+    baselines = []
+    if importlib.util.find_spec("lightgbm"):
+        step(f"baseline → {trees_dir}")
+        baselines.append(train_baseline(data, trees_dir, make_config(), console.print))
     step(f"evaluate → {report}/report.html")
-    console.print(format_table(*evaluate(run, data, report)))
+    console.print(format_table(*evaluate(run, data, report, baselines=baselines)))
     step(f"export → {serving}")
     version = export(run, serving, lambda folder: write_logged_requests(folder, run.requests))
     console.print(f"{version}: signatures {', '.join(data.schema.scenarios)}, and each with _examples")
@@ -72,7 +83,7 @@ def demo(out: str | Path, impressions: int) -> None:
 
 
 def serving_difference(run: Run, data: Data, ranker: Ranker) -> tuple[int, float]:
-    """The largest difference between served and offline probabilities of the run's sample of test requests.
+    """Largest difference between served and offline probabilities of the run's logged requests.
 
     Returns:
       The number of requests, and the difference.

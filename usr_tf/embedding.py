@@ -1,4 +1,4 @@
-"""From ids and numbers to the vectors that the rest of the model reads."""
+"""Feature embeddings: fused embedding tables, numeric features, and history vectors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ TABLE_PREFIX = "table_"
 
 
 class Place(NamedTuple):
-    """Where a feature's vectors stand: its id i ≥ 1 is row `before + i` of the table of its width."""
+    """Location of a feature's vectors: its id i ≥ 1 is row `before + i` of the table of its width."""
 
     width: int
     before: int
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class FeatureEmbedding(keras.layers.Layer):
-    """Features of the same width share a table, each with rows of its own; a history shares its candidate's.
+    """Embedding layer with one fused table per width; a history shares its candidate's rows.
 
     So a batch has few gathers, and its sparse update one pass a table: ids are told apart once for all of the features.
     Row 0 of every table is the zero vector: id 0, a missing value or padding, of all features. It gets no gradient.

@@ -1,4 +1,4 @@
-"""The one error that means "the user's input is wrong"."""
+"""`InputError`: wrong input of the user."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ _IN_TRACEBACK = re.compile(
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: the place, what was found and what was expected.
+    """Wrong input in one line: the place, what was found and what was expected.
 
     The console program prints it without a traceback and exits with status 2.
     """
@@ -19,7 +19,7 @@ class InputError(ValueError):
 
     @classmethod
     def inside(cls, error: BaseException) -> "InputError | None":
-        """The input error that `error` is, or that a Beam worker reported inside it, else None.
+        """The `InputError` that `error` is, or that a Beam worker reported inside it; else None.
 
         Beam hands a worker's exception over as the text of its traceback.
         """

@@ -1,7 +1,7 @@
-"""Offline evaluation: a model's probabilities of a split, with what its figures are held against."""
+"""Offline evaluation: probabilities, metrics, baselines and report of a run on a split."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,11 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from usr_tf.data import Data, Split
+from usr_tf.baseline.model import TreeModel
+from usr_tf.baseline.run import TreeRun
+from usr_tf.data import Data, Features, Split
 from usr_tf.data.raw_values import RawValues
+from usr_tf.errors import InputError
 from usr_tf.evaluation.feature_slices import check_features, feature_slices, slice_columns
 from usr_tf.evaluation.report import RunSummary, write_report
 from usr_tf.evaluation.row_texts import row_texts
@@ -21,9 +24,10 @@ from usr_tf.files import make_folder
 from usr_tf.metrics import Predictions, details_document, metrics_document, slices_of
 from usr_tf.metrics.feature_slices import FEATURE
 from usr_tf.metrics.keys import query_keys
+from usr_tf.metrics.model_baselines import with_model_baselines
 from usr_tf.metrics.predictions import refuse_improbable
 from usr_tf.model import USRModel
-from usr_tf.run import Run, open_run_data
+from usr_tf.run import AnyRun, Run, open_run_data
 from usr_tf.schema import (
     ACTION,
     HISTORY,
@@ -44,7 +48,7 @@ _QUERY = "raw_query"
 
 
 def evaluate(
-    run: Run,
+    run: AnyRun,
     data: Data,
     out: str | Path,
     split: Split = "test",
@@ -52,6 +56,7 @@ def evaluate(
     progress: bool = False,
     beside: Run | None = None,
     slices: Sequence[str] = (),
+    baselines: Sequence[AnyRun] = (),
 ) -> tuple[dict, dict]:
     """Evaluates the run's best model and writes `metrics.json`, `details.json` and `report.html` to `out`.
 
@@ -60,62 +65,88 @@ def evaluate(
       progress: show a progress bar on standard error.
       beside: another run on the same data, whose views are shown beside this one's.
       slices: features that the rows are sliced by, beside the built-in slices.
+      baselines: runs on the same data that this one is compared with, such as those of `usr-tf baseline`.
 
     Returns:
-      What `metrics.json` and `details.json` hold.
+      Contents of `metrics.json` and `details.json`.
 
     Raises:
-      InputError: a file of the data is broken, the other run is of other data, the schema lacks a feature of `slices`,
-        the model answers no probabilities, or `out` cannot be a folder.
+      InputError: a file of the data is broken, another run is of other data, the schema lacks a feature of `slices`,
+        a model answers no probabilities, the run is a tree run and `beside` is given, or `out` cannot be a folder.
     """
     check_features(slices, data.schema)
+    if beside and not isinstance(run, Run):
+        raise InputError(run.directory, "a tree run, which has no views", "a run of `usr-tf train` with --beside")
     make_folder(out)  # or be told before the work that it cannot be
-    if beside:
-        open_run_data(beside, data.directory)
+    for other in (*baselines, *([beside] if beside else [])):
+        open_run_data(other, data.directory)
     model = run.load_model()
     predictions = predict(model, data, split, progress=progress, place=run.directory, features=slices)
-    training, raw = data.shown(skip_corrupt=run.config.train.skip_corrupt), RawValues(data.schema, run.transform)
+    training = data.shown(skip_corrupt=isinstance(run, Run) and run.config.train.skip_corrupt)
+    raw = RawValues(data.schema, run.transform)
     by_feature = feature_slices(predictions.features, data, split, raw)
     predictions = dataclasses.replace(predictions, slices=slices_of(predictions, training) | by_feature)
     document = metrics_document(predictions, data.schema)
     details = details_document(predictions, data.schema, training.items, replicates=replicates)
+    others = {
+        name: predict(each.load_model(), data, split, progress=progress, place=each.directory)
+        for name, each in _names(baselines).items()
+    }
+    document, details = with_model_baselines(document, details, predictions, others, data.schema)
     write_report(
         out,
         document=document,
         details=details,
         predictions=predictions,
         schema=data.schema,
-        title=f"{run.config.backbone} on the {split} split",
+        title=f"{run.name} on the {split} split",
         texts_of=lambda rows: row_texts(data, split, rows, _BATCH, raw),
         run_summary=RunSummary(
             config=run.config,
             trained=f"{datetime.fromtimestamp((run.directory / SUCCESS).stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC",
             split=split,
-            command=_command(run, data, out, split, beside, slices),
-            history=read_history(run.history),
+            command=_command(run, data, out, split, beside, baselines, slices),
+            history=read_history(run.history) if isinstance(run, Run) else (),
             stats=data.stats,
             vocabulary_sizes=data.vocabulary_sizes,
-            views=views_document(run, model, data, split),
-            beside=views_document(beside, beside.load_model(), data, split) if beside else None,
+            views=_views(run, model, data, split),
+            importances=run.importances if isinstance(run, TreeRun) else None,
+            beside=_views(beside, beside.load_model(), data, split) if beside else None,
         ),
     )
     return document, details
 
 
+def _views(run: AnyRun, model: USRModel | TreeModel, data: Data, split: Split) -> dict[str, Any] | None:
+    """View diagnostics; None for trees, which have no views."""
+    return views_document(run, model, data, split) if isinstance(run, Run) and isinstance(model, USRModel) else None
+
+
+def _names(runs: Sequence[AnyRun]) -> dict[str, AnyRun]:
+    """Runs by their models' names, with the directory where two have the same name."""
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else f"{run.name} ({run.directory})": run for run in runs}
+
+
 def _command(
-    run: Run, data: Data, out: str | Path, split: Split, beside: Run | None, slices: Sequence[str]
+    run: AnyRun,
+    data: Data,
+    out: str | Path,
+    split: Split,
+    beside: Run | None,
+    baselines: Sequence[AnyRun],
+    slices: Sequence[str],
 ) -> list[str]:
-    """What makes the same report again."""
-    values = {"run": run.directory, "data": data.directory, "split": split, "out": out}
-    if beside:
-        values["beside"] = beside.directory
-    if slices:
-        values["slice"] = ",".join(slices)
-    return ["usr-tf", "evaluate", *(str(part) for name, value in values.items() for part in (f"--{name}", value))]
+    """Command that reproduces the report."""
+    values = [("run", run.directory), ("data", data.directory), ("split", split), ("out", out)]
+    values += [("beside", beside.directory)] if beside else []
+    values += [("baseline", baseline.directory) for baseline in baselines]
+    values += [("slice", ",".join(slices))] if slices else []
+    return ["usr-tf", "evaluate", *(str(part) for name, value in values for part in (f"--{name}", value))]
 
 
 def predict(
-    model: USRModel,
+    model: Callable[[Features], Mapping[str, Any]],
     data: Data,
     split: Split,
     batch_size: int = _BATCH,
@@ -123,9 +154,10 @@ def predict(
     place: Any = "the model",
     features: Sequence[str] = (),
 ) -> Predictions:
-    """The model's probabilities of every row of a split, with the row's keys and labels.
+    """Probabilities of every row of a split, with keys and labels.
 
     Args:
+      model: a `USRModel`, a `TreeModel`, or another function from a batch's features to task → probabilities `[B]`.
       progress: show a progress bar on standard error.
       place: where the model is from, for an error to name.
       features: to keep of each row, for slices.
@@ -135,11 +167,11 @@ def predict(
     """
     schema, tasks = data.schema, data.schema.task_names
 
-    @tf.function(reduce_retracing=True)
-    def run(row: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+    def score(row: Features) -> dict[str, Any]:
         probabilities = model(row)
         return {task: probabilities[task] for task in tasks}
 
+    run = tf.function(score, reduce_retracing=True) if isinstance(model, tf.Module) else score
     columns: dict[str, list[np.ndarray]] = {}
 
     def add(name: str, values: np.ndarray) -> None:
@@ -155,7 +187,7 @@ def predict(
             for name, values in keys.items():
                 add(name, values.numpy())
             for task, values in run(row).items():
-                add(f"p_{task}", values.numpy())
+                add(f"p_{task}", np.asarray(values))
                 add(task, labels[task].numpy())
             if schema.history_columns:
                 add(HISTORY, np.count_nonzero(row[history_column(ACTION)], axis=1))

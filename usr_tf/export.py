@@ -1,4 +1,4 @@
-"""Export: a SavedModel that takes raw features, for a stock `tensorflow/serving` (DESIGN §5).
+"""Export of a SavedModel on raw features, for a stock `tensorflow/serving` (DESIGN §5).
 
 For each scenario there is a signature of its name, which takes one request: the user side once, the items as
 lists. `<scenario>_examples` takes serialized `tf.Example`s, a row each. The transform's own graph is inside.
@@ -31,7 +31,7 @@ def export(
     before_publish: Callable[[Path], object] | None = None,
     counters: CounterSource | None = None,
 ) -> Path:
-    """Writes the run's best model as `OUT/<version>/`, aside and then renamed, and returns that folder.
+    """Writes the run's best model as `OUT/<version>/`, atomically, and returns that folder.
 
     Args:
       out: the folder of a model's versions. A server that watches it finds the new one complete.
@@ -61,7 +61,7 @@ def export(
 
 
 class ServingModule(tf.Module):
-    """A model with the transform of its features, as functions of raw features.
+    """Model with the transform of its features, as functions of raw features.
 
     It holds the variables and tables that the functions read, and nothing else of the Keras model: what is not
     held is not saved, and a table that is not saved is "not initialized" in serving.
@@ -77,7 +77,7 @@ class ServingModule(tf.Module):
         self._counters = counters
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """The signatures of every scenario, and `serving_default`: the first one's examples."""
+        """Signatures of every scenario, and `serving_default` (the first scenario's examples)."""
         signatures = {}
         for number, scenario in enumerate(self._schema.scenarios):
             request = tf.function(lambda inputs, number=number: self._score_request(inputs, number))
@@ -95,7 +95,7 @@ class ServingModule(tf.Module):
         return request_spec(self._schema, counters=self._counters is None)
 
     def request_features(self, inputs: dict[str, tf.Tensor], scenario: int) -> Features:
-        """What the model reads of a request of raw features (`request_spec`): one row, and N of the candidates'.
+        """Model features of a raw request (`request_spec`): one row, N rows of item features.
 
         The transform's graph runs once, on one row of the request's side and N of the candidates', and broadcasts.
         """
@@ -119,7 +119,7 @@ class ServingModule(tf.Module):
             tf.debugging.assert_equal(places, lengths, f"{name} is not as long as {history_column(ITEM)}")
             raw[name] = history[:, -self._history_places(name) :].to_sparse()
         for name in self._schema.query_columns:
-            places = self._schema.history.queries.max_length
+            places = self._schema.past_queries.max_length
             raw[name] = tf.RaggedTensor.from_sparse(raw[name])[:, -places:].to_sparse()
         features = densify(self._transform(raw), self._schema)
         return self._model.value.serve(features, scenario, one_request=False)
@@ -148,7 +148,7 @@ class ServingModule(tf.Module):
         )
 
     def _as_raw(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
-        """A request's dense input as the transform takes it."""
+        """Dense request input in the form that the transform takes."""
         if name in self._schema.features:
             kind = self._schema.features[name].type
             if kind == "categorical_list" and self._schema.features[name].weights:
@@ -161,7 +161,7 @@ class ServingModule(tf.Module):
         if name in self._schema.counter_columns:
             return values
         if name in self._schema.query_columns:
-            return _all_places(values[:, -self._schema.history.queries.max_length :])
+            return _all_places(values[:, -self._schema.past_queries.max_length :])
         values = values[:, -self._schema.history.max_length :]
         width = self._schema.history_width(name)
         if width:  # a history of lists: each list in as many places as the pipeline gives it
@@ -170,24 +170,24 @@ class ServingModule(tf.Module):
         return _all_places(values)
 
     def _history_places(self, name: str) -> int:
-        """Values that a history column holds at the most."""
+        """Maximum number of values of a history column."""
         return self._schema.history.max_length * (self._schema.history_width(name) or 1)
 
 
 class _Untracked:
-    """Holds the Keras model out of TensorFlow's sight, which would save all of it and trace its every layer."""
+    """Holder that hides the Keras model from TensorFlow's object tracking, which would save all its layers."""
 
     def __init__(self, value: USRModel):
         self.value = value
 
 
 def _all_places(values: tf.Tensor) -> tf.SparseTensor:
-    """`[B, n]` as a sparse tensor that keeps every place, empty strings too."""
+    """`[B, n]` as a sparse tensor with all entries, including empty strings."""
     shape = tf.shape(values, tf.int64)
     return tf.SparseTensor(tf.where(tf.ones_like(values, tf.bool)), tf.reshape(values, [-1]), shape)
 
 
 def _next_version(out: Path) -> int:
-    """Seconds since 1970, or one more than the newest version where that is later."""
+    """Version number: seconds since 1970, or one more than the newest version if that is later."""
     versions = [int(path.name) for path in out.iterdir() if path.name.isdigit()]
     return max([int(time.time()), *(version + 1 for version in versions)])

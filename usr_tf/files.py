@@ -1,4 +1,4 @@
-"""Atomic file writes, the folders of the files, and strict JSON."""
+"""Atomic file writes, folder creation, and strict JSON."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from usr_tf.errors import InputError
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file aside and gives it its name when it is whole.
+    """Writes a text file atomically: to a temporary file that is then renamed.
 
     Raises:
       InputError: it cannot be written.
@@ -23,7 +23,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """`replace_text` for a caller with more to say of a file that cannot be written: it raises OSError."""
+    """Atomic write that raises OSError, for callers with a message of their own."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         aside.write_text(text, encoding="utf-8")
@@ -34,7 +34,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Makes a folder to write to, and those above it, if it is not there.
+    """Creates a folder and its parents if missing.
 
     Raises:
       InputError: it cannot be.
@@ -48,7 +48,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def strict_json(document: Any, **options: Any) -> str:
-    """JSON text in which null stands for NaN and the infinities, which JSON does not have.
+    """JSON text with null for NaN and infinities, which JSON lacks.
 
     Args:
       document: of Python's own types and `numpy.float64`, as `json.dumps` takes them.

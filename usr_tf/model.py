@@ -1,4 +1,4 @@
-"""USR: the model (DESIGN §4, our reading of arXiv 2405.10835)."""
+"""USR model (DESIGN §4, our reading of arXiv 2405.10835)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from usr_tf.layers.log_space import binary_cross_entropy
 from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
 from usr_tf.optimizers import make_optimizer
-from usr_tf.schema import POSITION, SCENARIO, Schema, parse_schema
+from usr_tf.schema import POSITION, SCENARIO, Group, Schema, parse_schema
 from usr_tf.training.precision import computing_in
 from usr_tf.training.seeds import seeded
 from usr_tf.training.strategies import sum_over_replicas
@@ -33,7 +33,7 @@ Batch = tuple[Features, Labels] | tuple[Features, Labels, tf.Tensor]
 
 
 class Views(NamedTuple):
-    """What USR generates once for each scenario view: V is K in the contrastive loss, 1 (the row's own) elsewhere."""
+    """Generated interests and features per scenario view; V is K in the contrastive loss, 1 elsewhere."""
 
     request: tf.Tensor
     """`[R, V, dr]`, rescaled user and context features; `[B, V, dr]` when the gate reads the candidate too."""
@@ -46,7 +46,7 @@ class Views(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """A batch after its look-ups. R is B in training and 1 in serving."""
+    """Embedded batch. R is B in training and 1 in serving."""
 
     request: tf.Tensor
     """`[R, dr]`, user and context features."""
@@ -68,7 +68,7 @@ class Inputs(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class USRModel(tfrs.Model):
-    """Ranks the items of K scenarios for a chain of T tasks.
+    """Ranking model of K scenarios for a chain of T tasks.
 
     ::
 
@@ -114,11 +114,11 @@ class USRModel(tfrs.Model):
         schema = self.schema
         usr, self._scenarios, tasks = self.config.usr, len(schema.scenarios), len(schema.tasks)
         self._label_names = schema.label_names if usr.glmt else schema.task_names
-        self._request_features = (*schema.inputs_of("user"), *schema.inputs_of("context"))
+        self._request_features = (*self._inputs_of("user"), *self._inputs_of("context"))
         self._other_item_features = tuple(
-            name for name in schema.inputs_of("item", "candidate") if name not in schema.history_features
+            name for name in self._inputs_of("item", "candidate") if name not in schema.history_features
         )
-        self._query_features = tuple(schema.inputs_of("query"))
+        self._query_features = self._inputs_of("query")
         self._query_ids = tuple(name for name in self._query_features if schema.inputs[name].has_ids)
         self._has_history, history = bool(schema.history_columns), self.config.history
         # Replicas add up their gradients, and each of them has the whole penalty.
@@ -144,7 +144,7 @@ class USRModel(tfrs.Model):
         elif history.pooling == "din" and self._has_history:
             self.din = DIN(history.din, name="din")
         self.search_interest = self._search_item = None
-        if schema.query_columns:
+        if schema.query_columns and self.config.signals.past_queries:
             width = self.embedding.width("query")
             self._search_item = keras.layers.Dense(width, use_bias=False, name="search_item")
             self.search_interest = InterestExtractor(usr.rank, usr.trigger_hidden, name="search_interest")
@@ -173,6 +173,12 @@ class USRModel(tfrs.Model):
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
         self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
 
+    def _inputs_of(self, *groups: Group) -> tuple[str, ...]:
+        """Inputs of these groups that the model reads: signals by `config.signals`."""
+        inputs = self.schema.inputs_of(*groups)
+        families = {name: self.schema.signal_family(name) for name in inputs}
+        return tuple(name for name, family in families.items() if not family or getattr(self.config.signals, family))
+
     def _make_cross(self) -> DotCross | None:
         """Dot products of all vectors with ids of the default width; None where one side has none."""
         size = self.config.embedding_size
@@ -186,7 +192,7 @@ class USRModel(tfrs.Model):
 
     @classmethod
     def from_data(cls, data: Data, config: Config | None = None) -> "USRModel":
-        """A model for the rows of `data`."""
+        """Model for the rows of `data`."""
         return cls(data.schema, data.vocabulary_sizes, config)
 
     def get_config(self) -> dict[str, Any]:
@@ -286,7 +292,7 @@ class USRModel(tfrs.Model):
                 self.optimizer.build(self.trainable_variables)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as the saved one was."""
+        """Compiles a loaded model with the settings of the saved one."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
@@ -304,12 +310,12 @@ class USRModel(tfrs.Model):
 
     @property
     def metrics_names(self) -> list[str]:
-        """Names of the figures of `evaluate`, in the order in which it returns them."""
+        """Names of the values of `evaluate`, in its order."""
         return [name for name in super().metrics_names if not name.endswith("_contrastive")]  # training's alone
 
     @property
     def parts(self) -> dict[str, keras.layers.Layer | tf.Variable]:
-        """All that has weights, each part under its name."""
+        """Parts with weights, by name."""
         parts = {
             "embedding": self.embedding,
             "scenario_embedding": self.scenario_embedding,
@@ -332,12 +338,12 @@ class USRModel(tfrs.Model):
 
     @property
     def table_variables(self) -> list[tf.Variable]:
-        """The embedding tables of the features, for the sparse optimizer."""
+        """Embedding tables of the features, for the sparse optimizer."""
         return self.embedding.trainable_variables
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
-        """Everything else that is trained."""
+        """All other trained variables."""
         tables = {variable.ref() for variable in self.table_variables}
         return [variable for variable in self.trainable_variables if variable.ref() not in tables]
 
@@ -363,7 +369,7 @@ class USRModel(tfrs.Model):
         return dict(zip(self.schema.task_names, tf.unstack(tf.exp(log_p), axis=1), strict=True))
 
     def look_up(self, features: Features, check: bool = True) -> Inputs:
-        """What the rest of the model reads of the features: their vectors, looked up once.
+        """Embedded inputs of the model: the features' vectors, looked up once.
 
         Args:
           check: Whether an id that its feature does not have raises `tf.errors.InvalidArgumentError`.
@@ -383,7 +389,7 @@ class USRModel(tfrs.Model):
         return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask, *past)
 
     def columns(self) -> dict[str, list[str]]:
-        """The feature that each column belongs to, of `request`, `candidate` and `query` of `Inputs`."""
+        """Feature of each column of `request`, `candidate` and `query` of `Inputs`."""
         candidate = self.embedding.columns(self.schema.history_features)
         return {
             "request": self.embedding.columns(self._request_features),
@@ -392,15 +398,15 @@ class USRModel(tfrs.Model):
         }
 
     def view(self, inputs: Inputs, scenario: Scenario, one_request: bool = False) -> Views:
-        """What each row's own scenario makes of it, or one scenario of all rows; V is 1."""
+        """View of each row's own scenario, or of one scenario for all rows; V is 1."""
         return self._generate(inputs, self._own_trigger(inputs, scenario, one_request), one_request)
 
     def rank(self, inputs: Inputs, views: Views, scenario: int, one_request: bool = False) -> tf.Tensor:
-        """`[N, T]`: logs of one scenario's probabilities, from its view."""
+        """Log probabilities `[N, T]` of one scenario, from its view."""
         return self._rank(inputs, views, scenario, one_request=one_request).scenario
 
     def gates(self, inputs: Inputs, scenario: int) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """What FG scales the columns of `request [B, dr]` and `candidate [B, dc]` by in a scenario's view, δ.
+        """FG's gates δ of `request [B, dr]` and `candidate [B, dc]` in a scenario's view.
 
         Of B rows, each with a request of its own. None without FG.
         """
@@ -411,7 +417,7 @@ class USRModel(tfrs.Model):
         return tf.squeeze(request, axis=1), tf.squeeze(candidate, axis=1)
 
     def attention(self, inputs: Inputs, scenario: int) -> tf.Tensor | None:
-        """`[B, H, L]`: the weight of each action of the history in a scenario's view, by head (one, of DIN's).
+        """Attention `[B, H, L]` over the history in a scenario's view, by head (one for DIN).
 
         Of B rows, each with a request of its own. None without IE and DIN.
         """
@@ -421,7 +427,7 @@ class USRModel(tfrs.Model):
         return tf.expand_dims(self.din.attention(*read), 1) if self.din else None
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """This replica's share of the batch's loss: the shares add up to the mean over the rows of all replicas.
+        """Loss of this replica; the sum over replicas is the mean over all rows.
 
         `Σ BCE(scenario tasks) + λ_g Σ BCE(global tasks) + λ_ie L(interests) + λ_fg L(features)`. In training, a
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
@@ -494,12 +500,12 @@ class USRModel(tfrs.Model):
         return logs | {"loss": self._terms["loss"].result()}
 
     def _noise(self) -> tf.Tensor:
-        """int64 `[2]`, what this step's random numbers are drawn from: a run that goes on draws the same ones."""
+        """int64 `[2]` seed of this step's random numbers, equal in a resumed run."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.random.experimental.stateless_fold_in(tf.stack([self.config.seed, self.step]), replica)
 
     def _make_contrastive_losses(self) -> dict[str, ContrastiveLoss]:
-        """A loss for each part that makes views and is asked to keep them apart."""
+        """Contrastive losses by part: interest extractor and feature generator, as configured."""
         usr, options = self.config.usr, self.config.usr.contrastive_loss
         if not usr.contrastive or (options.variant == "same_view" and self._scenarios == 1):
             return {}
@@ -561,7 +567,7 @@ class USRModel(tfrs.Model):
             pool = self.din.serve if one_request else self.din
             interest = tf.expand_dims(pool(inputs.item, inputs.history, inputs.mask), 1)
         searches = None
-        if self.search_interest:
+        if self.search_interest and self._search_item:
             extract = self.search_interest.serve if one_request else self.search_interest
             searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
             searches = tf.expand_dims(searches, 1) if one_request else searches
@@ -601,8 +607,8 @@ class USRModel(tfrs.Model):
         if not one_request:  # every row is a request of its own: side by side, a layer on them is one product
             request, candidate = [*request, *candidate], []
         last = _concat(candidate or request, like=inputs.candidate)
-        sides = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
-        hidden = self.backbone(*sides, scenario, training=training)
+        split = (_concat(request, like=last), last) if candidate else (last, last[:, :0])
+        hidden = self.backbone(*split, scenario, training=training)
         bias = bias or LogitBias(None, None)
         own = [tf.cast(logit, tf.float32) for logit in (hidden.scenario_logit, bias.scenario) if logit is not None]
         return self.heads(hidden.scenario, hidden.shared, scenario, tf.add_n(own) if own else None, bias.shared)

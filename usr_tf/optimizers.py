@@ -16,7 +16,7 @@ from usr_tf.training.schedules import learning_rate_schedule
 
 
 def make_optimizer(model: keras.Model, config: Train, steps_per_epoch: int | None = None) -> "RankingOptimizer":
-    """The optimizer of `config`, for `model.compile`.
+    """Optimizer of `config`, for `model.compile`.
 
     Args:
       model: What it will train. Its variables are made already, so the optimizer makes its state at once.
@@ -52,18 +52,18 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         tables   G += g²,  w -= embedding_ratio · lr · g / (√G + ε)     rows of the batch alone
         others   m, v, w   as `keras.optimizers.Adam` moves them
 
-    One optimizer, not two: `lr` is the rate that callbacks and schedules move, and the tables' rate follows it.
+    Callbacks and schedules change `lr`; the rate of the tables changes in proportion.
 
     Args:
-      learning_rate: Adam's, a number or a `LearningRateSchedule`.
-      embedding_ratio: The tables' learning rate as a multiple of `learning_rate`.
-      tables: Parts of the names of the variables that are embedding tables.
-      beta_1: Decay of the mean of the gradients.
-      beta_2: Decay of the mean of their squares.
-      epsilon: Added to both denominators.
-      initial_accumulator_value: What Adagrad's sums of squares start at. Keras's 0.1 is far above the gradients of a
-        table, each a row's share of a batch's mean: Adagrad would be plain SGD for epochs.
-      **kwargs: Those of every Keras optimizer: `clipnorm`, `clipvalue`, `global_clipnorm`, `weight_decay`, `name`, …
+      learning_rate: Adam's learning rate, a number or a `LearningRateSchedule`.
+      embedding_ratio: Learning rate of the tables as a multiple of `learning_rate`.
+      tables: Substrings that identify the names of embedding tables.
+      beta_1: Decay rate of Adam's first moment.
+      beta_2: Decay rate of Adam's second moment.
+      epsilon: Constant added to both denominators.
+      initial_accumulator_value: Initial value of Adagrad's sums of squares. Keras's 0.1 is far above the squared
+        gradients of a table, which are shares of a batch mean: Adagrad would act like SGD for epochs.
+      **kwargs: Arguments of Keras optimizers: `clipnorm`, `clipvalue`, `global_clipnorm`, `weight_decay`, `name`, …
 
     Raises:
       ValueError: a rate, ratio or decay is out of range.
@@ -100,7 +100,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         self.initial_accumulator_value = initial_accumulator_value
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Makes the state of the variables: sums of squares of tables, two moments of all others."""
+        """Creates the optimizer state: sums of squares of tables, two moments of other variables."""
         super().build(var_list)
         if getattr(self, "_built", False):
             return
@@ -116,7 +116,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
 
     @property
     def optimizers(self) -> list["RankingOptimizer"]:
-        """This optimizer alone: for code that goes through the parts of TFRS's `CompositeOptimizer`."""
+        """List of this optimizer, for code that iterates over TFRS's `CompositeOptimizer`."""
         return [self]
 
     def is_table(self, variable: tf.Variable) -> bool:
@@ -124,7 +124,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
         return any(part in variable.name for part in self.tables)
 
     def state(self, variable: tf.Variable) -> dict[str, tf.Variable]:
-        """What the optimizer keeps of a trained variable: `accumulator` of a table, else `m` and `v`."""
+        """Optimizer state of a trained variable: `accumulator` of a table, else `m` and `v`."""
         return self._states[self._index_dict[self._var_key(variable)]]
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
@@ -189,7 +189,7 @@ class RankingOptimizer(keras.optimizers.Optimizer):
 
 
 def _sum_duplicates(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-    """The same gradient with each row once: the sum of `values [n, d]` at each of the distinct `indices [n]`."""
+    """Gradient with distinct rows: sums of `values [n, d]` by `indices [n]`."""
     values, indices = gradient.values, gradient.indices
     distinct, places = tf.unique(indices, out_idx=tf.int64)
     count, sums = tf.size(indices, tf.int64), tf.size(distinct, tf.int64)

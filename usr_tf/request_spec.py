@@ -1,4 +1,4 @@
-"""A request of raw features, as a scenario's signature takes it."""
+"""Tensor specification of a scenario's signature on raw features."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""A training run on disk: what `train` leaves and `evaluate` and `export` open."""
+"""Run: directory of a training, with configuration, checkpoints, schema and transform."""
 
 import contextlib
 import dataclasses
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from usr_tf.baseline.run import TreeRun, is_tree_run, open_tree_run
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
@@ -18,11 +19,16 @@ from usr_tf.schema import SUCCESS, Schema, load_schema
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's directory. It has its own copy of schema, transform and sample requests, so it can be moved alone."""
+    """Run directory. It has copies of schema, transform and logged requests, so it can be moved alone."""
 
     directory: Path
     config: Config
     schema: Schema
+
+    @property
+    def name(self) -> str:
+        """What pages and tables call its model."""
+        return self.config.backbone
 
     @property
     def transform(self) -> Path:
@@ -44,27 +50,27 @@ class Run:
 
     @property
     def latest(self) -> Path:
-        """Folder of the newest checkpoints, from which an interrupted run goes on."""
+        """Folder of the newest checkpoints, from which an interrupted run continues."""
         return self.directory / "checkpoints" / "latest"
 
     @property
     def history(self) -> Path:
-        """File of the epochs' figures."""
+        """File of the epoch metrics."""
         return self.directory / "history.jsonl"
 
     @property
     def summary(self) -> Path:
-        """File that tells how training ended: its best epoch, and why it stopped."""
+        """File with the best epoch and the reason why training ended."""
         return self.directory / "training.json"
 
     def make_model(self) -> USRModel:
-        """The run's model, untrained, as it is evaluated and served: in float32."""
+        """Untrained model of the run in float32, as it is evaluated and served."""
         train = self.config.train.model_copy(update={"precision": "float32"})
         config = self.config.model_copy(update={"train": train})
         return USRModel(self.schema, vocabulary_sizes(self.schema, self.transform), config)
 
     def load_model(self) -> USRModel:
-        """The run's model with its best weights.
+        """Model of the run with its best weights.
 
         Raises:
           InputError: there is no checkpoint, or it is broken or another model's.
@@ -84,8 +90,11 @@ class Run:
         return model
 
 
+AnyRun = Run | TreeRun
+
+
 def create_run(directory: Path, data: Data, config: Config) -> Run:
-    """Makes or reopens the directory of an unfinished run of `config` on `data`.
+    """Creates or reopens the directory of an unfinished run of `config` on `data`.
 
     Raises:
       InputError: the directory holds a finished run, another configuration or schema, or cannot be written.
@@ -114,24 +123,36 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
 
 
 def is_begun(directory: Path) -> bool:
-    """Whether `create_run` has made the run in `directory`, which training goes on with."""
+    """Whether `directory` holds a run of `create_run` that training can continue."""
     return _settings(directory).exists()
 
 
 def open_run(directory: str | Path) -> Run:
-    """Opens what `usr-tf train --out DIRECTORY` finished.
+    """Opens a finished run of `usr-tf train`.
 
     Raises:
-      InputError: the directory is not there, or training did not come to its end.
+      InputError: the directory is not there, training did not come to its end, or it is a tree run.
     """
     directory = Path(directory)
+    if is_tree_run(directory):
+        expected = "a directory that `usr-tf train` finished; evaluate, compare and explain take tree runs too"
+        raise InputError(directory, "a tree run of `usr-tf baseline`", expected)
     if not (directory / SUCCESS).exists():
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf train` finished")
     return Run(directory, load_config(_settings(directory)), load_schema(directory / "schema.yaml"))
 
 
-def open_run_data(run: Run, directory: str | Path | None) -> Data:
-    """The data in `directory`, or by default the data that the run was trained on.
+def open_any_run(directory: str | Path) -> AnyRun:
+    """Opens a finished run of `usr-tf train` or `usr-tf baseline`.
+
+    Raises:
+      InputError: as `open_run` and `open_tree_run` do.
+    """
+    return open_tree_run(directory) if is_tree_run(directory) else open_run(directory)
+
+
+def open_run_data(run: AnyRun, directory: str | Path | None) -> Data:
+    """Data in `directory`, or by default the data of the run's training.
 
     Raises:
       InputError: there is no such data, or it has another schema than the run.
@@ -148,8 +169,8 @@ def _settings(directory: Path) -> Path:
     return directory / "config.yaml"
 
 
-def _check_same(run: Run, data: Data) -> None:
-    """Refuses data whose rows mean something else than the run's: another schema, or another transform.
+def _check_same(run: AnyRun, data: Data) -> None:
+    """Raises for data with another schema or transform than the run's.
 
     The data may be split otherwise: those of a later day are.
     """

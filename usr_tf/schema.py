@@ -1,4 +1,4 @@
-"""The one typed reading of `schema.yaml`: what the logs hold and what the model is to learn from them.
+"""Schema: typed `schema.yaml` with scenarios, tasks, labels, history, split and features.
 
 Logs, pipeline, model and serving all take their names from here. Needs no TensorFlow.
 """
@@ -18,7 +18,8 @@ from usr_tf.errors import InputError
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
-CANDIDATE_GROUPS = ("item", "candidate")
+SignalFamily = Literal["match", "history_match", "counters"]
+CANDIDATE_GROUPS: tuple[Group, ...] = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine", "latest", "best", "recency"]
 
@@ -98,14 +99,14 @@ class _Strict(BaseModel):
 
 
 class Task(_Strict):
-    """One step of the chain: its name and the action that fulfils it."""
+    """Task: one step of the chain, with its name and action."""
 
     name: Name
     action: str = Field(min_length=1)
 
 
 class Labels(_Strict):
-    """How actions become labels. Both are in milliseconds here, `1h`-like in the file."""
+    """Label windows. In milliseconds here, as `1h` in the file."""
 
     attribution: Duration = _UNIT_MS["h"]
     global_window: Duration = _UNIT_MS["d"]
@@ -121,7 +122,7 @@ class PastQueries(_Strict):
 
 
 class History(_Strict):
-    """Which of the user's earlier actions and queries a row carries, and how many at the most."""
+    """History: actions that a row carries, and their maximum number."""
 
     actions: tuple[str, ...] = ()
     max_length: int = Field(50, ge=1, le=10_000)
@@ -164,7 +165,7 @@ class Counter(_Strict):
 
 
 class Split(_Strict):
-    """Shares of the impressions, latest last: train, then valid, then test."""
+    """Time split: shares of train, valid and test, latest last."""
 
     valid: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
@@ -181,7 +182,7 @@ _KEYS_OF_IDS = frozenset({"min_count", "vocabulary_size", "hash_buckets", "oov_b
 
 
 class Feature(_Strict):
-    """One feature. Keys other than `group` and `type` have defaults that suit most shops."""
+    """Feature. Keys other than `group` and `type` have defaults that suit most shops."""
 
     group: Group
     type: Kind
@@ -246,7 +247,7 @@ class Feature(_Strict):
 
     @property
     def is_list(self) -> bool:
-        """Whether a row holds several values of it."""
+        """Whether a row holds several values of the feature."""
         return self.type in ("categorical_list", "text")
 
     @property
@@ -258,18 +259,18 @@ class Feature(_Strict):
 
     @property
     def has_vocabulary(self) -> bool:
-        """Whether it has a vocabulary of its own: its ids come neither from a hash nor from another feature."""
+        """Whether the feature has its own vocabulary: neither hashed nor shared."""
         return self.has_ids and not self.hash_buckets and not self.shares
 
     @property
     def length(self) -> int:
-        """Values of a list or tokens of a text that are kept; 1 for the other types."""
+        """Maximum number of values of a list or tokens of a text; 1 for other types."""
         default = {"categorical_list": 8, "text": 16}.get(self.type, 1)
         return self.max_length or default
 
 
 class Schema(_Strict):
-    """The whole of `schema.yaml`."""
+    """Schema, the whole of `schema.yaml`."""
 
     scenarios: tuple[Name, ...] = Field(min_length=1)
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -333,9 +334,8 @@ class Schema(_Strict):
 
     @model_validator(mode="after")
     def _signals_fit(self) -> "Schema":
-        if (self.history.queries and (feature := self.features.get("query")) is None) or (
-            self.history.queries and not (feature.group == "query" and feature.type == "text")
-        ):
+        query = self.features.get("query")
+        if self.history.queries and not (query and query.group == "query" and query.type == "text"):
             raise ValueError("history.queries: found no query feature of type text, expected one called query")
         for name, match in self.match.items():
             if match.features[0] == PAST_QUERIES and not self.history.queries:
@@ -366,7 +366,7 @@ class Schema(_Strict):
         return tuple(task.name for task in self.tasks)
 
     def owner(self, name: str) -> str:
-        """The feature whose ids and embedding table the feature `name` has: most have their own."""
+        """Feature whose ids and embedding table the feature `name` uses; usually itself."""
         return self.inputs[name].shares or name
 
     @property
@@ -385,6 +385,12 @@ class Schema(_Strict):
                 prefix = f"counter_{name}_{_window_name(window)}"
                 names += [f"{prefix}_impressions", *(f"{prefix}_{action}_rate" for action in counter.actions)]
         return tuple(names)
+
+    def signal_family(self, name: str) -> SignalFamily | None:
+        """The family of a signal; None for every other input."""
+        if name not in self.signals:
+            return None
+        return "history_match" if name.startswith("history_") else "match" if name.startswith("match_") else "counters"
 
     @functools.cached_property
     def derived(self) -> dict[str, Feature]:
@@ -431,6 +437,11 @@ class Schema(_Strict):
             for window in counter.windows
             for event in (IMPRESSION, *counter.actions)
         )
+
+    @property
+    def past_queries(self) -> PastQueries:
+        """`history.queries`; none are kept where the schema has none."""
+        return self.history.queries or PastQueries(max_length=1, tokens=1)
 
     @property
     def query_columns(self) -> tuple[str, ...]:
@@ -480,7 +491,7 @@ class Schema(_Strict):
 
     @property
     def history_features(self) -> tuple[str, ...]:
-        """Features that each action of the history carries; none when there is no history."""
+        """Features of each action in the history; empty without a history."""
         return tuple(name for name, feature in self.features.items() if feature.in_history and self.history.actions)
 
     @property
@@ -492,7 +503,7 @@ class Schema(_Strict):
         return tuple(history_column(name) for name in described)
 
     def history_width(self, column: str) -> int | None:
-        """Places that each action takes in a history column: the `length` of a list feature; None for one value."""
+        """Values of each action in a history column: `length` of a list feature; None for one value."""
         feature = self.features.get(column.removeprefix(history_column("")))
         return feature.length if feature is not None and feature.is_list else None
 
@@ -511,7 +522,7 @@ class Schema(_Strict):
         return (*features, *(feature.weights for feature in features.values() if feature.weights))
 
     def to_yaml(self) -> str:
-        """The schema as a file that `load_schema` reads back to an equal one."""
+        """Schema as YAML that `load_schema` reads back unchanged."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 
@@ -521,8 +532,9 @@ def global_label(task: str) -> str:
 
 
 def bounds_column(name: str) -> str:
-    """Output of the transform for a numeric feature, `[B, 2]`: the lower bound where a row's number was clamped to it,
-    and the upper one, else NaN. `stats.json` counts them; no stored row has them.
+    """Transform output `[B, 2]` of a numeric feature's clamping: the bound that a number was clamped to, else NaN.
+
+    Lower bound, then upper bound. `stats.json` counts them; no stored row has them.
     """
     return f"packed_bounds_{name}"
 
@@ -557,12 +569,12 @@ def load_schema(path: str | Path) -> Schema:
 
 
 def parse_schema(text: str, place: str | Path = "schema.yaml") -> Schema:
-    """`load_schema` of a text; `place` is what an error names as its file."""
+    """Schema from a text; `place` is the file name in errors."""
     return parse_model(Schema, parse_yaml(text, place), place)
 
 
 def read_yaml(source: Path | Traversable, place: str | Path, expected: str) -> Any:
-    """The document of a YAML file, which has each key once.
+    """Document of a YAML file without duplicate keys.
 
     Raises:
       InputError: an unreadable file, or one that is not YAML; `place` and `expected` are what it names.
@@ -577,7 +589,7 @@ def read_yaml(source: Path | Traversable, place: str | Path, expected: str) -> A
 
 
 def parse_yaml(text: str, place: str | Path, expected: str = "a YAML document") -> Any:
-    """`read_yaml` of a text."""
+    """Document of a YAML text without duplicate keys."""
     try:
         return yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
@@ -585,7 +597,7 @@ def parse_yaml(text: str, place: str | Path, expected: str = "a YAML document") 
 
 
 def parse_model(model: type[Model], document: Any, place: str | Path) -> Model:
-    """`model` of a parsed document, its first mistake told as an `InputError` with file and key."""
+    """Instance of `model` from a document; its first error as an `InputError` with file and key."""
     if not isinstance(document, dict):
         raise InputError(place, f"{type(document).__name__} at the top", "keys and values")
     try:
@@ -659,7 +671,7 @@ def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's own rule, which PyYAML leaves unchecked: a mapping has each key once."""
+    """YAML loader that refuses duplicate keys, which PyYAML accepts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

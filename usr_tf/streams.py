@@ -1,4 +1,4 @@
-"""Standard output and error that take any character, whatever encoding the terminal has."""
+"""Standard output and error that accept any character in any encoding."""
 
 import codecs
 import io
@@ -23,7 +23,7 @@ _PLAIN = {
 
 
 def accept_any_text() -> None:
-    """Lets `sys.stdout` and `sys.stderr` replace characters that their encoding lacks, where Python would raise.
+    """Makes `sys.stdout` and `sys.stderr` escape characters that their encoding lacks.
 
     The product's own signs turn into ASCII, anything else into `\\uXXXX`, so that a line of JSON stays JSON.
     """

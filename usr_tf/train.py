@@ -1,4 +1,4 @@
-"""Training runs: one `model.fit` from raw weights, or from where an earlier process stopped, to a finished run."""
+"""Training: one `model.fit` from initial weights, or from an interrupted run, to a finished run."""
 
 import contextlib
 import logging
@@ -40,22 +40,22 @@ def train(
     verbose: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict:
-    """Trains a model and leaves the run in `out`. Called again on an unfinished run, it goes on where it was cut off.
+    """Trains a model into the run directory `out`; continues an unfinished run there.
 
     Args:
-      strategy: by default one replica a GPU, on all workers that `TF_CONFIG` names. Workers but the chief write to a
-        temporary directory.
-      verbose: whether standard error shows how far it is.
-      callbacks: further Keras callbacks, which one `fit` of the whole run calls, each before the checkpoint of a batch
-        or an epoch is written. One may stop the run, in the middle of an epoch too: `training.json` then says so. A run
-        that goes on after an interruption begins with callbacks as they are given, since Keras keeps no state of them.
+      strategy: distribution strategy. Default: one replica per GPU, on all workers of `TF_CONFIG`. Workers other than
+        the chief write to a temporary directory.
+      verbose: whether to print the progress to standard error.
+      callbacks: additional Keras callbacks of the one `fit` of the run, called before a checkpoint is written. A
+        callback may stop the run, also within an epoch; `training.json` records it. A continued run starts with the
+        callbacks as given, because Keras does not save their state.
 
     Returns:
-      What the run's `metrics.json` holds: the figures of the best epoch on the validation split.
+      Contents of the run's `metrics.json`: the metrics of the best epoch on the validation split.
 
     Raises:
-      InputError: `out` is taken or cannot be written, no metric has the name `config.train.monitor`, a file of the data
-        is broken, an id or a label is out of range, or a loss is NaN or infinite.
+      InputError: `out` is taken or not writable, `config.train.monitor` is unknown, a data file is damaged, an id or a
+        label is out of range, or a loss is NaN or infinite.
     """
     config = _with_whole_paths(config, data)
     if config.train.warm_start and not is_begun(Path(out)):  # before anything is written
@@ -67,12 +67,12 @@ def train(
 
 
 def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
-    """Leaves a model that `model.fit` has trained as a finished run: to be evaluated, exported, published, explained.
+    """Saves a model that `model.fit` has trained as a finished run, to evaluate, export, publish, explain.
 
-    Its weights are taken for the best ones. It has no optimizer's state, so no training goes on from it.
+    The current weights become the best ones. The run has no optimizer state, so it cannot be continued.
 
     Raises:
-      InputError: the directory holds a run already, or cannot be written. Nothing is left of the run then.
+      InputError: the directory holds a run already, or is not writable. Nothing is left behind.
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
@@ -96,7 +96,7 @@ def save_run(model: USRModel, data: Data, directory: str | Path) -> Run:
 
 
 def _with_whole_paths(config: Config, data: Data) -> Config:
-    """The configuration as another folder's process can go on with it."""
+    """Configuration with absolute paths, valid from any working directory."""
     older = config.train.warm_start
     train = config.train.model_copy(update={"warm_start": older and str(Path(older).resolve())})
     return config.model_copy(update={"data": str(data.directory.resolve()), "train": train})
@@ -142,7 +142,7 @@ def _fit(
     log: TensorBoardLog,
     verbose: bool,
 ) -> None:
-    """Trains to the end, from where an earlier process stopped."""
+    """Trains to the end, from the newest checkpoint if any."""
     config = run.config.train
     valid = data.validation(config.batch_size) if data.rows("valid") else None
     checkpoints = Checkpoints(run, model, config, validated=valid is not None, batches=batches)
@@ -167,7 +167,7 @@ def _fit(
 
 
 def training_batches(config: Config, data: Data, epochs: range, skip: int = 0) -> tf.data.Dataset:
-    """The batches of these epochs of a run, without the first `skip` of the first epoch."""
+    """Batches of these epochs of a run, without the first `skip` of the first epoch."""
     return data.training(
         config.train.batch_size,
         config.seed,
@@ -179,7 +179,7 @@ def training_batches(config: Config, data: Data, epochs: range, skip: int = 0) -
 
 
 def _readable_rows(data: Data) -> int:
-    """Rows of the training split that can be read; warns of all others."""
+    """Number of readable training rows; warns of all others."""
     shards, rows = data.read_through("train"), data.rows("train")
     left = sum(shard.records for shard in shards)
     for shard in shards:
@@ -192,7 +192,7 @@ def _readable_rows(data: Data) -> int:
 
 @contextlib.contextmanager
 def _named_errors(run: Run, data: Data) -> Iterator[None]:
-    """Makes one line of a broken file, of values out of range, and of losses that are no numbers."""
+    """Context that turns errors of files, values and losses into one-line `InputError`s."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -220,19 +220,19 @@ def _refuse_broken(data: Data, splits: Sequence[Split]) -> None:
 
 
 def _describe(batches: tf.data.Dataset, data: Data) -> str:
-    """What the first of these batches holds: rows of each scenario, and numbers that are none."""
+    """Summary of the first of these batches: rows per scenario, and non-finite numbers."""
     features, _ = next(batches.as_numpy_iterator())
     rows = np.bincount(features[SCENARIO], minlength=len(data.schema.scenarios))
-    told = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
+    parts = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
     for name, feature in data.schema.features.items():
         bad = np.count_nonzero(~np.isfinite(features[name])) if feature.type == "numeric" else 0
         if bad:
-            told.append(f"{name} NaN or infinite in {bad}")
-    return ", ".join(told)
+            parts.append(f"{name} NaN or infinite in {bad}")
+    return ", ".join(parts)
 
 
 def _check_monitor(monitor: str, model: USRModel) -> None:
-    """Refuses the name of no validation metric before anything is written."""
+    """Raises for an unknown validation metric before anything is written."""
     known = [metric.name for metric in model.metrics if not metric.name.endswith("_contrastive")]  # training's alone
     if monitor.removeprefix("val_") not in known:
         raise InputError("train.monitor", repr(monitor), f"val_ and one of {', '.join(known)}")

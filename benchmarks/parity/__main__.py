@@ -1,4 +1,4 @@
-"""Our layers and backbones against public implementations with the same weights.
+"""Parity of our layers and backbones with public implementations under the same weights.
 
 `python -m benchmarks.parity` prints the largest absolute difference of each comparison, and why one was skipped;
 `--json FILE` writes the same. Exits 1 where a difference is above the tolerance of tests/test_parity.py, 1e-5.

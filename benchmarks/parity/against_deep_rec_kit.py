@@ -1,4 +1,4 @@
-"""Ours against `deep-rec-kit`: PEPNet, M2M, STAR and its normalisation.
+"""Parity with `deep-rec-kit`: PEPNet, M2M, STAR and partitioned normalisation.
 
 Its scenario networks read each row's scenario, as ours do, so a mixed batch goes through them as it is.
 

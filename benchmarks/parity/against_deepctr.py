@@ -1,4 +1,4 @@
-"""Ours against `deepctr`: SharedBottom, MMoE, PLE and ESMM.
+"""Parity with `deepctr`: SharedBottom, MMoE, PLE and ESMM.
 
 Its multi-task networks know no scenarios: each of our outputs, of a scenario and a task, is a task of theirs.
 

@@ -1,4 +1,4 @@
-"""Ours against `torch-rechub`, in PyTorch: SharedBottom, MMoE, PLE.
+"""Parity with `torch-rechub` (PyTorch): SharedBottom, MMoE, PLE.
 
 Its multi-task networks know no scenarios: each of our outputs, of a scenario and a task, is a task of theirs. Each of
 its dense layers, gates too, has batch normalisation, which ours have not; here its statistics make it the identity.

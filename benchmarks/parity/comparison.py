@@ -1,4 +1,4 @@
-"""What the comparisons with public packages share: the inputs, random weights, and ours built and run."""
+"""Common parts of the parity checks: inputs, random weights, construction and calls of our backbones."""
 
 import usr_tf  # noqa: F401  (before TensorFlow)
 
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Comparison(NamedTuple):
-    """A part of ours and the same part of a public package."""
+    """One of our parts and its counterpart in a public package."""
 
     part: str
     compared: str
@@ -46,7 +46,7 @@ PLE_SIZES = {"levels": 2, "specific_experts": 2, "shared_experts": 3, "expert": 
 
 
 def with_random_weights(call: Callable[[], Result], *layers: keras.layers.Layer) -> Result:
-    """What `call` gives once the layers that it builds have random weights, biases too: at 0 none would show."""
+    """Output of `call` with random weights and biases; zero biases would hide errors."""
     call()
     generator = np.random.default_rng(2)
     for weight in (weight for layer in layers for weight in layer.weights):
@@ -56,7 +56,7 @@ def with_random_weights(call: Callable[[], Result], *layers: keras.layers.Layer)
 
 
 def build_backbone(name: str, **sizes) -> Backbone:
-    """Ours of that name, with random weights."""
+    """Our backbone of that name, with random weights."""
     backbone = BACKBONES[name](SCENARIOS, TASKS, **sizes)
     with_random_weights(lambda: backbone_output(backbone), backbone)
     return backbone
@@ -75,12 +75,12 @@ def own_and_shared(outputs: Array) -> Array:
 
 
 def own_scenario(values: Array) -> Array:
-    """Each row's own out of `[B, SCENARIOS, …]`: `[B, …]`."""
+    """Rows' own scenario outputs `[B, …]` from `[B, SCENARIOS, …]`."""
     return values[np.arange(ROWS), SCENARIO]
 
 
 def networks(*stacks: Sequence[tf.Variable]) -> list[Network]:
-    """The networks of one stack after another.
+    """Networks of one stack after another.
 
     A stack is its layers' kernels and biases in turn, all with the same axes before those of one network, or none.
     """

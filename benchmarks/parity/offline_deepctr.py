@@ -1,4 +1,4 @@
-"""Import this before `deepctr`, which otherwise asks the package index for a newer version of itself, in a thread."""
+"""Disables the update check of `deepctr`, which contacts the package index on import; import this first."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The public packages that ours is compared with, and which of them are installed."""
+"""Public packages of the parity checks, and which of them are installed."""
 
 import importlib
 import importlib.util
@@ -10,11 +10,11 @@ PEERS = {"deepctr": ("deepctr",), "deep-rec-kit": ("recsys",), "torch-rechub": (
 
 
 def missing(peer: str) -> str | None:
-    """Why there are no comparisons with `peer`; None if there are."""
+    """Reason why there are no comparisons with `peer`; None if there are."""
     modules = [module for module in PEERS[peer] if importlib.util.find_spec(module) is None]
     return f"{' and '.join(modules)} not installed; `make parity` does it" if modules else None
 
 
 def comparisons(peer: str) -> list[Comparison]:
-    """Those with `peer`, which is installed."""
+    """Comparisons with an installed `peer`."""
     return importlib.import_module(f"benchmarks.parity.against_{peer.replace('-', '_')}").COMPARISONS

@@ -1,4 +1,4 @@
-"""Latency of one request, and throughput, of our export and of the peers' models.
+"""Serving benchmark: latency of one request and throughput, for our export and for peers.
 
 `make peers` once, then from the repository, on an idle machine::
 
@@ -36,7 +36,7 @@ _CONSOLE = Console(width=150)
 
 
 class Figure(NamedTuple):
-    """A figure and the command that prints it, a line of JSON for each number of candidates and clients."""
+    """Measurement and the command that prints it, one JSON line per number of candidates and clients."""
 
     name: str
     command: tuple[str, ...]
@@ -85,16 +85,16 @@ def _figures(arguments: argparse.Namespace, work: Path) -> Iterator[Figure]:
         shop = ("benchmarks.serving.shop", "--work", str(work), "--backbone", arguments.backbone, *(["--usr"] * usr))
         serving = _output((sys.executable, "-m", *shop)).strip().splitlines()[-1]
         for way in arguments.ways:
-            for number, told in threads.items():
+            for number, threads_label in threads.items():
                 ours = ("benchmarks.serving.ours", "--serving", serving, "--way", way, *common)
-                name = f"ours{' with USR' * usr}, {way}, {told}"
+                name = f"ours{' with USR' * usr}, {way}, {threads_label}"
                 yield Figure(name, (sys.executable, "-m", *ours, "--intra_op_threads", str(number)))
     arrays = _make(Size(), work).arrays if arguments.peers else None
     for peer in arguments.peers:
-        for number, told in threads.items():
+        for number, threads_label in threads.items():
             options = ("--arrays", str(arrays), "--peer", peer, "--backbone", arguments.backbone, *common)
             command = (str(PYTHON_OF_PEERS), "-m", "benchmarks.serving.peers", *options)
-            yield Figure(f"{peer}, {told}", (*command, *(["--threads", str(number)] if number else [])))
+            yield Figure(f"{peer}, {threads_label}", (*command, *(["--threads", str(number)] if number else [])))
 
 
 def _run(command: Sequence[str]) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def summarize(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def ratios(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What the aims speak of: one client, the first number of candidates, the best of each way's settings."""
+    """Ratios to the peers: one client, the first number of candidates, best setting of each."""
     candidates = figures[0]["candidates"]
     p50 = {
         figure["name"]: figure for figure in figures if figure["candidates"] == candidates and figure["clients"] == 1
@@ -156,7 +156,7 @@ def ratios(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _first(document: dict[str, Any]) -> dict[str, float]:
-    """The first request after a server has loaded the version, over the p50 of those that follow."""
+    """Latency of the first request after a version is loaded, relative to the p50 of the others."""
     p50 = {
         (figure["name"], figure["candidates"]): figure["p50_ms"]
         for figure in document["figures"]

@@ -1,4 +1,4 @@
-"""Latency and throughput of a call that several clients make at once."""
+"""Closed-loop clock: latency and throughput of a call under several clients."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ WARM_UP, LEAST = 10, 30
 
 
 def measure(call: Callable[[], object], candidates: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Each client calls again as soon as it is answered.
+    """Measures a call under closed-loop clients.
 
     Returns:
       `p50_ms`, `p99_ms`, `calls`, and `candidates_per_second` of all clients together.

@@ -1,4 +1,4 @@
-"""Figures of one way to score by our export, in a process of its own.
+"""Measurement of our export under one serving setup, in its own process.
 
 - `request`: the scenario's signature, in this process, as TF Serving runs it.
 - `rows`: a naive export of the same model: each candidate a full example, by the `<scenario>_examples` signature.
@@ -107,7 +107,7 @@ def _by_ranker(arguments: argparse.Namespace) -> Iterator[Callable[[int], Call]]
 
 @contextlib.contextmanager
 def _server(arguments: argparse.Namespace) -> Iterator[str]:
-    """The address of `usr-tf serve` in a process of its own."""
+    """Address of `usr-tf serve` in its own process."""
     threads = [f"--{name}={getattr(arguments, name)}" for name in ("intra_op_threads", "inter_op_threads")]
     command = [sys.executable, "-m", "usr_tf.cli", "serve", f"--model={arguments.serving}", "--port=0", *threads]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

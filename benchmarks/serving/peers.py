@@ -1,4 +1,4 @@
-"""Figures of a peer's model in a process of its own: candidates as rows, with the user's features in each.
+"""Measurement of a peer's model in its own process: candidates as rows, each with the user's features.
 
 It reads ids where ours reads strings. TensorFlow's models are run as SavedModels.
 """

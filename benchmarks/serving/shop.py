@@ -1,4 +1,4 @@
-"""What is served: a model of the training benchmark's shape, made from raw logs by the user's own commands.
+"""Served model of the benchmark: same shape as in the training benchmark, made by `usr-tf` commands.
 
 `python -m benchmarks.serving.shop --work DIR [--usr] [--backbone mmoe]` makes one and prints its folder of versions.
 Its weights are those of a short training: what they are is nothing to the time that a request takes.
@@ -25,7 +25,7 @@ _DAY_MS, _START_MS = 86_400_000, 1_700_000_000_000
 
 
 def make_serving(work: Path, backbone: str, usr: bool, vocabulary: int = Size().vocabulary) -> Path:
-    """The folder of the exported versions, made unless it is there already."""
+    """Folder of the exported versions, made on first use."""
     logs = work / f"logs-{vocabulary}"
     folder = work / f"{backbone}{'-usr' if usr else ''}-{vocabulary}-format-{ROW_FORMAT}"
     data, run, serving = work / f"data-{vocabulary}-format-{ROW_FORMAT}", folder / "run", folder / "serving"
@@ -51,7 +51,7 @@ def make_serving(work: Path, backbone: str, usr: bool, vocabulary: int = Size().
 
 
 def request(candidates: int, vocabulary: int = Size().vocabulary, seed: int = 0) -> dict[str, np.ndarray]:
-    """A request of a user with a whole history, as the signature takes it: strings as bytes."""
+    """Request of a user with a full history, as the signature takes it, with strings as bytes."""
     layout, rng = schema(Size(vocabulary)), np.random.default_rng(seed)
     inputs: dict[str, np.ndarray] = {}
     for name, feature in layout.features.items():
@@ -72,7 +72,7 @@ def _strings(values: np.ndarray) -> np.ndarray:
 
 
 def _write_logs(logs: Path, size: Size) -> None:
-    """The workload's first rows as raw logs, a row a request; a user's and an item's features are its first row's."""
+    """Raw logs of the workload's first rows, one request per row."""
     layout, rows = schema(size), generate(size)
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)

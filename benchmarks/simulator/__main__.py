@@ -1,4 +1,4 @@
-"""The simulated shop held against its own equations, on log files and by the pipeline's own labels.
+"""Verification of the simulated shop: logs and labels against its equations.
 
 `python -m benchmarks.simulator --out DIR` prints the tables of docs/simulator.md, writes them to `DIR/simulator.json`,
 and draws its pictures, `DIR/simulator-*.png`. `--only NAME …` runs some of the parts, `--impressions N` a smaller shop.
@@ -19,6 +19,7 @@ from benchmarks.simulator.learnable import learnable
 from benchmarks.simulator.logs import Logs, Row
 from benchmarks.simulator.pictures import STYLE, draw_lift, draw_positions, draw_similarity
 from benchmarks.simulator.rates import positions, rates, rates_by_size
+from benchmarks.simulator.signals import signals
 from benchmarks.simulator.sweeps import noise_sweep, similarity_sweep
 from pipelines.simulator.scenarios import SCENARIOS
 
@@ -92,6 +93,10 @@ def _run_cost(values: argparse.Namespace) -> dict[str, list[Row]]:
     return {"cost": [row for workers in values.workers for row in cost(sorted(values.cost), workers)]}
 
 
+def _run_signals(values: argparse.Namespace) -> dict[str, list[Row]]:
+    return {"signals": signals(values.impressions, values.seeds)}
+
+
 PROGRAM = {
     "cost": _run_cost,
     "rates": _run_rates,
@@ -99,6 +104,7 @@ PROGRAM = {
     "crossing": _run_crossing,
     "sweeps": _run_sweeps,
     "learnable": _run_learnable,
+    "signals": _run_signals,
 }
 
 

@@ -1,4 +1,4 @@
-"""What simulating costs."""
+"""Cost of the simulator: time and memory."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from benchmarks.simulator.logs import Row
 
 
 def cost(sizes: Sequence[int], workers: int) -> list[Row]:
-    """Seconds of `usr-tf simulate`, and the memory of its largest process."""
+    """Seconds of `usr-tf simulate`, and peak memory of its largest process."""
     result = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What passes between scenarios: clicks after clicks elsewhere, and labels from elsewhere."""
+"""Transfer between scenarios: clicks after clicks in another scenario, and global labels from there."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def needs_switch(impressions: int, seed: int) -> list[Row]:
 
 
 def global_sources(logs: Logs) -> list[Row]:
-    """Where the global clicks come from that are no scenario clicks, and what they tell of the relevance.
+    """Origin of global clicks that are no scenario clicks, and their information about relevance.
 
     Shares are of the impressions with a global click and none of their own: those that another scenario's actions
     alone would give, and those that actions credited to no impression alone would.

@@ -1,4 +1,4 @@
-"""What can be learned of the shop from its logs, by gradient-boosted trees."""
+"""Learnable signal of the simulated logs, measured with gradient-boosted trees."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ PARTS = ("category", "kind", "brand", "price_band")
 
 
 def learnable(logs: Logs, length: int = 20) -> list[Row]:
-    """Click AUC of gradient-boosted trees on hand-made features of what the logs show, on the last tenth.
+    """Click AUC of gradient-boosted trees with hand-made features, on the last tenth of the rows.
 
     The features grow from column to column: of the item, the query and the context; of the history in the same
     scenario; of all of the history, told apart by scenario. Then the oracle with the positions unknown to it, as they
@@ -23,14 +23,14 @@ def learnable(logs: Logs, length: int = 20) -> list[Row]:
     shown, history = with_history(logs, PARTS, length)
     n = len(shown)
     train, test = np.arange(n) < 0.9 * n, np.arange(n) >= 0.9 * n
-    plain = _plain_features(logs, shown)
+    plain = plain_features(logs, shown)
     result = []
     for v, scenario in enumerate(logs.schema.scenarios):
         of = (shown.scenario == scenario).to_numpy()
         popularity = _rate_of(shown, "item_id", of & (np.arange(n) < 0.4 * n))
         base = plain.assign(item_rate=popularity)
-        own = _history_features(shown, history, history["scenario"] == v)
-        every = _history_features(shown, history, history["age"] < np.inf)
+        own = history_features(shown, history, history["scenario"] == v)
+        every = history_features(shown, history, history["age"] < np.inf)
         columns = {
             "item, query, context": base,
             "+ history here": pd.concat([base, own], axis=1),
@@ -53,7 +53,7 @@ def learnable(logs: Logs, length: int = 20) -> list[Row]:
     return result
 
 
-def _plain_features(logs: Logs, shown: pd.DataFrame) -> pd.DataFrame:
+def plain_features(logs: Logs, shown: pd.DataFrame) -> pd.DataFrame:
     user = shown[["user_id"]].merge(logs.users, on="user_id", how="left", validate="many_to_one")
     asked = shown["query"].str.split()
     named = {
@@ -80,13 +80,13 @@ def _plain_features(logs: Logs, shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rate_of(shown: pd.DataFrame, key: str, rows: NDArray, strength: float = 40.0) -> NDArray:
-    """The smoothed click rate of each impression's `key` among `rows`."""
+    """Smoothed click rate of each impression's `key` among `rows`."""
     prior = shown.ctr[rows].mean()
     seen = shown[rows].groupby(key).ctr.agg(["sum", "size"]).reindex(shown[key]).fillna(0)
     return ((seen["sum"] + strength * prior) / (seen["size"] + strength)).to_numpy()
 
 
-def _history_features(shown: pd.DataFrame, history: Mapping[str, NDArray], counts: NDArray) -> pd.DataFrame:
+def history_features(shown: pd.DataFrame, history: Mapping[str, NDArray], counts: NDArray) -> pd.DataFrame:
     """How much of the history that `counts` is like the item, and how long ago that was."""
     features: dict[str, NDArray] = {"actions": counts.sum(axis=1)}
     for name in (*PARTS, "item_id"):

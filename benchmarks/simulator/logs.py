@@ -48,6 +48,8 @@ class Logs:
         frames = {table: rows.to_pandas() for table, rows in tables.items()}
         impressions = frames["impressions"].assign(**labels)
         frames["impressions"] = impressions.sort_values("timestamp", kind="stable", ignore_index=True)
+        first = frames["items"].drop_duplicates("item_id", ignore_index=True)  # as of the start of the month
+        frames["items"] = first.drop(columns=["timestamp", "in_stock"], errors="ignore")
         return cls(schema, **frames)
 
     def with_items(self, rows: pd.DataFrame) -> pd.DataFrame:

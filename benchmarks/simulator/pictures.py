@@ -1,4 +1,4 @@
-"""The pictures of docs/simulator.md."""
+"""Plots of docs/simulator.md."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What labels come to, and how many are clicked at each position, beside the oracle."""
+"""Label rates and position curves of the simulated shop, beside the oracle."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from benchmarks.simulator.logs import BOTH, DECAY, Logs, Row
 
 
 def rates(logs: Logs) -> list[Row]:
-    """What each scenario's labels come to, beside the oracle."""
+    """Label rates of each scenario, beside the oracle."""
     result = []
     for scenario in logs.schema.scenarios:
         rows = logs.impressions[logs.impressions.scenario == scenario]
@@ -23,7 +23,7 @@ def rates(logs: Logs) -> list[Row]:
 
 
 def rates_by_size(sizes: Sequence[int], seeds: Sequence[int]) -> list[Row]:
-    """Median and range over the seeds of what comes out."""
+    """Median and range of the rates over the seeds, by size."""
     result = []
     for size in sizes:
         worlds = [Logs.simulated(impressions=size, seed=seed) for seed in seeds]

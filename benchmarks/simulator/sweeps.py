@@ -1,4 +1,4 @@
-"""What similarity and noise do to the shop."""
+"""Parameter sweeps of the simulated shop: similarity and noise."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Training throughput, memory and AUC: ours, public packages, plain Keras, and the machine's floor, in one run.
+"""Training benchmark: throughput, memory and AUC of ours, public packages and plain Keras, and the hardware bound.
 
 `make peers` once, then from the repository, on an idle machine::
 
@@ -46,7 +46,7 @@ _CONSOLE = Console(width=180)
 
 
 class Figure(NamedTuple):
-    """What is measured, and how."""
+    """Measurement: model, settings and command."""
 
     vocabulary: int
     backbone: str
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _turns(figures: Sequence[Figure], repeats: int) -> Iterator[tuple[int, Figure]]:
-    """Each figure once a repeat; those of one vocabulary and backbone in turn, another one first in each repeat."""
+    """Order of the measurements: once per repeat, alternating within a vocabulary and backbone."""
     groups: dict[tuple[int, str], list[Figure]] = {}
     for figure in figures:
         groups.setdefault(figure.key[:2], []).append(figure)
@@ -129,7 +129,7 @@ def _figures(vocabulary: int, backbone: str, workload: Workload, arguments: argp
 
 
 def _make(size: Size, work: Path) -> Workload:
-    """Makes a workload in a process of its own, which leaves this one small."""
+    """Makes a workload in its own process, to keep this one small."""
     options = ("--vocabulary", size.vocabulary, "--rows", size.rows, "--seed", size.seed, "--work", work)
     command = (sys.executable, "-m", "benchmarks.training.workload", *map(str, options))
     subprocess.run(command, cwd=ROOT, env=_environment(), check=True, capture_output=True)
@@ -137,7 +137,7 @@ def _make(size: Size, work: Path) -> Workload:
 
 
 def _run(command: Sequence[str]) -> dict[str, Any]:
-    """The line of JSON that a command prints last; `error` where it failed."""
+    """Last JSON line of a command's output; `error` if it failed."""
     done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -150,7 +150,7 @@ def _environment() -> dict[str, str]:
 
 
 def summarize(runs: Sequence[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
-    """Of each figure: the median rate and its range, the most memory, and the AUC of the whole epoch."""
+    """Summary of each measurement: median rate and range, peak memory, AUC after the epoch."""
     grouped: dict[tuple, list[dict[str, Any]]] = {}
     for run in runs:
         grouped.setdefault((run["vocabulary"], run["backbone"], run["name"], run["variant"]), []).append(run)
@@ -170,7 +170,7 @@ def summarize(runs: Sequence[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
 
 
 def ratios(summary: dict[tuple, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each vocabulary and backbone: ours in memory over the best tuned peer, over each default, and what USR costs.
+    """Ratios by vocabulary and backbone: ours over the best tuned peer and each default, and the cost of USR.
 
     `of first vocabulary`: the rate over that at the first vocabulary of the run.
     """
@@ -200,7 +200,7 @@ def _over(value: float | None, other: float | None) -> float | None:
 
 
 def _oracle(workload: Workload) -> measure.AUC:
-    """What the true probabilities reach on the test split."""
+    """AUC of the true probabilities on the test split."""
     with np.load(workload.arrays) as file:
         test = int(file["test"])
         scenario, labels, oracle = (file[name][-test:] for name in ("scenario", "labels", "oracle"))

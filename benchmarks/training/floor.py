@@ -1,4 +1,4 @@
-"""The machine's floor: the least time that a step's matrix products and table rows can take.
+"""Hardware bound: minimum time of a step's matrix products and table updates on this machine.
 
 `python -m benchmarks.training.floor` prints the rates of this machine and the floor of each backbone, with its
 arithmetic::
@@ -70,7 +70,7 @@ def products(backbone: str, ours: bool, width: int) -> list[Product]:
 
 
 class Floor(NamedTuple):
-    """Of one model, per step."""
+    """Hardware bound of one model, per step."""
 
     backbone: str
     of: str
@@ -89,7 +89,7 @@ class Floor(NamedTuple):
 
 
 def floors(backbones: Iterable[str] = BACKBONES) -> tuple[dict[str, float], list[Floor]]:
-    """The machine's rates, and the floor of each backbone, ours and the peers'."""
+    """Rates of the machine, and the bound of each backbone, ours and the peers'."""
     rows = generate(Size(rows=10 * BATCH))
     fields, numbers = rows.fields.shape[1], rows.numbers.shape[1]
     batch = slice(0, BATCH)
@@ -125,7 +125,7 @@ def floors(backbones: Iterable[str] = BACKBONES) -> tuple[dict[str, float], list
 
 
 def product_seconds(layer: Product, dtype: tf.DType) -> float:
-    """A layer's three products, `count` times, at the best of a few tries."""
+    """Best time of a layer's three products, `count` times."""
     x, dy = (tf.cast(tf.random.normal([layer.count, BATCH, size]), dtype) for size in (layer.width, layer.units))
     kernel = tf.cast(tf.random.normal([layer.count, layer.width, layer.units]), dtype)
     if layer.count == 1:  # not the batched product, which is another kernel
@@ -138,7 +138,7 @@ def product_seconds(layer: Product, dtype: tf.DType) -> float:
 
 
 def copy_rate() -> float:
-    """Bytes a second, those read and those written, of all cores together."""
+    """Memory bandwidth in bytes per second, reads plus writes, all cores."""
     source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)
     parts = list(zip(np.split(target, CORES), np.split(source, CORES), strict=True))
     with ThreadPoolExecutor(CORES) as pool:
@@ -146,13 +146,13 @@ def copy_rate() -> float:
 
 
 def gather_rate() -> float:
-    """Rows a second that TensorFlow gathers from a large table."""
+    """Gathered rows per second from a large table."""
     table, rows = tf.random.normal([_TABLE_ROWS, EMBEDDING]), _random_rows()
     return len(rows) / _seconds(lambda: tf.gather(table, rows))
 
 
 def scatter_rate() -> float:
-    """Distinct rows a second that TensorFlow adds to a large table."""
+    """Scatter-added distinct rows per second to a large table."""
     table, rows = tf.Variable(tf.random.normal([_TABLE_ROWS, EMBEDDING])), _random_rows()
     gradient = tf.IndexedSlices(tf.random.normal([len(rows), EMBEDDING]), rows)
     return len(rows) / _seconds(lambda: table.scatter_add(gradient))
@@ -164,7 +164,7 @@ def _random_rows() -> tf.Tensor:
 
 
 def _seconds(run: Callable[[], Any], tries: int = 15) -> float:
-    """The best of several tries: what the machine can do."""
+    """Best of several runs."""
     run()
     found = []
     for _ in range(tries):

@@ -1,4 +1,4 @@
-"""One figure of ours, in a process of its own: `model.fit` on the workload, as `usr_tf.train` calls it.
+"""Measurement of our training, in its own process: `model.fit` as `usr_tf.train` calls it.
 
 From files, as users run it: the figure is that of a whole second epoch, for in the first one the timed steps would
 find much of their input read ahead. From memory: the same batches, cached beforehand.
@@ -70,7 +70,7 @@ def run(data: Data, config: Config, from_files: bool, steps: int | None) -> None
 
 
 def _epoch(model: USRModel, batches: tf.data.Dataset, rows: int) -> float:
-    """Examples a second of a whole epoch."""
+    """Examples per second of a whole epoch."""
     start = time.perf_counter()
     model.fit(batches, verbose=0)
     return rows / (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The workload: generated impressions, as training data for ours and as arrays for the peers.
+"""Training workload: generated impressions, as data for ours and as arrays for the peers.
 
 `python -m benchmarks.training.workload --work DIR [--vocabulary V] [--rows N]` makes one and prints where it lies.
 
@@ -51,7 +51,7 @@ _START_MS = 1_700_000_000_000
 
 
 class Size(NamedTuple):
-    """What a workload follows from."""
+    """Parameters of a workload."""
 
     vocabulary: int = 100_000
     """Ids of users, and as many of items."""
@@ -88,7 +88,7 @@ class Rows(NamedTuple):
 
 
 def make_workload(size: Size, work: Path) -> Workload:
-    """Writes a workload unless it is there already."""
+    """Writes a workload unless it exists."""
     folder = work / f"{size.rows}-rows-{size.vocabulary}-ids-seed-{size.seed}-format-{ROW_FORMAT}"
     workload = Workload(folder / "data", folder / "rows.npz")
     if not (folder / SUCCESS).exists():
@@ -104,7 +104,7 @@ def make_workload(size: Size, work: Path) -> Workload:
 
 
 def schema(size: Size) -> Schema:
-    """Hashed ids throughout, whose number is known without a vocabulary."""
+    """Schema with hashed ids, so their number is known without a vocabulary."""
     fields = iter(_FIELD_SIZES)
     features = {
         USER: Feature(group="user", type="categorical", hash_buckets=size.vocabulary),
@@ -181,7 +181,7 @@ def generate(size: Size) -> Rows:
 
 
 def write_data(rows: Rows, size: Size, directory: Path) -> None:
-    """Writes rows as `usr-tf preprocess` does: by its own writer. There is no transform to serve."""
+    """Writes rows with `preprocess`'s writer. There is no transform to serve."""
     test = len(rows.scenario) - _test_rows(len(rows.scenario))
     splits = {"train": slice(0, test), "valid": slice(0, 0), "test": slice(test, None)}
     (directory / "transform").mkdir(parents=True)
@@ -202,7 +202,7 @@ def write_data(rows: Rows, size: Size, directory: Path) -> None:
 
 
 def _zipf(rng: np.random.Generator, count: int, exponent: float, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Numbers below `count`, the n-th as often as 1 / n^exponent."""
+    """Zipf-distributed numbers below `count`."""
     mass = np.cumsum(np.arange(1, count + 1) ** -exponent)
     return np.searchsorted(mass, rng.random(shape) * mass[-1])
 

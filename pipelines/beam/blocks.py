@@ -1,4 +1,4 @@
-"""Arrow blocks as Beam elements: split by the hash of a key column, and stored between two stages.
+"""Arrow record batches as Beam elements: coder, on-disk store between stages, hash partitioning.
 
 A local runner keeps all that one stage passes to the next in the memory of a single process. There, blocks go to
 files and only their places through the runner. A distributed runner has a shuffle of its own, on disks: there the
@@ -23,7 +23,7 @@ Block = tuple[str, Handle]
 
 
 class RecordBatchCoder(beam.coders.Coder):
-    """How Beam itself encodes a batch, where one passes between stages, and how large it takes it to be.
+    """Beam coder of Arrow record batches, with their size in bytes.
 
     Beam would pickle batches, also those that stay inside a stage: it samples elements to estimate their size.
     """
@@ -47,7 +47,7 @@ _PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class BlockStore:
-    """Where blocks lie between two stages; every copy that Beam makes of a store writes a file of its own.
+    """Store of Arrow blocks between two stages; each copy of a store writes its own file.
 
     Args:
       directory: a local one for the files; None to hand out the blocks themselves.
@@ -62,7 +62,7 @@ class BlockStore:
         self._path = ""
 
     def put(self, batch: pa.RecordBatch) -> Handle:
-        """Stores a block. It can be read at once, from any process of this machine."""
+        """Stores a block and returns its handle, readable at once by every process of this machine."""
         packed = _pack(batch)
         if self._directory is None:
             return packed
@@ -77,7 +77,7 @@ class BlockStore:
 
 
 def load(handle: Handle) -> pa.RecordBatch:
-    """The block that `BlockStore.put` stored."""
+    """Block of a handle that `BlockStore.put` returned."""
     if not isinstance(handle, bytes):
         path, offset, size = handle
         with open(path, "rb", buffering=0) as stream:
@@ -88,14 +88,14 @@ def load(handle: Handle) -> pa.RecordBatch:
 
 
 def partition(batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of `batch` by the partition that the hash of their `key` falls in."""
+    """Rows of `batch` grouped by the hash partition of their `key`."""
     codes = batch.column(key).dictionary_encode()
     of_key = hash_strings(codes.dictionary) % np.uint64(partitions)
     yield from divide(batch, of_key.astype(np.int64)[codes.indices.to_numpy()])
 
 
 def divide(batch: pa.RecordBatch, part_of_row: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of `batch` by their part, in rising order of the parts that have any."""
+    """Rows of `batch` grouped by part, in ascending order of the non-empty parts."""
     order = np.argsort(part_of_row, kind="stable")
     batch = batch.take(pa.array(order))
     parts, starts, sizes = np.unique(part_of_row[order], return_index=True, return_counts=True)
@@ -104,7 +104,7 @@ def divide(batch: pa.RecordBatch, part_of_row: np.ndarray) -> Iterator[tuple[int
 
 
 class Gather(beam.PTransform):
-    """Puts the batches of a bundle together to some `size` rows, so that what they are divided into is not too small.
+    """Concatenation of the batches of a bundle to about `size` rows, so that their parts are not too small.
 
     A block of a few rows is mostly header: with a thousand parts, dividing every batch as it comes would cost more in
     headers than in rows.
@@ -123,7 +123,7 @@ class Gather(beam.PTransform):
 
 
 def gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
-    """Batches put together to about `size` rows."""
+    """Concatenation of batches to about `size` rows."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -137,7 +137,7 @@ def gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBa
 
 
 def tables_of(blocks: Iterable[Block], schemas: dict[str, pa.Schema]) -> dict[str, pa.Table]:
-    """All rows of a partition, a table each; a table without rows is empty."""
+    """One table per input of a partition, with all its rows; possibly empty."""
     batches: dict[str, list[pa.RecordBatch]] = {table: [] for table in schemas}
     for table, handle in blocks:
         batches[table].append(load(handle))

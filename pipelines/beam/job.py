@@ -1,4 +1,4 @@
-"""What the jobs share: dates of the command line, scratch space, reading and joining, the run."""
+"""Shared steps of the Beam jobs: command-line dates, scratch space, read and join, pipeline execution."""
 
 import contextlib
 import datetime
@@ -21,7 +21,7 @@ from usr_tf.schema import Schema
 
 
 def milliseconds(since: str, place: str = "--since") -> int:
-    """An ISO 8601 date or time, of UTC where it names no zone, in ms.
+    """Parses an ISO 8601 date or time to ms since the epoch; UTC if it names no zone.
 
     Raises:
       InputError: it is neither; `place` is what it names.
@@ -43,7 +43,7 @@ def describe_moment(moment: int) -> str:
 
 @contextlib.contextmanager
 def scratch(pipeline: beam.Pipeline, out: str) -> Iterator[BlockStore]:
-    """The store for blocks between stages: a local runner's on disk, in `OUT/.temp` if that is local too."""
+    """Block store for the scratch space of a job: on disk in `OUT/.temp` if runner and output are local."""
     if not is_local(pipeline):
         yield BlockStore()
     else:
@@ -61,7 +61,7 @@ def read_and_join(
     since: int,
     state: CounterState | None = None,
 ) -> tuple[Mapping[str, beam.PCollection], beam.PCollection, beam.PCollection]:
-    """What `JoinLogs` makes of the tables, and all rows set aside and all counts, of reading and of joining."""
+    """Reads the tables and joins them: the outputs of `JoinLogs`, all rejected rows and all counts."""
     read = {
         table: pipeline | f"Read[{table}]" >> reader(schema, table, names, store)
         for table, names in inputs.items()
@@ -76,7 +76,7 @@ def read_and_join(
 
 
 def run(pipeline: beam.Pipeline) -> None:
-    """Runs to the end.
+    """Runs the pipeline and waits for its end.
 
     Raises:
       InputError: a worker met one, of which Beam hands over the traceback's text alone.

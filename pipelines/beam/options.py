@@ -1,4 +1,4 @@
-"""The Beam options of the command line, and the pipeline that they ask for."""
+"""Beam options of the command line, and the pipeline that they configure."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _ASK_THEIR_SERVER = ("portable", "flink", "spark")
 
 
 def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
-    """An empty pipeline. Beam itself drops options that it does not know; a misspelt one is refused here.
+    """Empty pipeline with the given options. Beam drops unknown options; here they are refused.
 
     Raises:
       InputError: an unknown option, or one that does not suit the runner.

@@ -1,4 +1,4 @@
-"""The data directory: made ready before the job, marked as whole after it."""
+"""Output directory of a job: preparation before the job, completion marker after it."""
 
 import json
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ _WRITTEN = (
 
 
 def prepare(out: str, schema: Schema) -> None:
-    """Makes `out` a directory with the schema in it alone, clearing away an unfinished try of ours.
+    """Creates `out` with the schema only, and removes what an unfinished job left there.
 
-    Such a try is told by its schema and by holding nothing else than we write: no other file is ever deleted.
+    Such a directory is recognised by its schema and by holding only our files: no other file is ever deleted.
 
     Raises:
       InputError: `out` holds finished data or files of others, or cannot be written.
@@ -58,14 +58,14 @@ def prepare(out: str, schema: Schema) -> None:
 
 
 def finish(out: str) -> None:
-    """Clears the scratch files away and marks `out` as whole."""
+    """Removes the scratch files and writes the completion marker of `out`."""
     _clear(out, (TEMP,))
     with FileSystems.create(FileSystems.join(out, SUCCESS)) as marker:
         marker.write(b"")
 
 
 def _clear(out: str, names: Sequence[str]) -> None:
-    """Deletes what lies under these names, in their order: files one by one, for a store of objects has no folders."""
+    """Deletes the files below these names one by one, in the given order; object stores have no folders."""
     top = FileSystems.join(out, "")
     files = match_in(out, ["**"])
     for name in names:
@@ -75,7 +75,7 @@ def _clear(out: str, names: Sequence[str]) -> None:
 
 
 def read_schema(path: str) -> Schema:
-    """`load_schema` from any file system."""
+    """Schema from any Beam file system, as `load_schema`."""
     if "://" not in path:
         return load_schema(path)
     try:

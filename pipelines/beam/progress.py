@@ -1,4 +1,4 @@
-"""Progress of a Beam job: the rows that each stage has done, as bars on a terminal, as plain lines elsewhere.
+"""Progress of a Beam job: rows per stage, as bars on a terminal or as plain lines in a log.
 
 Workers of a local runner append what they have done to one file, whatever process they are. On any runner the rows are
 Beam counters of the namespace `usr_tf` too, which a distributed runner shows on a page of its own.
@@ -40,7 +40,7 @@ Done = list[tuple[str, int]]
 
 
 class Progress:
-    """Rows that stages have done, from all workers of a job.
+    """Row counts per stage, collected from all workers of a job.
 
     Args:
       directory: a local one that they share; None where the workers are elsewhere, for Beam's counters alone.
@@ -51,14 +51,14 @@ class Progress:
         self._read = 0
 
     def add(self, stage: str, rows: int) -> None:
-        """Adds rows that a stage has done. For workers."""
+        """Adds rows to the count of a stage. Called by workers."""
         Metrics.counter(_NAMESPACE, stage).inc(rows)
         if self._path:
             with self._path.open("ab", buffering=0) as stream:  # one write, so that lines stay whole
                 stream.write(f"{stage}\t{rows}\n".encode())
 
     def take(self) -> Done:
-        """What was added since the last call. For the job's own process."""
+        """Counts added since the last call. Called by the main process of the job."""
         if self._path is None or not self._path.exists():  # nothing was added yet
             return []
         with self._path.open("rb") as stream:
@@ -77,7 +77,7 @@ class _View(Protocol):
 
 @contextlib.contextmanager
 def display(shown: bool, job: str, progress: Progress) -> Iterator[None]:
-    """Shows on standard error what a job does while the context lasts, if `shown`.
+    """Context that displays the progress of a job on standard error, if `shown`.
 
     Args:
       job: what the job is called.
@@ -106,7 +106,7 @@ def display(shown: bool, job: str, progress: Progress) -> Iterator[None]:
 
 
 class _BarsView:
-    """A bar for each stage, on a terminal."""
+    """Terminal view: one bar per stage."""
 
     def __init__(self, console: Console, job: str):
         columns = (
@@ -145,7 +145,7 @@ class _BarsView:
 
 
 class _LinesView:
-    """A line when a stage gives way to the next one, and now and then while one lasts: for logs."""
+    """Log view: one line when a stage ends, and one at intervals while it runs."""
 
     def __init__(self, console: Console, job: str):
         self._console, self._job = console, job

@@ -1,1 +1,1 @@
-"""Evaluation and batch scoring at scale, as Beam stages over score files."""
+"""Beam stages of evaluation and batch scoring over score files."""

@@ -1,4 +1,4 @@
-"""Figures of an order of all rows, exactly, without a sort of all rows.
+"""Exact rank statistics (AUC sums) of all rows without a global sort.
 
 The order is cut at values of the score into buckets of some size. Each is sorted alone; what lies in the buckets below
 and above it, counted before, gives its positives their exact share of AUC, of average precision and of deciles.
@@ -17,9 +17,10 @@ from apache_beam.pvalue import AsSingleton
 from pipelines.beam.blocks import BlockStore, Handle, divide, load
 from pipelines.evaluation.row_blocks import pack, unpack
 from usr_tf.metrics.cells import MODEL, ORACLE, Cell, Order, cells_of, orders_of, scores_of, tally_order
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Outside, Sums
+from usr_tf.metrics.sums import Outside
 from usr_tf.schema import Schema
 
 BUCKETS, BUCKET_ROWS = 256, 1 << 16
@@ -31,7 +32,7 @@ _Key = tuple[str, str, int]
 
 
 class OrderSums(beam.PTransform):
-    """Handles of blocks of `evaluated.pack` → `(cell, sums)` of every order of the rows.
+    """Rank sums `(cell, sums)` of every score order, from blocks of `evaluated.pack`.
 
     Args:
       replicates, seed: of `Resample.of`.
@@ -63,7 +64,7 @@ class OrderSums(beam.PTransform):
 
 
 def _count_codes(handle: Handle, schema: Schema) -> dict[Order, np.ndarray]:
-    """Rows at each value of the upper half of each order's scores."""
+    """Row counts per value of the upper half of the score bits, for each order."""
     rows = unpack([load(handle)])
     return {order: np.bincount(_codes(scores), minlength=1 << 15) for order, scores in _orders(rows, schema)}
 
@@ -77,7 +78,7 @@ def _add(counts: Iterable[dict[Order, np.ndarray]]) -> dict[Order, np.ndarray]:
 
 
 def _buckets(counts: Mapping[Order, np.ndarray]) -> dict[Order, np.ndarray]:
-    """The bucket of each value of the upper half: that of the row with which it begins."""
+    """Bucket of each value of the upper half of the score bits, named after its first row."""
     return {
         order: (np.cumsum(count) - count) // max(BUCKET_ROWS, -(-count.sum() // BUCKETS))
         for order, count in counts.items()
@@ -85,7 +86,7 @@ def _buckets(counts: Mapping[Order, np.ndarray]) -> dict[Order, np.ndarray]:
 
 
 class _Divide(beam.DoFn):
-    """A block → for each order the part of it in each bucket, with what the order needs alone."""
+    """Splits a block by order and bucket, with the columns that the order needs."""
 
     def __init__(self, schema: Schema, store: BlockStore):
         self._schema, self._store = schema, store
@@ -108,7 +109,7 @@ class _Divide(beam.DoFn):
 
 
 def _count(element: tuple[_Key, Iterable[Handle]], schema: Schema, replicates: int, seed: int) -> tuple[_Key, dict]:
-    """Negatives and positives `[2, 1 + R]` of each cell in a bucket."""
+    """Negative and positive counts `[2, 1 + R]` of each cell in a bucket."""
     (score, task, bucket), handles = element
     rows = unpack(map(load, handles))
     resample = Resample.of(rows.user, 0 if score == ORACLE else replicates, seed)
@@ -121,7 +122,7 @@ def _count(element: tuple[_Key, Iterable[Handle]], schema: Schema, replicates: i
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Running:
-    """Counts of one cell of an order: of all buckets before each of those that hold any of it, and of all."""
+    """Cumulative counts of one cell in an order: before each non-empty bucket, and in total."""
 
     buckets: np.ndarray
     before: np.ndarray
@@ -133,7 +134,7 @@ class _Running:
 
 
 def _running(counts: Iterable[tuple[_Key, dict[Cell, np.ndarray]]]) -> dict[tuple[str, Cell], _Running]:
-    """Of each score and cell."""
+    """Cumulative counts per score and cell."""
     by_cell: dict[tuple[str, Cell], dict[int, np.ndarray]] = {}
     for (score, _, bucket), cells in counts:
         for cell, count in cells.items():
@@ -176,7 +177,7 @@ def _is_sliced(order: Order) -> bool:
 
 
 def _codes(scores: np.ndarray) -> np.ndarray:
-    """The upper half of the scores that are known, int64; none is negative."""
+    """Upper half of the bits of the defined scores, non-negative int64."""
     with np.errstate(over="ignore"):  # what float32 cannot hold is above all that it can
         bits = (scores[~np.isnan(scores)] + 0.0).astype(np.float32)
     return (bits.view(np.uint32) >> np.uint32(16)).astype(np.int64)

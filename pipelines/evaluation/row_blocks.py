@@ -1,4 +1,4 @@
-"""Rows under evaluation, as `Predictions` and as Arrow blocks that pass between stages."""
+"""Rows under evaluation as `Predictions`, and their Arrow encoding between stages."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.beam.hashing import hash_strings
 from pipelines.evaluation.score_files import HISTORY_LENGTH, QUERY_KEY, label_column
-from pipelines.evaluation.training_counts import Counts, Shown
+from pipelines.evaluation.training_counts import Counts, TrainingCounts
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.metrics.baselines import position_baseline, smoothed_rate
@@ -29,12 +29,12 @@ _PLAIN, _BY_NAME = ("scenario", "user", "request"), ("labels", "probabilities", 
 _DAY_MS = 86_400_000
 
 
-def shown_by(scored: pa.RecordBatch, schema: Schema) -> Shown:
-    """What rows of the training period showed."""
+def count_training_rows(scored: pa.RecordBatch, schema: Schema) -> TrainingCounts:
+    """Training counts: impressions of each user, item and query before the end of training."""
     items = hash_strings(scored.column(ITEM))
     clicked = scored.column(label_column(schema.task_names[0])).to_numpy() > 0
     queries = scored.column(QUERY_KEY).to_numpy() if QUERY_KEY in scored.schema.names else np.zeros(0, np.uint64)
-    return Shown(
+    return TrainingCounts(
         Counts.of(hash_strings(scored.column(USER))),
         Counts.of(items),
         Counts.of(items[clicked]),
@@ -42,10 +42,10 @@ def shown_by(scored: pa.RecordBatch, schema: Schema) -> Shown:
     )
 
 
-def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) -> Predictions:
-    """Scored rows with baselines and slices, their users and requests as hashes.
+def predictions_of(scored: pa.RecordBatch, schema: Schema, counts: TrainingCounts, place: str) -> Predictions:
+    """Predictions of scored rows, with baselines, slices, and hashed users and requests.
 
-    A baseline or slice whose column is not there, or that needs a training period where none was shown, is left out.
+    A baseline or slice whose column is not there, or that needs a training period without one, is left out.
 
     Raises:
       InputError: a scenario, label or probability that cannot be; it names `place`.
@@ -63,14 +63,14 @@ def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) 
         slices["position"] = position_slice(position)
     if HISTORY_LENGTH in names:
         slices["history"] = history_slice(column(HISTORY_LENGTH))
-    impressions = shown.items.counts.sum()
+    impressions = counts.items.counts.sum()
     if impressions:
-        clicks, seen = shown.clicks.get(items), shown.items.get(items)
-        baselines["popularity"] = smoothed_rate(clicks, seen, shown.clicks.counts.sum() / impressions)
-        slices |= {"user": seen_slice(shown.users.get(users)), "item": seen_slice(seen)}
+        clicks, seen = counts.clicks.get(items), counts.items.get(items)
+        baselines["popularity"] = smoothed_rate(clicks, seen, counts.clicks.counts.sum() / impressions)
+        slices |= {"user": seen_slice(counts.users.get(users)), "item": seen_slice(seen)}
     if impressions and QUERY_KEY in names:
         query = column(QUERY_KEY)
-        slices["query"] = query_slice(query, shown.queries.get(query), query_limits(shown.queries.counts))
+        slices["query"] = query_slice(query, counts.queries.get(query), query_limits(counts.queries.counts))
     probabilities = {task: column(task) for task in schema.task_names}
     oracle = {task: column(oracle_column(task)) for task in schema.task_names if oracle_column(task) in names}
     known = {oracle_column(task): np.where(np.isnan(values), 0, values) for task, values in oracle.items()}
@@ -98,7 +98,7 @@ def evaluated(scored: pa.RecordBatch, schema: Schema, shown: Shown, place: str) 
 
 
 def pack(rows: Predictions) -> pa.RecordBatch:
-    """As columns of one block, without items and positions: what they are needed for is in baselines and slices."""
+    """Arrow block of predictions, without items and positions, which baselines and slices already use."""
     columns = {name: getattr(rows, name) for name in _PLAIN}
     for kind in _BY_NAME:
         columns |= {f"{kind}.{name}": values for name, values in getattr(rows, kind).items()}
@@ -108,7 +108,7 @@ def pack(rows: Predictions) -> pa.RecordBatch:
 
 
 def unpack(blocks: Iterable[pa.RecordBatch]) -> Predictions:
-    """All rows of blocks that have the same columns."""
+    """Predictions of all rows of blocks with equal columns."""
     table = pa.Table.from_batches(blocks)
     plain: dict[str, np.ndarray] = {}
     parts: dict[str, dict] = {kind: {} for kind in (*_BY_NAME, "slices")}
@@ -129,7 +129,7 @@ def unpack(blocks: Iterable[pa.RecordBatch]) -> Predictions:
 
 
 def _numbers(names: np.ndarray, schema: Schema) -> np.ndarray:
-    """Number of each row's scenario."""
+    """`[rows]` index of each row's scenario."""
     codes, distinct = pd.factorize(names)
     for name in distinct:
         if name not in schema.scenarios:

@@ -1,4 +1,4 @@
-"""An exported model inside a pipeline: held against the schema, loaded once a worker, run on blocks of joined rows.
+"""Exported model inside a Beam pipeline: signature check, one load per worker, scoring of joined rows.
 
 Beam's `RunInference` loads the model once a process, shares it among the threads and counts time and failures. The
 handler is our own, for rows come in Arrow blocks: tfx_bsl's RunInference takes one serialized example at a time and
@@ -32,7 +32,7 @@ _ROWS = 1024
 
 
 class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
-    """Scores blocks of `rows.row_schema` by the `<scenario>_examples` signature of each row's scenario.
+    """Scores joined rows with the `<scenario>_examples` signature of each row's scenario.
 
     Args:
       model: folder of the SavedModel, on any file system that TensorFlow reads.
@@ -69,7 +69,7 @@ class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
 
 
 def read_signatures(model: str) -> dict[str, Any]:
-    """Signatures by name, from the SavedModel's own description, on any file system that Beam reads.
+    """Signatures of a SavedModel by name, from any Beam file system.
 
     Raises:
       InputError: there is no SavedModel.
@@ -83,7 +83,7 @@ def read_signatures(model: str) -> dict[str, Any]:
 
 
 def check_model(model: str, signatures: Mapping[str, Any], schema: Schema, schema_path: str) -> None:
-    """Refuses a model that was not made for this schema, before anything is run.
+    """Checks before the job that a model was exported with this schema.
 
     Raises:
       InputError: a scenario or task that it does not know, or inputs that are not the schema's features.

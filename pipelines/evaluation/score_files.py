@@ -1,4 +1,4 @@
-"""Scored rows in Parquet: what `score_logs` writes, and what `evaluate_scores` reads from any scorer.
+"""Score files: Parquet schema of scored rows, as `score_logs` writes and `evaluate_scores` reads them.
 
 An impression a row: its keys, each task's probability under the task's name, and what figures need beside it.
 """
@@ -33,19 +33,19 @@ _KEYS = {REQUEST: REQUEST, USER: RAW_USER, ITEM: RAW_ITEM, SCENARIO: SCENARIO, T
 
 
 def label_column(task: str) -> str:
-    """Name of a task's label, 0 or 1, beside its probability: `ctr` → `label_ctr`."""
+    """Column of a task's label: `ctr` → `label_ctr`."""
     return f"label_{task}"
 
 
 def required_columns(schema: Schema) -> dict[str, pa.DataType]:
-    """Columns that every scored row has."""
+    """Columns that every score file must have."""
     keys = {name: pa.int64() if name == TIMESTAMP else pa.string() for name in _KEYS}
     probabilities = {task: pa.float32() for task in schema.task_names}
     return keys | probabilities | {label_column(task): pa.int64() for task in schema.task_names}
 
 
 def optional_columns(schema: Schema) -> dict[str, pa.DataType]:
-    """Columns without which some baselines, slices and the oracle's figures are missing.
+    """Columns of a score file that some baselines, slices and oracle metrics need.
 
     A position of 0, a query key of 0 and a true probability of NaN stand for none, and so does null.
     """
@@ -54,7 +54,7 @@ def optional_columns(schema: Schema) -> dict[str, pa.DataType]:
 
 
 def scored_schema(schema: Schema) -> pa.Schema:
-    """Arrow schema of the rows that `score_logs` writes."""
+    """Arrow schema of the score files of `score_logs`."""
     columns = required_columns(schema) | optional_columns(schema)
     if not schema.history_columns:
         del columns[HISTORY_LENGTH]
@@ -64,9 +64,9 @@ def scored_schema(schema: Schema) -> pa.Schema:
 
 
 def layout_of(found: pa.Schema, schema: Schema, place: str) -> pa.Schema:
-    """The columns to read of files that are laid out as `found`, and the types that figures are taken in.
+    """Columns and types to read from score files with the schema `found`.
 
-    Those are the declared ones, but for probabilities that are float64.
+    Those are the declared types, except for float64 probabilities.
 
     Raises:
       InputError: a required column is missing; it names `place`.
@@ -85,7 +85,7 @@ def layout_of(found: pa.Schema, schema: Schema, place: str) -> pa.Schema:
 
 
 def conform(rows: pa.RecordBatch, layout: pa.Schema, place: str) -> pa.RecordBatch:
-    """Rows of any scorer's file as `layout_of` has them.
+    """Rows of a score file, cast to the layout of `layout_of`.
 
     Raises:
       InputError: a column is of another kind, or null where it must be known; it names `place`.
@@ -94,7 +94,7 @@ def conform(rows: pa.RecordBatch, layout: pa.Schema, place: str) -> pa.RecordBat
 
 
 def scored_rows(rows: pa.RecordBatch, probabilities: dict[str, np.ndarray], schema: Schema) -> pa.RecordBatch:
-    """Joined rows of `rows.row_schema` with each task's probabilities `[rows]`."""
+    """Score-file rows from joined rows and each task's probabilities `[rows]`."""
     columns = {name: rows.column(source).flatten() for name, source in _KEYS.items()}
     columns |= {task: pa.array(values) for task, values in probabilities.items()}
     columns |= {label_column(task): rows.column(task).flatten() for task in schema.task_names}
@@ -123,7 +123,7 @@ def _conforming(rows: pa.RecordBatch, field: pa.Field, place: str) -> pa.Array:
 
 
 def _query_keys(rows: pa.RecordBatch, schema: Schema) -> np.ndarray:
-    """uint64 `[rows]` hashes of the query as the logs have it; 0 where there is none."""
+    """uint64 `[rows]` hashes of the raw query; 0 for a row without one."""
     keys, empty = np.zeros(rows.num_rows, np.uint64), np.ones(rows.num_rows, bool)
     for name, feature in schema.features_of("query").items():
         if feature.has_ids:

@@ -1,4 +1,4 @@
-"""What training showed, counted by hashes of keys: small enough for every worker, 16 bytes a key."""
+"""Training counts of users, items and queries by hashed key, 16 bytes per key, held by every worker."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Counts:
-    """How often each key came up."""
+    """Occurrences of each hashed key."""
 
     keys: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint64))
     """Hashes, rising."""
@@ -16,7 +16,7 @@ class Counts:
 
     @classmethod
     def of(cls, keys: np.ndarray) -> "Counts":
-        """Of hashes `[N]`, in any order."""
+        """Counts of hashes `[N]`, in any order."""
         return cls(*np.unique(keys, return_counts=True))
 
     @classmethod
@@ -29,7 +29,7 @@ class Counts:
         return cls(keys, counts.astype(np.int64))
 
     def get(self, keys: np.ndarray) -> np.ndarray:
-        """Counts `[N]` of hashes, 0 of one that did not come up."""
+        """Counts `[N]` of hashes; 0 for an absent key."""
         if not len(self.keys):
             return np.zeros(len(keys), np.int64)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -37,8 +37,8 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
-    """Impressions of each user, item and query, and clicks of each item."""
+class TrainingCounts:
+    """Training impressions of each user, item and query, and clicks of each item."""
 
     users: Counts = Counts()
     items: Counts = Counts()
@@ -46,7 +46,7 @@ class Shown:
     queries: Counts = Counts()
 
     @classmethod
-    def sum(cls, parts: Iterable["Shown"]) -> "Shown":
+    def sum(cls, parts: Iterable["TrainingCounts"]) -> "TrainingCounts":
         parts = list(parts)
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: Counts.sum(getattr(part, name) for part in parts) for name in names})

@@ -1,1 +1,1 @@
-"""The join: labels, histories and as-of attributes of each impression, the splits, and logged requests."""
+"""Join of the log tables: labels, histories, as-of attributes, time split, logged requests."""

@@ -1,7 +1,7 @@
-"""What happened after an impression and before it: labels, history and item features, on Arrow tables.
+"""As-of joins on Arrow tables: labels (after the impression), histories and item features (before it).
 
 Plain functions on whole columns, no Beam here: the job calls them on one partition of the users at a time.
-Times are milliseconds. DESIGN §2 defines every label and what a history holds.
+Times are milliseconds. docs/logs.md defines labels and histories.
 """
 
 from typing import TypeVar
@@ -22,7 +22,7 @@ _EVER = -1  # before all times of the logs
 
 
 def attach(rows: Rows, table: pa.Table, key: str) -> tuple[Rows, np.ndarray]:
-    """`rows` with the columns of `table` looked up by `key`, null where the key is unknown.
+    """Left join: `rows` with the columns of `table` looked up by `key`, null for unknown keys.
 
     A table whose rows carry times, `timestamp`, has several rows a key, each valid from its time until the next one's,
     or from ever where it has none. The row that is valid at each row's own `timestamp` is looked up; its columns are
@@ -47,7 +47,7 @@ def attach(rows: Rows, table: pa.Table, key: str) -> tuple[Rows, np.ndarray]:
 
 
 def first_of_each(table: pa.Table, keys: list[str], order: list[str]) -> np.ndarray:
-    """`[rows]` bool: true for the first row, by `order`, among the rows with equal `keys`."""
+    """`[rows]` bool mask of the first row, by `order`, of each distinct key."""
     frame = table.select(list(dict.fromkeys([*keys, *order]))).to_pandas()
     kept = frame.sort_values(order, kind="stable").drop_duplicates(keys).index
     mask = np.zeros(len(frame), bool)
@@ -56,7 +56,7 @@ def first_of_each(table: pa.Table, keys: list[str], order: list[str]) -> np.ndar
 
 
 def label(impressions: pa.Table, actions: pa.Table, schema: Schema) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Scenario and global labels of every impression.
+    """Scenario labels and global labels of every impression.
 
     An action belongs to the impression that it is credited to: the one of its request where it names one,
     else the user's latest impression of that item at or before it, in its scenario where it names one.
@@ -86,7 +86,7 @@ def label(impressions: pa.Table, actions: pa.Table, schema: Schema) -> tuple[dic
 
 
 def histories(impressions: pa.Table, actions: pa.Table, credited: np.ndarray, schema: Schema) -> "Histories":
-    """Each impression's history: its user's earlier actions, strictly before it, newest last.
+    """Histories of impressions: the user's actions strictly before the impression, newest last.
 
     Args:
       actions: with the `in_history` features of their items.
@@ -115,7 +115,7 @@ def histories(impressions: pa.Table, actions: pa.Table, credited: np.ndarray, sc
 
 
 class Histories:
-    """The histories of a table's impressions, made into columns a slice at a time.
+    """Histories of a table of impressions, materialised as columns one slice at a time.
 
     A history can be hundreds of values wide, so only the slice at hand is ever laid out.
     """
@@ -131,7 +131,7 @@ class Histories:
             self._columns[history_column(name)] = (values, width)
 
     def columns(self, start: int, stop: int) -> dict[str, pa.Array]:
-        """History columns of impressions `[start, stop)`: list arrays, `age` in ms as int64.
+        """History columns of impressions `[start, stop)` as list arrays; `age` is int64 ms.
 
         A list feature takes its `length` places for every action, "" where the list is shorter.
         """
@@ -171,7 +171,7 @@ def _keyed(table: pa.Table, names: list[str]) -> pd.DataFrame:
 
 
 def _credit(shown: pd.DataFrame, done: pd.DataFrame, attribution: int) -> np.ndarray:
-    """`[actions]`: the row of the impression that each action is credited to, or -1."""
+    """Attribution: `[actions]` row of the impression that each action is credited to, or -1."""
     credited = np.full(len(done), _NO_ROW, np.int64)
     by_request = done[REQUEST].notna()
     match = done[by_request].merge(shown, on=[USER, ITEM, REQUEST], suffixes=("", "_shown"))
@@ -197,7 +197,7 @@ def _assign(credited: np.ndarray, match: pd.DataFrame, attribution: int) -> None
 
 
 def _acted_within(shown: pd.DataFrame, done: pd.DataFrame, window: int) -> np.ndarray:
-    """`[impressions]` bool: whether the user acted on the item at most `window` before or after."""
+    """`[impressions]` bool: the user acted on the item within ± `window`."""
     within = np.zeros(len(shown), bool)
     if len(shown) and len(done):
         moments = done[[USER, ITEM, TIMESTAMP]].assign(found=True).sort_values(TIMESTAMP, kind="stable")
@@ -208,7 +208,7 @@ def _acted_within(shown: pd.DataFrame, done: pd.DataFrame, window: int) -> np.nd
 
 
 def _fixed_width(lists: pa.ListArray, width: int) -> pa.FixedSizeListArray:
-    """Each list cut or filled up with "" to `width` values."""
+    """Lists truncated or padded with "" to `width` values."""
     lists = pc.fill_null(lists, pa.scalar([], lists.type))
     offsets = lists.offsets.to_numpy()
     index = offsets[:-1, None] + np.arange(width)

@@ -1,4 +1,4 @@
-"""A sample of logged requests of the test split, in the form in which a client sends them for scoring.
+"""Sample of logged requests of the test split, as request documents for serving.
 
 They warm up a server, load-test it, and prove that served scores equal offline ones.
 """
@@ -27,7 +27,7 @@ _Key = tuple[int, str]
 
 
 class SampleRequests(beam.PTransform):
-    """Writes `DIRECTORY/<scenario>.jsonl` of handles of row blocks.
+    """Writes sampled requests to `DIRECTORY/<scenario>.jsonl` from handles of row blocks.
 
     Takes the requests with the smallest hashes, so a rerun takes the same.
 
@@ -72,7 +72,7 @@ def _rows_of(handle: Handle, chosen: list[str]) -> Iterator[tuple[str, dict]]:
 
 
 def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator[tuple[str, tuple[int, str]]]:
-    """The rows of one request as one document, its user side once, its items a list: `(scenario, (hash, JSON))`.
+    """Request document of the rows of one request: `(scenario, (hash, JSON))`.
 
     A request whose rows differ in more than their items is left out: it is not one moment of one user, and could
     not be served as it was logged.

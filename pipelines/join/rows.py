@@ -1,4 +1,4 @@
-"""A joined row: its Arrow columns, how TensorFlow Transform takes them, and what it lets pass untouched."""
+"""Joined rows: Arrow schema, TensorFlow Transform adapter, and columns that bypass the transform."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +32,7 @@ _BATCH_VALUES = 4 << 20
 
 
 def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:
-    """Columns that no transform touches and no model reads as a feature: keys, labels, position, truth.
+    """Columns that bypass the transform and are no features: keys, labels, position, oracle.
 
     A position is 0 and a true probability NaN where the logs do not have it.
     """
@@ -42,7 +42,7 @@ def passthrough_columns(schema: Schema) -> dict[str, pa.DataType]:
 
 
 def row_schema(schema: Schema) -> pa.Schema:
-    """Arrow schema of the batches that `make_batches` yields: every column a list."""
+    """Arrow schema of the batches of `make_batches`: every column is a list."""
     columns: dict[str, pa.DataType] = {}
     for name, feature in schema.features.items():
         columns[name] = pa.string() if feature.has_ids else pa.float32()
@@ -54,7 +54,7 @@ def row_schema(schema: Schema) -> pa.Schema:
 
 
 def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
-    """How TensorFlow Transform reads the batches: dense strings, or sparse values of any number."""
+    """TFXIO adapter configuration of joined rows: dense strings, or sparse values."""
     representations = {}
     for name, spec in raw_feature_spec(schema).items():
         representation = schema_pb2.TensorRepresentation()
@@ -70,7 +70,7 @@ def tensor_adapter_config(schema: Schema) -> TensorAdapterConfig:
 
 
 def batch_rows(schema: Schema) -> int:
-    """Rows of a batch: fewer than `BATCH_ROWS` where a history's column could hold over 4M values."""
+    """Rows per batch: below `BATCH_ROWS` where a history column could hold over 4M values."""
     widths = [schema.history_width(column) or 1 for column in schema.history_columns]
     values = schema.history.max_length * max(widths, default=1)
     return max(1, min(BATCH_ROWS, _BATCH_VALUES // values))
@@ -83,7 +83,7 @@ def make_batches(
     schema: Schema,
     part: slice,
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `batch_rows(schema)` joined rows: those of `part`, in the order of `impressions`.
+    """Batches of at most `batch_rows(schema)` joined rows of `part`, in the order of `impressions`.
 
     Counter columns are 0: a later stage knows them.
 
@@ -108,7 +108,7 @@ def make_batches(
 
 
 def without_history(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """The same rows with every history empty: all that the analysis needs, for no statistic is taken of histories."""
+    """Rows with empty histories, for the analysis: no statistic is computed from histories."""
     for name in schema.history_columns:
         at = batch.schema.get_field_index(name)
         kind = batch.schema.field(at).type
@@ -135,7 +135,7 @@ def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.A
 
 
 def _single(values: pa.Array) -> pa.ListArray:
-    """One value a row."""
+    """Encodes one value per row."""
     return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), values)
 
 
@@ -146,6 +146,6 @@ def _vectors(values: pa.Array, width: int) -> pa.ListArray:
 
 
 def _optional(values: pa.Array) -> pa.ListArray:
-    """One value a row, none where it is null."""
+    """Encodes one value per row, none for null."""
     offsets = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null())

@@ -1,4 +1,4 @@
-"""Where train ends and valid and test begin, by time, from exact counts of impressions a minute."""
+"""Time split: boundaries of train, valid and test from exact impression counts per minute."""
 
 from collections.abc import Iterable
 
@@ -16,12 +16,12 @@ Counts = tuple[np.ndarray, np.ndarray]
 
 
 def count_minutes(timestamps: np.ndarray, since: int = EVER) -> Counts:
-    """Impressions of each minute among `timestamps` (ms) from `since` on."""
+    """Impressions per minute of `timestamps` (ms) at or after `since`."""
     return np.unique(timestamps[timestamps >= since] // MINUTE, return_counts=True)
 
 
 def boundaries(counts: Counts, split: Split) -> tuple[int, int]:
-    """The first moments (ms) of valid and of test, on whole minutes.
+    """Start times (ms, whole minutes) of valid and test.
 
     Train holds at least its share: valid starts after the minute in which train's share is reached.
     """
@@ -38,7 +38,7 @@ def boundaries(counts: Counts, split: Split) -> tuple[int, int]:
 
 
 class CountMinutes(beam.CombineFn):
-    """Adds up `Counts`. Exact, so the boundaries do not depend on the order of the rows."""
+    """Sums `Counts` exactly, so the boundaries do not depend on the order of the rows."""
 
     def create_accumulator(self) -> Counts:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

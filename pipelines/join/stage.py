@@ -1,4 +1,4 @@
-"""The join as Beam stages: sound rows of every table → joined, labelled rows of every split.
+"""Join stage: validated rows of every table → joined, labelled rows of every split.
 
 Rows travel in Arrow blocks of thousands, keyed by a partition of the items and then of the users, so that Beam moves
 blocks and the work on rows is columnar. Items and impressions meet a partition of the items at a time, users and all
@@ -36,7 +36,7 @@ _SPLIT = "_split"  # no feature can have this name
 
 
 class JoinLogs(beam.PTransform):
-    """Joins `{table: record batches}`. Outputs: `train`, `valid`, `test` (handles of row blocks), `rejected`, `counts`.
+    """Joins `{table: record batches}`. Outputs: `train`, `valid`, `test` (block handles), `rejected`, `counts`.
 
     Args:
       partitions: parts of the items and of the users; a part of the users is joined in the memory of one worker.
@@ -109,7 +109,7 @@ class JoinLogs(beam.PTransform):
 
 
 def _block_rows(partitions: int) -> int:
-    """Rows that are divided at once: so many that a part of them is no mere header."""
+    """Rows to partition at once, enough for each part to outweigh its header."""
     return max(_BLOCK_ROWS, _ROWS_PER_PART * partitions)
 
 
@@ -118,7 +118,7 @@ def _minutes(impressions: pa.RecordBatch, since: int) -> Counts:
 
 
 class _Partition(beam.DoFn):
-    """Batches of a table → blocks by the partition of their `key`."""
+    """Partitions the batches of a table by the hash of their `key`."""
 
     def __init__(self, table: str, key: str, partitions: int, store: BlockStore):
         self._table, self._key, self._partitions, self._store = table, key, partitions, store
@@ -129,7 +129,7 @@ class _Partition(beam.DoFn):
 
 
 class _AttachItems(beam.DoFn):
-    """One partition of the items: gives its impressions and actions the features of their items.
+    """Joins item features to impressions and actions, one partition of the items at a time.
 
     The catalogue of the partition is held in memory; impressions and actions stream past it, so the impressions of a
     hot item may be any number.
@@ -158,7 +158,7 @@ class _AttachItems(beam.DoFn):
 
 
 class _JoinUsers(beam.DoFn):
-    """One partition of the users: labels their impressions, adds history and user features, splits by time."""
+    """Joins one partition of the users: labels, histories, user features and time split."""
 
     def __init__(self, schema: Schema, partitions: int, store: BlockStore, since: int, counted_since: int):
         self._schema, self._partitions, self._store, self._since = schema, partitions, store, since
@@ -227,7 +227,7 @@ class _JoinUsers(beam.DoFn):
 
 
 def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
-    """Arrow schemas of what `_JoinUsers` gets: impressions and actions have their items' features."""
+    """Arrow schemas of the inputs of `_JoinUsers`: impressions and actions with item features."""
     layouts = {table: logs.table_schema(schema, table) for table in ("impressions", "actions", "users")}
     items = logs.table_schema(schema, "items")
     for table, names in (("impressions", schema.columns_of("item")), ("actions", action_features(schema))):

@@ -1,1 +1,1 @@
-"""Raw logs: table files and BigQuery tables in, checked Arrow tables and rejected rows out; also the writer."""
+"""Raw logs: readers of table files and BigQuery, validation, rejected rows, and the log writer."""

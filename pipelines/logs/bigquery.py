@@ -1,110 +1,90 @@
-"""BigQuery tables as inputs of the job, read by Beam's own connector through the Storage Read API."""
+"""BigQuery tables as inputs, read with Beam's connector through the Storage Read API.
 
-import json
-from collections.abc import Iterator
+Credentials are the application's default ones.
+"""
 
-import apache_beam as beam
-import numpy as np
-import pandas as pd
-from apache_beam.io.gcp.bigquery import ReadFromBigQuery
-from apache_beam.io.gcp.bigquery_tools import BigQueryWrapper, parse_table_reference
-from apache_beam.pvalue import TaggedOutput
+import contextlib
+import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from pipelines.beam.blocks import BlockStore
-from pipelines.beam.progress import READ
-from pipelines.logs import tables as logs
-from pipelines.logs.rejected import COUNTS, REJECTED, set_aside
+import pyarrow as pa
+
 from usr_tf.errors import InputError
-from usr_tf.schema import TIMESTAMP, Schema
 
-_PREFIX = "bigquery:"
-_BATCH_ROWS = 16_384
+_SCHEME = "bigquery:"
 
 
 def is_table(name: str) -> bool:
-    """Whether an input's name is that of a BigQuery table, `bigquery:PROJECT.DATASET.TABLE`."""
-    return name.startswith(_PREFIX)
+    """Whether an input names a BigQuery table, `bigquery:PROJECT.DATASET.TABLE`."""
+    return name.startswith(_SCHEME)
 
 
-def check_columns(schema: Schema, table: str, name: str) -> None:
-    """Refuses a BigQuery table without the columns that `table` needs.
+def parse_name(name: str) -> tuple[str, str, str]:
+    """Project, dataset and table of `bigquery:PROJECT.DATASET.TABLE`.
 
     Raises:
-      InputError: no such table, a missing column, or a `timestamp` that is not whole milliseconds.
+      InputError: the name has other parts.
     """
-    types = {field.name: field.type for field in _look_up(name).schema.fields}
-    columns = logs.columns_of(schema, table)
-    for column, kind in columns.items():
-        if column not in types and (kind.required or column in schema.features):
-            raise InputError(f"{name}: column {column!r}", f"only {', '.join(sorted(types))}", "this column")
-    if TIMESTAMP in columns and types[TIMESTAMP] not in ("INTEGER", "INT64"):
-        raise InputError(
-            f"{name}: column {TIMESTAMP!r}", types[TIMESTAMP], "INT64, milliseconds: a table of UNIX_MILLIS(…)"
-        )
-
-
-def size(name: str) -> int:
-    """Bytes of the table, not compressed."""
-    return int(_look_up(name).numBytes or 0)
-
-
-class ReadBigQuery(beam.PTransform):
-    """Reads a BigQuery table, with the outputs of `read.reader`."""
-
-    def __init__(self, schema: Schema, table: str, name: str, store: BlockStore):
-        super().__init__()
-        self._schema, self._table, self._name, self._store = schema, table, name, store
-
-    def expand(self, pipeline):  # Beam warns of hints that are several outputs
-        present = {field.name for field in _look_up(self._name).schema.fields}
-        wanted = [column for column in logs.columns_of(self._schema, self._table) if column in present]
-        return (
-            pipeline
-            | "Rows"
-            >> ReadFromBigQuery(
-                table=_reference(self._name), method=ReadFromBigQuery.Method.DIRECT_READ, selected_fields=wanted
-            )
-            | "Batch" >> beam.BatchElements(min_batch_size=1024, max_batch_size=_BATCH_ROWS)
-            | "Check"
-            >> beam.ParDo(_CheckRows(self._schema, self._table, self._store)).with_outputs(
-                COUNTS, REJECTED, main="rows"
-            )
-        )
-
-
-class _CheckRows(beam.DoFn):
-    """Lists of rows as dictionaries → their sound rows as a batch."""
-
-    def __init__(self, schema: Schema, table: str, store: BlockStore):
-        self._schema, self._table, self._store = schema, table, store
-
-    def process(self, rows: list[dict]) -> Iterator:
-        batch, rejected = logs.convert_rows(rows, _places(rows), self._schema, self._table)
-        yield from set_aside(rejected, self._table, self._store)
-        if batch.num_rows:
-            yield batch
-        yield TaggedOutput(COUNTS, {("rows", self._table, "read"): len(rows)})
-        self._store.progress.add(READ.format(self._table), len(rows))
-
-
-def _places(rows: list[dict]) -> list[int]:
-    """A place for each row: BigQuery keeps no order, so it follows from what the row holds."""
-    texts = np.array([json.dumps(row, sort_keys=True, default=str) for row in rows], dtype=object)
-    return (pd.util.hash_array(texts) >> np.uint64(64 - logs.LINE_BITS)).astype(np.int64).tolist()
-
-
-def _look_up(name: str):
-    reference = parse_table_reference(_reference(name))
-    try:
-        return BigQueryWrapper().get_table(reference.projectId, reference.datasetId, reference.tableId)
-    except Exception as error:  # whatever the client raises: no credentials, no permission, no such table
-        raise InputError(name, f"no readable table ({' '.join(str(error).split())[:200]})", "a table") from error
-
-
-def _reference(name: str) -> str:
-    """`PROJECT:DATASET.TABLE`, as Beam spells it."""
-    parts = name.removeprefix(_PREFIX).split(".")
+    parts = name.removeprefix(_SCHEME).split(".", 2)
     if len(parts) != 3 or not all(parts):
-        raise InputError(name, "no table's name", f"{_PREFIX}PROJECT.DATASET.TABLE")
-    project, dataset, table = parts
-    return f"{project}:{dataset}.{table}"
+        raise InputError(name, "other parts", f"{_SCHEME}PROJECT.DATASET.TABLE")
+    return parts[0], parts[1], parts[2]
+
+
+def look_up(name: str) -> Any:
+    """Google's description of a table: its `schema`, a list of fields, and `num_bytes`, not compressed.
+
+    Raises:
+      InputError: the name has other parts, or BigQuery does not let us look there.
+    """
+    table = ".".join(parse_name(name))
+    with _client(name) as client:
+        return client.get_table(table)
+
+
+def find_tables(name: str) -> list[tuple[str, int]]:
+    """Path and size (bytes) of the tables that match `bigquery:PROJECT.DATASET.PATTERN`, by name.
+
+    Raises:
+      InputError: as `look_up`.
+    """
+    project, dataset, pattern = parse_name(name)
+    with _client(name) as client:
+        names = sorted(table.table_id for table in client.list_tables(f"{project}.{dataset}"))
+        found = [f"{_SCHEME}{project}.{dataset}.{each}" for each in names if fnmatch.fnmatchcase(each, pattern)]
+    return [(table, look_up(table).num_bytes) for table in found]
+
+
+def read_table(path: str, columns: Sequence[str] | None, advance: Callable[[int], object]) -> Iterator[pa.RecordBatch]:
+    """The rows of a table, in no order.
+
+    Args:
+      columns: the top-level columns to read, where they exist; all by default.
+      advance: receives how many more bytes have been read, about.
+
+    Raises:
+      InputError: as `look_up`.
+    """
+    table = look_up(path)
+    with _client(path) as client:
+        wanted = [field for field in table.schema if columns is None or field.name in columns]
+        for batch in client.list_rows(table, selected_fields=wanted).to_arrow_iterable():
+            yield batch
+            advance(batch.nbytes)
+
+
+@contextlib.contextmanager
+def _client(place: str) -> Iterator[Any]:
+    """A client, whose refusals are errors of the input."""
+    try:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud import bigquery
+    except ImportError as error:
+        raise InputError(place, f"no client for BigQuery ({error})", "google-cloud-bigquery installed") from error
+    try:
+        yield bigquery.Client()
+    except (GoogleAPIError, GoogleAuthError) as error:
+        found = f"no way to read it ({' '.join(str(error).split())[:200]})"
+        raise InputError(place, found, "a table that you may read") from error

@@ -1,11 +1,11 @@
-"""Where each table of the logs comes from: the files of a log directory, files named apart, or a BigQuery table."""
+"""Inputs of each log table: files of a log directory, files given by `--table`, or a BigQuery table."""
 
 import math
 from collections.abc import Iterable
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.logs import bigquery
+from pipelines.logs import bigquery, bigquery_read
 from pipelines.logs import tables as logs
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES, TABLES, Schema
@@ -17,7 +17,7 @@ _BYTES_PER_PARTITION = {".gz": 2 << 20, ".parquet": 4 << 20, ".jsonl": 16 << 20}
 
 
 def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs:
-    """The inputs of every table.
+    """Inputs of every table.
 
     Args:
       logs_dir: a log directory; None when every table is named apart.
@@ -42,25 +42,25 @@ def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs
 
 
 def check_columns(schema: Schema, inputs: TableInputs) -> None:
-    """Refuses a table that lacks a required column or the column of a feature, before anything is run.
+    """Checks before the job that a table has its required columns and its features' columns.
 
     Raises:
       InputError: the table or one of its columns is missing.
     """
     for table, names in inputs.items():
         if names and bigquery.is_table(names[0]):
-            bigquery.check_columns(schema, table, names[0])
+            bigquery_read.check_columns(schema, table, names[0])
         else:
             logs.check_columns(schema, table, names)
 
 
 def partitions_for(inputs: TableInputs) -> int:
-    """Parts that tables of this size are joined in: some 80,000 impressions each."""
+    """Number of join partitions for tables of this size: about 80,000 impressions each."""
     size = 0.0
     for names in inputs.values():
         for name in names:
             if bigquery.is_table(name):
-                size += bigquery.size(name) / _BYTES_PER_PARTITION[".jsonl"]
+                size += (bigquery.look_up(name).num_bytes or 0) / _BYTES_PER_PARTITION[".jsonl"]
             else:
                 per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if name.endswith(suffix))
                 size += FileSystems.get_filesystem(name).size(name) / per_partition

@@ -1,4 +1,4 @@
-"""Rows that are set aside: why, where they stood, and what they held."""
+"""Rejected rows: reason, place and content."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ _BLOCK_ROWS = 16_384
 
 
 def set_aside(rejected: Iterable[dict], table: str, store: BlockStore) -> Iterator[TaggedOutput]:
-    """`{place, reason, row}` dictionaries as a block on its way out, and their counts by reason."""
+    """Block of rejected rows from `{place, reason, row}` dictionaries, and their counts by reason."""
     entries = [{**entry, "row": _to_json(entry["row"])} for entry in rejected]
     if not entries:
         return
@@ -41,7 +41,7 @@ def set_aside(rejected: Iterable[dict], table: str, store: BlockStore) -> Iterat
 
 
 def set_aside_marked(rows: pa.Table, mask: np.ndarray, reason: str, table: str, store: BlockStore) -> Iterator:
-    """The rows that `mask` marks, set aside for one reason."""
+    """Rejected rows selected by `mask`, all for one reason."""
     rows = rows.filter(pa.array(mask))
     if TIMESTAMP in rows.column_names and rows.column(TIMESTAMP).null_count == len(rows):  # attributes without times
         rows = rows.drop_columns(TIMESTAMP)
@@ -71,7 +71,7 @@ class WriteRejected(beam.PTransform):
 
 
 class FindExamples(beam.CombineFn):
-    """`(table, rejected rows)` blocks → `Examples`: of each reason the first rows by place, cut to a few characters.
+    """First rejected rows by place for each reason, truncated, from `(table, rejected rows)` blocks.
 
     Args:
       names: the inputs of each table, by the numbers in `place`.
@@ -117,6 +117,6 @@ def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _to_json(row: object) -> str:
-    """JSON that UTF-8 can hold, though the row may hold half a surrogate, or a number that is none."""
+    """JSON bytes in valid UTF-8, also for rows with lone surrogates or non-finite numbers."""
     text = strict_json(row, default=str, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The first stage of the job: a table of the logs as blocks of sound rows."""
+"""Read stage of the job: blocks of validated rows of a log table."""
 
 from collections.abc import Iterator
 
@@ -7,21 +7,21 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.progress import READ
-from pipelines.logs import bigquery
+from pipelines.logs import bigquery, bigquery_read
 from pipelines.logs import tables as logs
 from pipelines.logs.rejected import COUNTS, REJECTED, set_aside
 from usr_tf.schema import Schema
 
 
 def reader(schema: Schema, table: str, names: list[str], store: BlockStore) -> beam.PTransform:
-    """The transform that reads a table from its inputs. Outputs: `rows` (record batches), `rejected`, `counts`."""
+    """Transform that reads a table from its inputs. Outputs: `rows` (record batches), `rejected`, `counts`."""
     if bigquery.is_table(names[0]):
-        return bigquery.ReadBigQuery(schema, table, names[0], store)
+        return bigquery_read.ReadBigQuery(schema, table, names[0], store)
     return ReadFiles(schema, table, names, store)
 
 
 class ReadFiles(beam.PTransform):
-    """Reads the files of a table, each as a whole by one worker."""
+    """Reads the files of a table; one worker reads a whole file."""
 
     def __init__(self, schema: Schema, table: str, paths: list[str], store: BlockStore):
         super().__init__()
@@ -37,7 +37,7 @@ class ReadFiles(beam.PTransform):
 
 
 class _ReadFile(beam.DoFn):
-    """`(number, path)` → the sound rows of a file, in blocks."""
+    """Blocks of validated rows of a file, from `(number, path)`."""
 
     def __init__(self, schema: Schema, table: str, store: BlockStore):
         self._schema, self._table, self._store = schema, table, store

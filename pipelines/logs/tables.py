@@ -1,4 +1,4 @@
-"""Reads a log directory (JSON Lines, gzip or not, or Parquet) as checked Arrow tables.
+"""Reader of log tables (JSON Lines, plain or gzip, or Parquet) as validated Arrow tables.
 
 Clean blocks are parsed by Arrow at C++ speed. A block in which anything is off is read again row by row, so
 that each bad row is set aside with its place and reason, and the rest of its block is kept.
@@ -7,22 +7,20 @@ that each bad row is set aside with its place and reason, and the rest of its bl
 import contextlib
 import dataclasses
 import decimal
-import gzip
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
-import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.logs.files import line_blocks, open_parquet
 from usr_tf.errors import InputError
 from usr_tf.schema import (
     ACTION,
@@ -42,7 +40,6 @@ PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
 
 LINE_BITS = 40
-_BLOCK_BYTES = 4 << 20
 _PARQUET_ROWS = 32_768
 _PEEK_ROWS = 10_000
 _LAST_MOMENT = 253_402_300_799_999  # the end of the year 9999: times in µs or ns lie beyond it
@@ -54,7 +51,7 @@ _NUMBERS = pa.list_(pa.float64())
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What a column of the logs holds. A row without a required one is rejected."""
+    """Type of a log column. A row without a required value is rejected."""
 
     type: pa.DataType
     required: bool = False
@@ -63,7 +60,7 @@ class Column:
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
-    """The columns of a table that the schema needs, by name; others in the files are left unread."""
+    """Columns of a table that the schema needs, by name; other columns are not read."""
     key = Column(_STRING, required=True)
     moment = Column(_INTEGER, required=True)
     if table == "impressions":
@@ -95,7 +92,7 @@ def table_schema(schema: Schema, table: str) -> pa.Schema:
 
 
 def find_files(logs: str, table: str) -> list[str]:
-    """The files of a table, in order of their names; empty where an optional table is absent.
+    """Files of a table, sorted by name; empty for an absent optional table.
 
     Raises:
       InputError: a required table has no file, or one of its numbered shards is missing.
@@ -112,7 +109,7 @@ def find_files(logs: str, table: str) -> list[str]:
 
 
 def match_files(pattern: str, table: str) -> list[str]:
-    """The files of a table that match a path or a pattern, in order of their names.
+    """Files of a table that match a path or pattern, sorted by name.
 
     Raises:
       InputError: none does, one is of no kind that we read, or one of its numbered shards is missing.
@@ -131,7 +128,7 @@ def match_files(pattern: str, table: str) -> list[str]:
 
 
 def match_in(directory: str, patterns: list[str]) -> list[str]:
-    """The files that match in a directory, whose own name may hold a pattern's signs."""
+    """Matching files in a directory, whose own name may contain pattern characters."""
     literal = re.sub(r"[*?\[]", "?", directory)
     matches = FileSystems.match([FileSystems.join(literal, pattern) for pattern in patterns])
     paths = [file.path for match in matches for file in match.metadata_list]
@@ -139,7 +136,7 @@ def match_in(directory: str, patterns: list[str]) -> list[str]:
 
 
 def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
-    """Refuses a table that lacks the column of a feature, judged by the first rows of its first file with rows.
+    """Checks that a table has every feature's column, by the first rows of its first non-empty file.
 
     Raises:
       InputError: the table or one of its columns is missing.
@@ -168,7 +165,7 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
 
 
 def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tuple[pa.RecordBatch, list[dict]]]:
-    """Blocks of a file: the rows that are sound, and the rejected ones as `{place, reason, row}`.
+    """Blocks of a file: valid rows, and rejected ones as `{place, reason, row}`.
 
     Args:
       number: the file's index among the table's files, for `place`.
@@ -192,7 +189,7 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
 
 
 def convert_rows(rows: list[dict], places: list[int], schema: Schema, table: str) -> tuple[pa.RecordBatch, list[dict]]:
-    """`read_file` of rows that are dictionaries already, each with its place."""
+    """Blocks of rows that are already dictionaries, each with its place, as `read_file`."""
     batch, rejected = _convert_row_by_row(rows, schema, table, 0)
     at = batch.schema.get_field_index(PLACE)
     batch = batch.set_column(at, PLACE, pa.array(places, pa.int64()).take(batch.column(PLACE)))
@@ -200,7 +197,7 @@ def convert_rows(rows: list[dict], places: list[int], schema: Schema, table: str
 
 
 def describe_place(place: int, names: list[str]) -> str:
-    """`place` as a person reads it: `impressions.jsonl.gz:17`; of a table without lines, its name."""
+    """Human-readable place of a row: `impressions.jsonl.gz:17`, or the table if it has no lines."""
     name = names[place >> LINE_BITS].rpartition("/")[2]
     return f"{name}:{place & ((1 << LINE_BITS) - 1)}" if name.endswith(_SUFFIXES) else name
 
@@ -222,52 +219,13 @@ def _refuse_missing_shards(paths: list[str]) -> None:
             raise InputError(f"{stem}-*-of-{total:05}", f"no shard {missing[0]:05}", f"all {total} shards")
 
 
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[BinaryIO]:
-    """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
-    try:
-        raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except (OSError, BeamIOError) as error:
-        raise InputError(path, f"no readable file ({error})", "a log file") from error
-    with raw:
-        yield gzip.GzipFile(fileobj=raw) if path.endswith(".gz") else raw
-
-
 def _blocks(path: str, columns: list[str] | None = None) -> Iterator[bytes | pa.RecordBatch]:
-    """A file in pieces: whole lines, each ended by a newline, or batches of a Parquet file's `columns`."""
-    with _open(path) as stream:
-        if path.endswith(".parquet"):
-            try:
-                yield from pq.ParquetFile(stream).iter_batches(_PARQUET_ROWS, columns=columns)
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(path, f"no whole Parquet file ({error})", "a Parquet file") from error
-            return
-        rest = b""
-        while True:
-            try:
-                piece = stream.read(_BLOCK_BYTES)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                found = f"a broken gzip stream after {_readable_lines(path):,} whole lines"
-                raise InputError(path, found, "a whole gzip file") from error
-            if not piece:
-                break
-            whole, newline, tail = (rest + piece).rpartition(b"\n")
-            rest = tail
-            if newline:
-                yield whole + newline
-        if path.endswith(".gz") and stream.mtime is None:  # no header was ever read
-            raise InputError(path, "an empty file", "a whole gzip file")
-        if rest:
-            yield rest + b"\n"
-
-
-def _readable_lines(path: str) -> int:
-    """Whole lines before the place where a gzip stream breaks."""
-    lines = 0
-    with _open(path) as stream, contextlib.suppress(EOFError, gzip.BadGzipFile, zlib.error):
-        while piece := stream.read1(1 << 16):
-            lines += piece.count(b"\n")
-    return lines
+    """Pieces of a file: whole lines, or batches of a Parquet file's `columns`."""
+    if path.endswith(".parquet"):
+        with open_parquet(path) as parquet:
+            yield from parquet.iter_batches(_PARQUET_ROWS, columns=columns)
+    else:
+        yield from line_blocks(path, gzipped=path.endswith(".gz"))
 
 
 def _peek_columns(path: str) -> set[str]:
@@ -285,7 +243,7 @@ def _peek_columns(path: str) -> set[str]:
 
 
 def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: int, rows: int) -> pa.RecordBatch | None:
-    """The block as a whole, or None when any of its rows needs a closer look."""
+    """Block converted as a whole, or None if a row needs individual validation."""
     columns = columns_of(schema, table)
     try:
         if isinstance(block, pa.RecordBatch):
@@ -316,7 +274,7 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
 
 
 def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
-    """The `columns` of a block of JSON Lines; ids may be whole numbers throughout the block.
+    """Parses the `columns` of a block of JSON Lines; ids may be integers in the whole block.
 
     Raises:
       pyarrow.ArrowInvalid: the block is not clean, or a column of it is of several types.
@@ -346,7 +304,7 @@ def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
 
 
 def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether Arrow casts a Parquet column of type `found` to the values that `_coerce` gives."""
+    """Whether Arrow's cast of a Parquet column of type `found` gives the values of `_coerce`."""
     kinds = pa.types
     if kinds.is_dictionary(found):
         found = found.value_type
@@ -362,12 +320,12 @@ def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _is_optional_key(name: str, column: Column) -> bool:
-    """Whether an empty string in this column says that there is none."""
+    """Whether an empty string in this column means a missing key."""
     return name in (REQUEST, SCENARIO) and not column.required
 
 
 def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
-    """Whether every row is one that `_check_values` would let pass."""
+    """Whether every row passes `_check_values`."""
     for name, column in columns.items():
         values = batch.column(name)
         if column.required and values.null_count:
@@ -435,11 +393,11 @@ def _rejection(place: int, reason: str, row: Any) -> dict:
 
 
 class _Reject(Exception):
-    """Carries the reason for which a row is rejected."""
+    """Exception that carries the reason for rejecting a row."""
 
 
 def _coerce(value: Any, column: Column, name: str) -> Any:
-    """`value` as the column's type. Whole numbers and booleans pass for strings: ids are often numbers."""
+    """`value` as the column's type. Integers and booleans are accepted as strings: ids are often numbers."""
     if isinstance(value, decimal.Decimal):
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):

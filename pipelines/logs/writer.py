@@ -1,4 +1,4 @@
-"""Writes a directory of raw logs (DESIGN §2): sharded, gzipped JSON Lines that appear whole or not at all."""
+"""Writer of log directories: sharded, gzipped JSON Lines that appear whole or not at all."""
 
 import contextlib
 import gzip
@@ -20,7 +20,7 @@ REQUIRED_TABLES = tuple(table for table in TABLES if table not in OPTIONAL_TABLE
 
 
 class LogWriter:
-    """Rows of the log tables, on their way to `out`.
+    """Writer of the log tables to `out`.
 
     Everything is written in a folder beside `out`, which takes its name when the `with` block ends well and is
     removed when it does not. The same rows give the same bytes.
@@ -58,18 +58,18 @@ class LogWriter:
         return self
 
     def write(self, table: str, row: dict[str, Any]) -> None:
-        """Adds one row. NumPy scalars and arrays are taken as they are."""
+        """Adds one row. NumPy scalars and arrays are accepted."""
         self.write_lines(table, (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY),))
 
     def write_lines(self, table: str, lines: Iterable[bytes]) -> None:
-        """Adds rows that are JSON already, one object each, without line ends."""
+        """Adds rows that are JSON objects already, without line ends."""
         shards = self._shards_of(table)
         for line in lines:
             shards.write(line)
         self.counts[table] = shards.rows
 
     def add_shard(self, table: str, path: Path, rows: int) -> None:
-        """Takes over a file that `open_shard` made in `folder`, in another process say, as the table's next shard."""
+        """Adopts a file that `open_shard` wrote in `folder`, such as by another process, as the next shard."""
         shards = self._shards_of(table)
         shards.add(path, rows)
         self.counts[table] = shards.rows
@@ -103,7 +103,7 @@ class LogWriter:
 
 @contextlib.contextmanager
 def open_shard(path: Path) -> Iterator[BinaryIO]:
-    """A new gzip file that takes lines. It holds no name and no time: the same rows give the same bytes."""
+    """New gzip file for lines, without name or time in its header: equal rows give equal bytes."""
     with (
         path.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as compressed,
@@ -113,7 +113,7 @@ def open_shard(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Shards:
-    """The files of one table. There is at least one, for a reader takes no file for a missing table."""
+    """Files of one table. There is at least one, because readers require every table."""
 
     def __init__(self, folder: Path, table: str, rows_per_shard: int):
         self.rows = 0

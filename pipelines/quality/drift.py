@@ -1,4 +1,4 @@
-"""How far new data has moved from the data that its transform was made of: two `stats.json`, their training splits.
+"""Drift between the training splits of two data directories, computed from their `stats.json`.
 
 A drift fails a run when it is larger than its limit and larger than chance makes it, so that a scenario of ten rows
 fails nothing. docs/data_quality.md has the formulas.
@@ -30,7 +30,7 @@ _Counts = tuple[int, int]
 
 
 class DriftLimits(BaseModel):
-    """The largest drift that a run passes with, by kind."""
+    """Limits of each kind of drift; a larger drift fails the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class DriftLimits(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """One figure of the old and of the new training split. A figure that no row defines is None."""
+    """One statistic of the old and new training split; None if no row defines it."""
 
     kind: Kind
     scenario: str | None
@@ -63,7 +63,7 @@ class Drift:
 
     @property
     def verdict(self) -> Verdict:
-        """`beyond` fails the run; `chance` is beyond the limit too, but on so few rows that chance explains it."""
+        """`within`, `beyond` (fails the run), `chance` (over the limit, not significant) or `no data`."""
         if self.amount is None:
             return "no data"
         if self.amount <= self.limit:
@@ -72,7 +72,7 @@ class Drift:
 
 
 def parse_limits(settings: Sequence[str]) -> DriftLimits:
-    """Limits from the command's `KIND=NUMBER`; those that are not named keep their defaults.
+    """Parses `KIND=NUMBER` flags; other kinds keep their defaults.
 
     Raises:
       InputError: an unknown kind, one named twice, or a value that is no number from 0.
@@ -87,7 +87,7 @@ def parse_limits(settings: Sequence[str]) -> DriftLimits:
 
 
 def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = None) -> list[Drift]:
-    """Every drift between two `stats.json`, worst first.
+    """All drifts between two `stats.json`, largest first.
 
     Args:
       new: of data that the old vocabularies were applied to, or grew on: then `growth` has, for each feature that
@@ -104,13 +104,13 @@ def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = N
 
 
 def describe(drifts: Sequence[Drift]) -> str:
-    """The drifts beyond their limits as a table, worst first, and how many others there are."""
-    told = [drift for drift in drifts if drift.verdict in ("beyond", "chance")]
-    summary = f"drift: {len(drifts) - len(told)} of {len(drifts)} figures are within their limits or have no data"
-    if not told:
+    """Table of the drifts beyond their limits, largest first, and the number of the others."""
+    excesses = [drift for drift in drifts if drift.verdict in ("beyond", "chance")]
+    summary = f"drift: {len(drifts) - len(excesses)} of {len(drifts)} figures are within their limits or have no data"
+    if not excesses:
         return summary
     cells = [("drift", "scenario", "name", "old", "new", "amount", "limit", "verdict")]
-    for drift in told:
+    for drift in excesses:
         numbers = map(_number, (drift.old, drift.new, drift.amount, drift.limit))
         cells.append((drift.kind, drift.scenario or "all", drift.name, *numbers, drift.verdict))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -119,7 +119,7 @@ def describe(drifts: Sequence[Drift]) -> str:
 
 
 def document(drifts: Sequence[Drift]) -> list[dict[str, Any]]:
-    """The drifts as JSON; an undefined or infinite amount is None, and the verdict tells which."""
+    """JSON form of drifts; an undefined or infinite amount is None, with the verdict saying which."""
     documents = []
     for drift in drifts:
         amount = None if drift.amount == math.inf else drift.amount
@@ -128,7 +128,7 @@ def document(drifts: Sequence[Drift]) -> list[dict[str, Any]]:
 
 
 def refuse(drifts: Sequence[Drift], old: str, new: str) -> None:
-    """Fails a run whose drifts, worst first, have one beyond its limit. `old` and `new` are the data directories.
+    """Fails the run if the first drift is beyond its limit. `old` and `new` are the data directories.
 
     Raises:
       InputError: names the worst.
@@ -148,7 +148,7 @@ def refuse(drifts: Sequence[Drift], old: str, new: str) -> None:
 
 
 def _new_tokens(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
-    """By scenario where a vocabulary was applied; over all scenarios, and before it grew, where it grew."""
+    """Drift of the OOV share: per scenario, and over all scenarios where a vocabulary grew."""
     for name in schema.features:
         if not schema.features[schema.owner(name)].has_vocabulary:
             continue
@@ -177,7 +177,7 @@ def _coverages(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[D
 
 
 def _numeric_shifts(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
-    """Of each number the quantile that moved most; one that moved by chance only if all did."""
+    """Largest quantile shift of each numeric feature; `chance` only if all quantiles are."""
     for scenario in schema.scenarios:
         for name, feature in schema.features.items():
             if feature.type != "numeric":
@@ -191,7 +191,7 @@ def _numeric_shifts(old: dict, new: dict, schema: Schema, limit: float) -> Itera
 
 
 def _difference(kind: Kind, scenario: str | None, name: str, before: _Counts, after: _Counts, limit: float) -> Drift:
-    """How far a share moved: up alone for new tokens, in old shares for a label's rate.
+    """Change of a share: increase only for new tokens, relative for label rates.
 
     Significant by Agresti and Caffo (2000): one success and one failure are added to each sample, which keeps the
     standard error honest for few rows and for shares of 0 and 1.
@@ -209,7 +209,7 @@ def _difference(kind: Kind, scenario: str | None, name: str, before: _Counts, af
 
 
 def _move(level: str, scenario: str, name: str, before: dict, after: dict, limit: float) -> Drift:
-    """How far a quantile moved, in old distances from p05 to p95; in old standard deviations where that is 0.
+    """Shift of a quantile in units of the old p95 − p05, or of the old standard deviation if that is 0.
 
     Significant by its rank q among the old numbers, whose standard error √(q(1−q)(1/n + 1/n')) no distribution enters.
     """
@@ -224,7 +224,7 @@ def _move(level: str, scenario: str, name: str, before: dict, after: dict, limit
 
 
 def _old_ranks(value: float, figures: dict) -> tuple[float, float]:
-    """The lowest and the highest rank that a number may have among the old ones, as far as their quantiles tell.
+    """Lowest and highest possible rank of a number among the old values, from their quantiles.
 
     Both differ where the number is one of the quantiles, since many of the old numbers may be equal to it.
     """
@@ -243,7 +243,7 @@ def _old_ranks(value: float, figures: dict) -> tuple[float, float]:
 
 
 def _outside(stats: dict, scenario: str, name: str) -> _Counts:
-    """Values out of vocabulary."""
+    """Number of out-of-vocabulary values."""
     figures = _figures(stats, scenario, name)
     return figures.get("oov", 0), figures.get("values", 0)
 
@@ -254,13 +254,13 @@ def _positives(stats: dict, scenario: str, label: str) -> _Counts:
 
 
 def _present(figures: dict) -> _Counts:
-    """Rows with a value."""
+    """Number of rows with a value."""
     rows = figures.get("rows", 0)
     return round((figures.get("coverage") or 0) * rows), rows
 
 
 def _figures(stats: dict, scenario: str, name: str) -> dict:
-    """The quality of a feature in the training split; empty where the schema had no such feature or scenario."""
+    """Statistics of a feature in the training split; empty for a feature or scenario the schema lacked."""
     return stats["quality"]["train"].get(scenario, {}).get(name, {})
 
 
@@ -274,7 +274,7 @@ def _in_units(amount: float, unit: float) -> float:
 
 
 def _rank(drift: Drift) -> tuple[int, float]:
-    """Worst first: by verdict, then by how many limits a drift is worth."""
+    """Sort key, largest first: verdict, then multiples of the limit."""
     return ("beyond", "chance", "within", "no data").index(drift.verdict), -_in_units(drift.amount or 0.0, drift.limit)
 
 

@@ -1,4 +1,4 @@
-"""`stats.json`: what was read, written and rejected, and what the splits hold."""
+"""Row counts of `stats.json`: rows read, written and rejected, and the contents of each split."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from usr_tf.schema import ROW_FORMAT, TABLES, Schema
 
 
 def add_counts(counts: Iterable[dict]) -> dict:
-    """The sum of many `{path into the document: count}`."""
+    """Sum of `{path into the document: count}` dictionaries."""
     total: Counter = Counter()
     for count in counts:
         total.update(count)
@@ -19,7 +19,7 @@ def add_counts(counts: Iterable[dict]) -> dict:
 
 
 def document(counts: dict, schema: Schema, examples: Examples, measured: Measured) -> dict:
-    """`stats.json` of all counts, its keys in a fixed order and every scenario there.
+    """`stats.json` from all counts, with fixed key order and every scenario.
 
     Args:
       examples: of rejected rows.
@@ -54,7 +54,7 @@ def document(counts: dict, schema: Schema, examples: Examples, measured: Measure
 
 
 def describe(stats: dict) -> str:
-    """`stats.json` in a few lines."""
+    """Summary of `stats.json` in a few lines."""
     lines = []
     for table, rows in stats["rows"].items():
         rejected = ", ".join(f"{count:,} {reason}" for reason, count in rows["rejected"].items()) or "none"
@@ -67,7 +67,7 @@ def describe(stats: dict) -> str:
 
 
 def _describe_clamped(quality: dict) -> list[str]:
-    """A warning for each feature with outliers: how many numbers of each split were clamped, and to what."""
+    """Warnings for features with clamped outliers: counts per split, and the bounds."""
     found: dict[str, dict[str, list[dict]]] = {}
     for split, scenarios in quality.items():
         for features in scenarios.values():
@@ -94,7 +94,7 @@ def _clamped_of(split: str, scenarios: list[dict]) -> str:
 
 
 def check(stats: dict, logs_dir: str) -> None:
-    """Refuses data without a training row; checks that every row read is accounted for.
+    """Checks that there is a training row and that every row read is accounted for.
 
     Raises:
       InputError: no sound impression at all, or none to train on.

@@ -1,4 +1,4 @@
-"""Small summaries of long columns: the same whatever the order of the values, and of the parts that are added.
+"""Mergeable sketches: distinct counts, uniform samples, moments; independent of row order.
 
 Each is a value with `+`, its default is the zero, and a sum of summaries is the summary of all their values, so
 workers can add them in any order. Two keep the `SIZE` smallest of 64-bit keys ("bottom-k"), 16 KB; the third is exact.
@@ -20,14 +20,14 @@ _UNIT = 172  # the last bit of a float32's mantissa is worth 2**-172 or more, as
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distinct:
-    """Counts distinct values by their hashes: exact below `SIZE`, then within 1/√(SIZE−2) = 2.2 % (one std. error)."""
+    """Bottom-k distinct counter: exact below `SIZE`, then standard error 1/√(SIZE−2) = 2.2 %."""
 
     hashes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint64))
     """The smallest distinct hashes, rising; at most `SIZE`."""
 
     @classmethod
     def of(cls, hashes: np.ndarray) -> "Distinct":
-        """Of uniform uint64 hashes of values, in any order, repeated or not."""
+        """Sketch of uniform uint64 value hashes, in any order, with repeats."""
         rising = np.sort(hashes)
         first = np.ones(len(rising), bool)
         np.not_equal(rising[1:], rising[:-1], out=first[1:])
@@ -38,7 +38,7 @@ class Distinct:
 
     @property
     def count(self) -> int:
-        """Distinct values, (SIZE−1) / u once there are `SIZE` hashes, u being the last one's place between 0 and 1."""
+        """Distinct values: (SIZE−1) / u for a full sketch, with u the largest kept hash scaled to 0–1."""
         if len(self.hashes) < SIZE:
             return len(self.hashes)
         return round((SIZE - 1) * 2.0**64 / (float(self.hashes[-1]) + 1))
@@ -46,7 +46,7 @@ class Distinct:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
-    """A uniform sample of the rows' float32 values: all of them below `SIZE`, then those of the smallest row hashes.
+    """Bottom-k uniform sample of float32 values: all rows below `SIZE`, then the smallest row hashes.
 
     A key is the upper half of a row's hash and, below it, the bits of its value. Rows whose halves are equal go by
     their values, which the sample shows only from about 2**32 rows on.
@@ -56,7 +56,7 @@ class Sample:
 
     @classmethod
     def of(cls, hashes: np.ndarray, values: np.ndarray) -> "Sample":
-        """Of the rows' uniform uint64 hashes and their float32 values, both `[rows]`."""
+        """Sketch of the rows' uniform uint64 hashes and float32 values, both `[rows]`."""
         return cls._smallest((hashes >> _VALUE_BITS << _VALUE_BITS) | values.view(np.uint32))
 
     def __add__(self, other: "Sample") -> "Sample":
@@ -68,11 +68,11 @@ class Sample:
 
     @property
     def values(self) -> np.ndarray:
-        """`[at most SIZE]` float32."""
+        """Sampled values, `[at most SIZE]` float32."""
         return self.keys.astype(np.uint32).view(np.float32)
 
     def quantiles(self, levels: tuple[float, ...]) -> np.ndarray:
-        """`[levels]` float32: of each level q the smallest value that a share q of the sample does not exceed.
+        """`[levels]` float32 quantiles: the smallest value that a share q of the sample does not exceed.
 
         Exact below `SIZE` rows; then its rank is within √(q(1−q)/SIZE) of q (one standard error), 1.1 % at the median.
         """
@@ -81,7 +81,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of finite float32 values, from exact sums: whole numbers of a smallest unit."""
+    """Mean and standard deviation of finite float32 values, from exact integer sums."""
 
     count: int = 0
     total: int = 0
@@ -93,7 +93,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Moments":
-        """Of `[n]` finite float32 values, n below 2**28."""
+        """Moments of `[n]` finite float32 values, n below 2**28."""
         if not len(values):
             return cls()
         fractions, exponents = np.frexp(values.astype(np.float64))
@@ -121,17 +121,17 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """Rounded once; undefined, a ZeroDivisionError, of no values."""
+        """Mean, rounded once; ZeroDivisionError if there are no values."""
         return self.total / (self.count << _UNIT)
 
     @property
     def std(self) -> float:
-        """Of the values themselves, not of a population that they are drawn from: √(Σx²/n − mean²)."""
+        """Population standard deviation, √(Σx²/n − mean²)."""
         return math.sqrt((self.count * self.squares - self.total**2) / (self.count**2 << 2 * _UNIT))
 
 
 def _both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The keys of two bottom-k sketches, less those of one that a full other has no place for."""
+    """Union of the keys of two bottom-k sketches, cut to `SIZE`."""
     if len(left) == SIZE:
         right = right[right < left[-1]]
     if len(right) == SIZE:

@@ -1,4 +1,4 @@
-"""Data quality of a split, per scenario and feature: what `stats.json` says of the rows before and after transform.
+"""Feature statistics per split and scenario, before and after the transform.
 
 Every figure is a sum over batches (`pipelines.quality.sketches`), so the order of rows and bundles changes
 nothing. A batch is measured by whole columns: Arrow finds the distinct strings, and each one is hashed once.
@@ -33,7 +33,7 @@ Measured = dict[tuple[str, str], Sums]
 
 
 class MeasureQuality(beam.PTransform):
-    """`{"raw SPLIT": handles of blocks of joined rows, "transformed SPLIT": batches of them transformed}` → `Measured`.
+    """Measures `{"raw SPLIT": block handles, "transformed SPLIT": transformed batches}` as `Measured`.
 
     Every batch is measured where it passes, and the sums meet in one step: a stage for each kind and split would cost
     more than the measuring.
@@ -56,7 +56,7 @@ def _measure(batch: Any, key: tuple[str, str], schema: Schema) -> tuple[tuple[st
 
 
 def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
-    """What was measured in one split."""
+    """Statistics of one split, as `stats.json` has them."""
     raw, transformed = measured.get(("raw", split), {}), measured.get(("transformed", split), {})
     kinds = {name: _kind(feature) for name, feature in schema.features.items()}
     kinds_transformed = _kinds_transformed(schema)
@@ -73,7 +73,7 @@ def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
 
 
 def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
-    """Sums of every feature and of the history, of joined rows (`pipelines.join.rows.row_schema`)."""
+    """Sums over joined rows of every feature and of the history."""
     scenario_of = _scenarios(batch, schema)
     rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
     numeric = any(feature.type == "numeric" for feature in schema.features.values())
@@ -92,7 +92,7 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
 
 
 def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
-    """Sums of the numbers and of the features that have a vocabulary, of transformed rows.
+    """Sums over transformed rows of numeric features and of features with a vocabulary.
 
     An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
     transform of an earlier version, which clamps no number, has no bounds.
@@ -111,7 +111,7 @@ def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
 
 
 def merge(parts: Iterable[Sums]) -> Sums:
-    """The sums of several batches as one."""
+    """Sum of the measurements of several batches."""
     merged: Sums = {}
     for part in parts:
         for key, sums in part.items():
@@ -121,7 +121,7 @@ def merge(parts: Iterable[Sums]) -> Sums:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Sums:
-    """Figures of one feature in one scenario that add up; the default is that of no rows."""
+    """Additive statistics of one feature in one scenario; the default is that of no rows."""
 
     def __add__(self, other: "_Sums") -> "_Sums":
         names = [field.name for field in dataclasses.fields(self)]
@@ -220,7 +220,7 @@ def _kind(feature: Feature) -> type[_Column]:
 
 
 def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
-    """What is measured of features after the transform."""
+    """Statistics that are measured after the transform, by feature."""
     kinds: dict[str, type[_Sums]] = {}
     for name, feature in schema.features.items():
         if feature.type == "numeric":
@@ -231,7 +231,7 @@ def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
 
 
 def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
-    """By scenario and feature, what was measured of each feature in the order of the scenarios."""
+    """Measurements by scenario and feature, from each feature's list in scenario order."""
     return {
         (scenario, name): sums
         for name, of_scenarios in measured.items()
@@ -318,12 +318,12 @@ def _measure_clamped(column: pa.Array, scenario_of: np.ndarray, schema: Schema) 
 
 
 def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
-    """`[rows]`: the place of each row's scenario among those of the schema."""
+    """`[rows]` index of each row's scenario in the schema."""
     return pc.index_in(batch.column(SCENARIO).flatten(), pa.array(schema.scenarios)).to_numpy()
 
 
 def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
-    """How many values each string is: its tokens for a text, which `max_length` does not cut here; 0 if missing."""
+    """Values per string: tokens of a text before `max_length`, else 1; 0 if missing."""
     if feature.type != "text":
         lengths = pc.not_equal(values, "").cast(pa.int64())
     elif feature.tokenizer == "character":
@@ -336,12 +336,12 @@ def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
 
 
 def _count_pairs(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`shape` table of how often each pair of indices occurs."""
+    """`shape` table of counts of index pairs."""
     return np.bincount(rows * np.int64(shape[1]) + columns, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _row_of_value(column: pa.Array) -> np.ndarray:
-    """`[values]`: the row that each value of a list column stands in."""
+    """`[values]` row index of each value of a list column."""
     return np.repeat(np.arange(len(column)), _values_a_row(column))
 
 
@@ -354,5 +354,5 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _shortest(value: float) -> float:
-    """A float32 as the shortest decimal that reads back to it: 0.1, not 0.10000000149011612."""
+    """Shortest decimal that reads back to the float32: 0.1, not 0.10000000149011612."""
     return float(str(np.float32(value)))

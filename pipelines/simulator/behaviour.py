@@ -1,4 +1,4 @@
-"""What people want, what they are shown, and what they do with it: the equations of `docs/simulator.md`.
+"""User behaviour model of the simulated shop: needs, slates, clicks and purchases.
 
 `U` users of one chunk, `R` their requests, `r` requests played at once, `S` = `SLATE` places, `n = R S` impressions.
 """
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
+from pipelines.simulator.month import HOUR_MS
 from pipelines.simulator.people import REST_MS, Users, Visits, plan_visits
 from pipelines.simulator.ranker import SLATE, Asked, Ranker
-from pipelines.simulator.world import FRESH_MS, HOUR_MS, TASTE_DIM, World
+from pipelines.simulator.signals import at
+from pipelines.simulator.world import FRESH_MS, TASTE_DIM, World
 
 # The coefficients of docs/simulator.md.
 SAME_KIND, SAME_CATEGORY, SAME_BRAND, SAME_WORD, IN_MIND = 1.4, 0.6, 0.5, 0.5, 1.2
@@ -37,7 +39,7 @@ PILOT_REQUESTS, PILOT_ROUNDS = 24, 3  # of each user
 
 @dataclass(frozen=True)
 class Play:
-    """What truly happened, `[n]` each unless said otherwise; a request's impressions stand together."""
+    """Simulated outcomes, `[n]` each unless said otherwise; impressions of a request are adjacent."""
 
     scenario: NDArray
     user: NDArray
@@ -47,6 +49,9 @@ class Play:
     device: NDArray
     query: NDArray  # [n, 3], number of the term, -1 for none
     spelling: NDArray  # [n, 3]
+    zero_results: NDArray  # whether the search found nothing
+    query_vector: NDArray  # [n, w], NaN without a query; w = 0 where vectors are off
+    retrieval_score: NDArray
     propensity: NDArray
     relevance: NDArray  # chance of a click once examined
     examined: NDArray  # chance of being examined
@@ -65,12 +70,12 @@ class Play:
 
     @classmethod
     def together(cls, parts: Iterable[Self]) -> Self:
-        """One after another."""
+        """Concatenation of plays."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return cls(*map(np.concatenate, columns))
 
     def by_time(self) -> "Play":
-        """Requests in the order of time."""
+        """Impressions with their requests sorted by time."""
         order = np.argsort(self.time[::SLATE], kind="stable")
         rows = (order[:, None] * SLATE + np.arange(SLATE)).ravel()
         return Play(**{name: column[rows] for name, column in vars(self).items()})
@@ -80,14 +85,14 @@ class Play:
 
 
 class Slates(Protocol):
-    """Whoever fills the slates of a shop."""
+    """Interface of a ranker that fills the slates of a shop."""
 
     def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
-        """Items `[r, SLATE]`, all different, and the probability of each in its place `[r, SLATE]`."""
+        """Items `[r, SLATE]`, all different, and the probability of each at its position `[r, SLATE]`."""
 
 
 def tuned(seed: np.random.SeedSequence, world: World, users: int) -> World:
-    """The world with the biases that give each scenario its rates, measured on a pilot of so many users of its own.
+    """World with biases tuned to each scenario's target rates, on a pilot population of its own.
 
     So rates depend little on the seed, and not on the similarity.
     """
@@ -112,7 +117,7 @@ def tuned(seed: np.random.SeedSequence, world: World, users: int) -> World:
 
 
 def _shift(p: NDArray, weight: NDArray, total: float) -> float:
-    """What to add to the logits of `p` for its weighted sum to be `total`, by bisection."""
+    """Logit shift of `p` that gives its weighted sum the value `total`, by bisection."""
     low, high = -10.0, 10.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -125,13 +130,13 @@ def _shifted(p: NDArray, shift: float) -> NDArray:
 
 
 def _rounds(visits: Visits) -> Iterator[NDArray]:
-    """Rows of equal rank, so that no user is in a round twice, earlier ranks first."""
+    """Groups of rows with equal rank, in ascending order, so no user occurs twice in a group."""
     order = np.argsort(visits.rank, kind="stable")
     yield from np.split(order, np.flatnonzero(np.diff(visits.rank[order])) + 1)
 
 
 class Shop:
-    """What a chunk's users want and remember, `[U]` each, -1 for nothing; what one does changes what they do next.
+    """State of a chunk's users, `[U]` each, -1 for none: their needs and memory, changed by each action.
 
     Args:
       rng: draws what the shop's own ranker knows of them.
@@ -154,16 +159,16 @@ class Shop:
         self._share = np.stack([share, share * np.where(asks, SEARCH_PULL, 1)])
 
     def play(self, rng: np.random.Generator, visits: Visits) -> Play:
-        """Plays visits, users side by side."""
+        """Simulates visits, users in parallel."""
         return Play.together(self.rounds(rng, visits))
 
     def rounds(self, rng: np.random.Generator, visits: Visits) -> Iterator[Play]:
-        """As `play`, in parts that hold a request of each user at the most, earlier requests first."""
+        """Simulates visits as `play`, in parts with at most one request per user, in time order."""
         for rows in _rounds(visits):
             yield self._serve(rng, visits.rows(rows))
 
     def _serve(self, rng: np.random.Generator, visits: Visits) -> Play:
-        """One request of each of `r` users: a slate, and what is done with it."""
+        """Simulates one request of each of `r` users: slate, clicks, purchases."""
         world, user = self._world, visits.user
         r = user.size
         now = np.maximum(visits.time, self._clock[user] + REST_MS)
@@ -171,25 +176,42 @@ class Shop:
         scenario = self._scenarios(rng, user, lasting, visits.opens)
         asks = world.of_scenarios("asks")[scenario]
         query, spelling = self._queries(rng, wish, scenario, asks)
+        zero_results = world.signals.zero_results(rng, asks)
+        query_vector = world.signals.query_vectors(rng, wish, asks)
+        tower_error = rng.normal(size=(r, world.signals.tower.shape[1]))
+
+        def parts(item: NDArray) -> tuple[NDArray, NDArray]:
+            appeal = self._appeal(scenario, user, now, item)
+            appeal += world.signals.appeal(item, now, zero_results, self.users.vector[user])
+            fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+            return appeal, fit + world.signals.fit(item, query_vector)
 
         def chances(item: NDArray) -> tuple[NDArray, NDArray]:
-            appeal = self._appeal(scenario, user, now, item)
-            fit = self._fit(item, wish, met) * (lasting | asks)[:, None]
+            appeal, fit = parts(item)
             relevance = _sigmoid(world.click_bias[scenario][:, None] + appeal + fit)
-            return relevance, _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+            convert = _sigmoid(world.buy_bias[scenario][:, None] + BUY_APPEAL * appeal + BUY_FIT * fit)
+            return relevance, convert * ~at(world.signals.sold_out, item, now)
+
+        def retrieval_score(item: NDArray) -> NDArray:
+            if not tower_error.size:
+                return np.zeros(item.shape)
+            return world.signals.retrieval_score(item, np.add(*parts(item)), tower_error)
 
         asked = Asked(
             scenario=scenario,
             user=user,
             now=now,
-            kind=np.where(asks, world.items.kind[wish], -1),
-            brand=query[:, 0] - names.FIRST_BRAND,
-            word=query[:, 1] - names.FIRST_WORD,
+            zero_results=zero_results,
+            kind=np.where(asks & ~zero_results, world.items.kind[wish], -1),
+            brand=np.where(zero_results, -1, query[:, 0] - names.FIRST_BRAND),
+            word=np.where(zero_results, -1, query[:, 1] - names.FIRST_WORD),
             last=self._last[user],
             query=query,
+            query_vector=query_vector,
             spelling=spelling,
             device=visits.device,
             chances=chances,
+            retrieval_score=retrieval_score,
         )
         item, propensity = self.ranker.slates(rng, asked)
         relevance, p_convert = chances(item)
@@ -202,14 +224,30 @@ class Shop:
         caught = ~click & (u_caught < p_click)
         returns = caught & (u_return < RETURN)
         click_delay = rng.integers(3_000, REST_MS, size=item.shape)
-        self._remember(rng, user, now, scenario, wish, lasting, met, item, click, buy, caught, click_delay)
+        self._remember(
+            rng,
+            user,
+            now,
+            scenario,
+            wish,
+            lasting | zero_results,
+            zero_results,
+            met,
+            item,
+            click,
+            buy,
+            caught,
+            click_delay,
+        )
         device = self.users.devices(rng, user) if visits.device is None else visits.device
         of_request = {
             "scenario": scenario, "user": user, "time": now, "device": device, "query": query, "spelling": spelling,
+            "zero_results": zero_results, "query_vector": query_vector,
         }  # fmt: skip
         of_impression = {
             "item": item,
             "position": np.broadcast_to(position, item.shape),
+            "retrieval_score": retrieval_score(item),
             "propensity": propensity,
             "relevance": relevance,
             "examined": examined,
@@ -232,7 +270,7 @@ class Shop:
         )
 
     def _wishes(self, rng: np.random.Generator, user: NDArray, now: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """The item that stands for what each user wants; whether that lasts; whether the very item is in mind."""
+        """Item that each user needs, whether the need persists, and whether that exact item is meant."""
         world, users, items = self._world, self.users, self._world.items
         needs = (self._need[user] >= 0) & (now < self._until[user])
         kind = (self._wish_until[user] < rng.random(user.size)[:, None]).sum(axis=1)
@@ -251,7 +289,7 @@ class Shop:
         return wish, needs | starts, needs & self._met[user]
 
     def _scenarios(self, rng: np.random.Generator, user: NDArray, lasting: NDArray, opens: NDArray) -> NDArray:
-        """Where each request is made: often where the last one of the session was."""
+        """Scenario of each request: often that of the session's previous request."""
         until = np.cumsum(self._share[lasting.astype(np.int64)], axis=1)
         drawn = (until <= (rng.random(user.size) * until[:, -1])[:, None]).sum(axis=1)
         stays = ~opens & (rng.random(user.size) < STAY) & (self._place[user] >= 0)
@@ -260,7 +298,7 @@ class Shop:
     def _queries(
         self, rng: np.random.Generator, wish: NDArray, scenario: NDArray, asks: NDArray
     ) -> tuple[NDArray, NDArray]:
-        """`[brand] [word] kind-or-category`, as terms and as spellings, `[r, 3]` each."""
+        """Queries `[brand] [word] kind-or-category`, as terms and spellings, `[r, 3]` each."""
         items = self._world.items
         names_brand, names_word, names_kind = rng.random((3, wish.size)) < np.array([[0.5], [0.5], [0.75]])
         terms = np.stack(
@@ -282,7 +320,7 @@ class Shop:
         return terms, np.where(u < typos, typo, u > 1 - SYNONYMS)
 
     def _appeal(self, scenario: NDArray, user: NDArray, now: NDArray, item: NDArray) -> NDArray:
-        """What an item is to a user beside the need: components, each of variance about 1, by their importance."""
+        """Utility of an item to a user apart from the need: weighted components of variance about 1."""
         world, users, items = self._world, self.users, self._world.items
         taste = users.taste[scenario, user]
         loyal = self._is_favourite(user, item)
@@ -301,7 +339,7 @@ class Shop:
         return sum(w * component for w, component in zip(weight, components, strict=True))
 
     def _fit(self, item: NDArray, wish: NDArray, met: NDArray) -> NDArray:
-        """How well an item meets the wish."""
+        """Match between an item and the need."""
         items, wish = self._world.items, wish[:, None]
         kind = items.kind[item] == items.kind[wish]
         category = items.category[item] == items.category[wish]
@@ -327,6 +365,7 @@ class Shop:
         scenario: NDArray,
         wish: NDArray,
         lasting: NDArray,
+        zero_results: NDArray,
         met: NDArray,
         item: NDArray,
         click: NDArray,
@@ -334,7 +373,7 @@ class Shop:
         caught: NDArray,
         click_delay: NDArray,
     ) -> None:
-        """A click, or what caught the eye, becomes the need, if wishes last; a purchase ends it."""
+        """Updates needs: a click or a noticed item starts one if needs persist; a purchase ends it."""
         rows = np.arange(user.size)
         clicked, seen, bought = click.any(axis=1), caught.any(axis=1), buy.any(axis=1)
         last = item[rows, np.where(click, click_delay, -1).argmax(axis=1)]
@@ -342,7 +381,7 @@ class Shop:
         takes = (clicked | seen) & (lasting | (rng.random(user.size) < self._world.needs))
         need = np.where(takes, np.where(clicked, last, eye), np.where(lasting, wish, -1))
         longer = np.maximum(self._until[user], now + _lives(rng, user.size))
-        self._until[user] = np.where(takes, longer, self._until[user])
+        self._until[user] = np.where(takes | zero_results, longer, self._until[user])
         self._need[user] = np.where(bought, -1, need)
         self._met[user] = takes | (met & (need == wish))
         self._last[user] = np.where(clicked, last, self._last[user])
@@ -351,7 +390,7 @@ class Shop:
 
 
 def _lives(rng: np.random.Generator, count: int) -> NDArray:
-    """How long needs last, ms: half of them for hours, half for days."""
+    """Lifetimes of needs in ms: half last hours, half last days."""
     mean = np.where(rng.random(count) < 0.5, SHORT_NEED_MS, LONG_NEED_MS)
     return (mean * rng.exponential(size=count)).astype(np.int64)
 

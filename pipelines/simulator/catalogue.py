@@ -1,4 +1,4 @@
-"""What things are called: the category tree, brands, words, people's attributes, and how a query spells a name."""
+"""Names of the simulated catalogue: category tree, brands, words, user attributes, and query spellings."""
 
 # fmt: off
 TREE = {
@@ -64,7 +64,7 @@ FIRST_KIND, FIRST_CATEGORY = FIRST_WORD + len(WORDS), FIRST_WORD + len(WORDS) + 
 
 
 def spellings(term: str) -> tuple[str, str, str, str, str]:
-    """The term, its synonym (itself, if it has none), and three typos: letters swapped, one lost, one doubled."""
+    """Spellings of a term: itself, its synonym, and three typos (letters swapped, dropped, doubled)."""
     at = len(term) // 2
     swapped = term[: at - 1] + term[at] + term[at - 1] + term[at + 1 :]
     return term, SYNONYMS.get(term, term), swapped, term[:at] + term[at + 1 :], term[:at] + term[at] + term[at:]

@@ -1,4 +1,4 @@
-"""The record is not the truth: label noise, for what is credited to an impression and for what is not."""
+"""Label noise: differences between what happened and what the logs record."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from pipelines.simulator.behaviour import Play
 
 @dataclass(frozen=True)
 class Record:
-    """What the logs say of each impression, `[n]` each, and the true probabilities that they say so."""
+    """Logged labels of each impression, `[n]` each, and the true probabilities of these labels."""
 
     click: NDArray  # credited to the impression
     buy: NDArray  # credited to the impression, never without the click
@@ -22,7 +22,7 @@ class Record:
 
 
 def record(rng: np.random.Generator, played: Play, prompt: NDArray, label_noise: float, global_noise: float) -> Record:
-    """Spoils two shares of the impressions.
+    """Applies label noise to two shares of the impressions.
 
     Where the first noise strikes, the credited outcome (click, purchase) is that of another impression of the
     chunk's in the same scenario, drawn among those that it strikes too; where the second does, so are the
@@ -48,7 +48,7 @@ def record(rng: np.random.Generator, played: Play, prompt: NDArray, label_noise:
 
 
 def _exchange(rng: np.random.Generator, columns: list[NDArray], rows: NDArray) -> None:
-    """Puts the values of these rows in another order, all columns in the same."""
+    """Permutes the values of these rows, with the same permutation in all columns."""
     places = np.flatnonzero(rows)
     other = rng.permutation(places)
     for index, column in enumerate(columns):

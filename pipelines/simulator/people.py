@@ -1,4 +1,4 @@
-"""Who visits the shop, and when. `U` users of one chunk, `R` requests, `d` dimensions of taste."""
+"""Users of the simulated shop and their visits. `U` users of a chunk, `R` requests, `d` taste dimensions."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
-from pipelines.simulator.world import BY_DEMOGRAPHY, DAY_MS, DAYS, HOUR_MS, START_MS, World, mix
+from pipelines.simulator.month import DAY_MS, DAYS, HOUR_MS, START_MS
+from pipelines.simulator.signals import unit
+from pipelines.simulator.world import BY_DEMOGRAPHY, World, mix
 
 NEW_SHARE = 0.3
 """Share of the users who come during the month, but for its last days."""
@@ -21,7 +23,7 @@ REST_MS = 150_000
 
 @dataclass(frozen=True)
 class Users:
-    """The users of one chunk, `[U]` each unless said otherwise."""
+    """Users of one chunk, `[U]` each unless said otherwise."""
 
     age: NDArray
     city: NDArray
@@ -32,9 +34,10 @@ class Users:
     taste: NDArray  # [K, U, d], of unit variance
     dearness: NDArray  # the price level that suits them, of unit variance
     favourite: NDArray  # [U, departments], the brand they are loyal to, counted within the department
+    vector: NDArray  # [U, w], of length 1; w = 0 where vectors are off
 
     def devices(self, rng: np.random.Generator, user: NDArray) -> NDArray:
-        """What these users have at hand this time: mostly the usual."""
+        """Devices of these users for one visit: mostly their usual one."""
         return np.where(rng.random(user.size) < USUAL_DEVICE, self.device[user], 1 - self.device[user])
 
     @classmethod
@@ -55,12 +58,13 @@ class Users:
             taste=mix(world.similarity, drawn[:1], drawn[1:]),
             dearness=np.sqrt(TYPICAL) * world.age_dearness[age] + np.sqrt(1 - TYPICAL) * rng.normal(size=count),
             favourite=np.where(typical, world.age_brand[age], anyone),
+            vector=unit(rng.normal(size=(count, world.signals.width))).round(4),
         )
 
 
 @dataclass(frozen=True)
 class Visits:
-    """Who opens the shop when: `[R]` requests, sorted by user and then by time."""
+    """Visit times: `[R]` requests, sorted by user and then by time."""
 
     user: NDArray
     time: NDArray  # ms
@@ -75,7 +79,7 @@ class Visits:
 def plan_visits(
     rng: np.random.Generator, users: Users, requests: int, begin_day: int = 0, end_day: int = DAYS
 ) -> Visits:
-    """Shares the requests among the users, in sessions spread over their time here, most of them in the evening.
+    """Distributes the requests over users and sessions, mostly in the evening.
 
     Args:
       begin_day, end_day: the days that they fall on, counted from the first of the logs, without `end_day`.

@@ -1,4 +1,4 @@
-"""The shop's ranker: finds some candidates for each request, and draws a slate of them with a known probability.
+"""Ranker of the simulated shop: candidate retrieval, and slates drawn with known probabilities.
 
 Its cost is in the candidates, `C` = 64 a request, whatever the number of items.
 """
@@ -15,55 +15,62 @@ from pipelines.simulator.scenarios import POOLS
 from pipelines.simulator.world import FRESH_MS, TASTE_DIM, World
 
 SLATE = 10
+UNRELATED = (0, 0, 0, 0, 48, 0, 16)
+"""Candidates from each of `POOLS` where a search finds nothing."""
+RETRIEVAL_WEIGHT = 0.5
 EXPLORE = 0.1
 """Share of the places that are filled by any candidate left, all alike."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request tells the ranker, `[r]` each unless said otherwise; -1 stands for nothing."""
+    """Ranker input per request, `[r]` each unless said otherwise; -1 for none."""
 
     scenario: NDArray
     user: NDArray
     now: NDArray
+    zero_results: NDArray  # whether the search finds nothing, so the ranker fills the slate without the query
     kind: NDArray  # of the query
     brand: NDArray  # named in the query
     word: NDArray  # named in the query
     last: NDArray  # the item that the user clicked last
     query: NDArray  # [r, 3], number of the term
+    query_vector: NDArray  # [r, w], NaN without a query; w = 0 where vectors are off
     spelling: NDArray  # [r, 3]
     device: NDArray | None  # None where it is drawn with the outcomes
     chances: Callable[[NDArray], tuple[NDArray, NDArray]]
     """Items `[r, n]` → the chance of a click once examined, and of a purchase then, `[r, n]` each: the truth, which no
     ranker of a real shop could ask for."""
+    retrieval_score: Callable[[NDArray], NDArray]
+    """Items `[r, n]` → the score that found them, `[r, n]`."""
 
 
 class Ranker:
-    """Ranks for the users of one chunk. It knows tastes by a guess only, as good as a correlation of 0.7."""
+    """Ranker for the users of one chunk, with noisy knowledge of tastes (correlation 0.7)."""
 
     def __init__(self, rng: np.random.Generator, world: World, users: Users):
         self._world = world
         self._guess = np.sqrt(0.5) * (users.taste + rng.normal(size=users.taste.shape))
         liking = np.exp(np.einsum("kud,cd->kuc", self._guess, world.items.kind_style) / np.sqrt(TASTE_DIM))
         self._kind_until = np.cumsum(liking / liking.sum(axis=2, keepdims=True), axis=2)  # [K, U, kinds]
-        pools = np.array([np.repeat(np.arange(len(POOLS)), scenario.pools) for scenario in world.scenarios])
-        self._pool = pools  # [K, C]
+        pools = [*(scenario.pools for scenario in world.scenarios), UNRELATED]
+        self._pool = np.array([np.repeat(np.arange(len(POOLS)), sizes) for sizes in pools])  # [K + 1, C]
         self._signals = world.of_scenarios("signals")
 
     def slates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
-        """Items `[r, SLATE]`, all different, and the probability of each in its place `[r, SLATE]`."""
+        """Items `[r, SLATE]`, all different, and the probability of each at its position `[r, SLATE]`."""
         item, free = self.candidates(rng, asked)
         place, chance = draw_slates(rng, self.score(asked, item), free)
         return np.take_along_axis(item, place, axis=1), chance
 
     def candidates(self, rng: np.random.Generator, asked: Asked) -> tuple[NDArray, NDArray]:
-        """Items `[r, C]`, and whether each may be shown `[r, C]`: it is on sale, and does not stand further left."""
+        """Items `[r, C]` and mask `[r, C]` of those on sale that do not occur further left."""
         item = self._retrieve(rng, asked)
         return item, _first_of_each(item) & (self._world.items.launch[item] <= asked.now[:, None])
 
     def _retrieve(self, rng: np.random.Generator, asked: Asked) -> NDArray:
         items = self._world.items
-        pool = self._pool[asked.scenario]
+        pool = self._pool[np.where(asked.zero_results, -1, asked.scenario)]
         u, which = rng.random((2, *pool.shape))
         liked = (self._kind_until[asked.scenario, asked.user][:, None] < which[..., None]).sum(axis=2)
         liked = np.minimum(liked, len(names.KINDS) - 1)  # the last sum may be a hair below 1
@@ -81,7 +88,7 @@ class Ranker:
         return np.choose(np.maximum(pool, 3) - 3, [of_kind, best, newest, fill])
 
     def score(self, asked: Asked, item: NDArray) -> NDArray:
-        """`[r, C]`: what the slate is drawn by, as logits."""
+        """Logits `[r, C]` from which slates are drawn."""
         items = self._world.items
         kind, asked_kind = items.kind[item], asked.kind[:, None]
         same_category = (kind // names.KINDS_EACH == asked_kind // names.KINDS_EACH) & (asked_kind >= 0)
@@ -93,15 +100,16 @@ class Ranker:
         weight = self._signals[asked.scenario].T[..., None]
         signals = [
             kind == asked_kind, same_category, named * same_category, taste / np.sqrt(TASTE_DIM),
-            last, items.quality[item], newness,
+            last, items.quality[item] + self._world.signals.trend_logit(item, asked.now), newness,
         ]  # fmt: skip
-        return sum(w * signal for w, signal in zip(weight, signals, strict=True))
+        score = sum(w * signal for w, signal in zip(weight, signals, strict=True))
+        return score + RETRIEVAL_WEIGHT * asked.retrieval_score(item)
 
 
 def draw_slates(
     rng: np.random.Generator, score: NDArray, free: NDArray, explore: float = EXPLORE
 ) -> tuple[NDArray, NDArray]:
-    """Fills place after place: by softmax of the scores of what is left, or, with `explore`, by any of it.
+    """Draws slates position by position: softmax of the remaining scores, uniform with `explore`.
 
     Args:
       score: logits, `[r, C]`.
@@ -127,7 +135,7 @@ def draw_slates(
 
 
 def _first_of_each(item: NDArray) -> NDArray:
-    """`[r, C]`: whether the item has not stood further left."""
+    """`[r, C]` mask of items that do not occur further left."""
     order = np.argsort(item, axis=1, kind="stable")
     ordered = np.take_along_axis(item, order, axis=1)
     first = np.ones_like(item, bool)

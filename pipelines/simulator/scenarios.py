@@ -1,4 +1,4 @@
-"""The views that the shop can have, and in what they differ. All figures of a scenario stand here."""
+"""Scenarios of the simulated shop and all their parameters."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ SIGNALS = ("kind", "category", "words of the query", "taste", "last clicked", "q
 
 @dataclass(frozen=True)
 class Scenario:
-    """One view of the shop.
+    """Parameters of one scenario.
 
     Attributes:
       asks: whether people type a query there.

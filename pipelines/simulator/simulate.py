@@ -1,4 +1,4 @@
-"""A simulated shop: logs by DESIGN §2 of its search box, its feed and more, with the true probability of every label.
+"""Simulator of shop logs: search box, feed and more, with the true probability of every label.
 
 `docs/simulator.md` has the equations. In short: people have lasting tastes, which differ between the scenarios as
 far as `similarity` lets them, and passing needs, which do not: they drive what people search for, and what they
@@ -13,7 +13,7 @@ import itertools
 import math
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipelines.simulator import behaviour, noise, tables
 from pipelines.simulator.people import Users, plan_visits
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.scenarios import SCENARIOS, Scenario
+from pipelines.simulator.signals import SIGNALS
 from pipelines.simulator.world import World
 from usr_tf.errors import InputError
 
@@ -52,6 +53,7 @@ def simulate(
     global_label_noise: float | None = None,
     scenarios: int | Sequence[str] = 2,
     needs: float = 0.8,
+    signals: Mapping[str, float] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Writes the logs of a simulated shop into `out`; the same arguments write the same bytes.
@@ -69,6 +71,7 @@ def simulate(
       global_label_noise: the same for actions that only global labels see; None for that of `label_noise`.
       scenarios: how many of `scenarios.SCENARIOS`, from the first, or their names.
       needs: chance that a wish outlasts its request, 0 to 1. At 0 no need passes from scenario to scenario.
+      signals: strengths, 0 to 1, of some of `signals.SIGNALS`, which are off otherwise; 0 is off too.
       workers: processes; None for one a core if that pays. It has no part in the result. With more than one, a
         script has to call this under `if __name__ == "__main__"`.
 
@@ -97,13 +100,14 @@ def simulate(
         global_label_noise=float(global_label_noise),
         scenarios=[scenario.name for scenario in chosen],
         needs=float(needs),
+        signals=_signals(signals or {}),
     )
     chunks = made.chunks()
     if workers is None:
         workers = (os.cpu_count() or 1) if len(chunks) > _IN_PROCESS else 1
     world = made.world()
     with LogWriter(out, tables.schema_of(world)) as logs:
-        for row in tables.item_rows(world.items):
+        for row in tables.item_versions(world):
             logs.write("items", row)
         write = functools.partial(_write_chunk, logs.folder, world, made)
         totals = np.zeros((len(chosen), len(_SUMS)))
@@ -113,7 +117,9 @@ def simulate(
                 logs.add_shard(table, path, rows)
             totals += written.sums
         counts = dict(logs.counts)
-        (logs.folder / SIMULATION).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (logs.folder / SIMULATION).write_text(
+            made.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
+        )
     return {
         "counts": counts,
         "rates": {scenario.name: _rates(sums) for scenario, sums in zip(chosen, totals.tolist(), strict=True)},
@@ -121,7 +127,7 @@ def simulate(
 
 
 class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
-    """How logs were made: those arguments of `simulate` that have a part in it."""
+    """Arguments of `simulate` that determine the logs."""
 
     impressions: int
     seed: int
@@ -130,21 +136,24 @@ class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
     global_label_noise: float
     scenarios: list[str]
     needs: float
+    signals: dict[str, float] = {}
 
     def world(self) -> World:
-        return make_world(self.impressions, self.seed, _scenarios(self.scenarios), self.similarity, self.needs)
+        return make_world(
+            self.impressions, self.seed, _scenarios(self.scenarios), self.similarity, self.needs, self.signals
+        )
 
     def chunks(self) -> list["Chunk"]:
         return _chunks(self.impressions)
 
     def record(self, world: World, chunk: "Chunk", played: behaviour.Play) -> noise.Record:
-        """What the logs say of what a chunk's users did."""
+        """Logged form of a chunk's outcomes."""
         rng = np.random.default_rng(_stream(self.seed, "noise", chunk.number))
         return noise.record(rng, played, world.of_scenarios("prompt"), self.label_noise, self.global_label_noise)
 
 
 def read_simulation(logs: str | Path) -> Simulation:
-    """How the logs in a directory were made.
+    """Arguments with which the logs in a directory were simulated.
 
     Raises:
       InputError: they are not `simulate`'s.
@@ -160,16 +169,24 @@ def read_simulation(logs: str | Path) -> Simulation:
         ) from error
 
 
-def make_world(impressions: int, seed: int, scenarios: Sequence[Scenario], similarity: float, needs: float) -> World:
-    """The shop that so many impressions come from: 1,200 items for 200,000, growing with their square root."""
+def make_world(
+    impressions: int,
+    seed: int,
+    scenarios: Sequence[Scenario],
+    similarity: float,
+    needs: float,
+    signals: Mapping[str, float] | None = None,
+) -> World:
+    """World for a number of impressions: 1,200 items for 200,000, growing with the square root."""
     items = max(100, round(1_200 * (impressions / 200_000) ** 0.5))
-    world = World.draw(np.random.default_rng(_stream(seed, "world")), items, scenarios, similarity, needs)
+    rng = np.random.default_rng(_stream(seed, "world"))
+    world = World.draw(rng, items, scenarios, similarity, needs, signals)
     return behaviour.tuned(_stream(seed, "pilot"), world, users=min(400, max(100, impressions // IMPRESSIONS_PER_USER)))
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of the users, and the impressions that are theirs."""
+    """Part of the users, and their impressions."""
 
     number: int
     first_user: int
@@ -178,7 +195,7 @@ class Chunk:
 
 
 def play_chunk(world: World, seed: int, chunk: Chunk) -> tuple[behaviour.Shop, behaviour.Play]:
-    """The shop as a chunk's users leave it at the end of the month, and what truly happened, in the order of time."""
+    """Final state of a chunk's users and all their outcomes in time order."""
     rng = np.random.default_rng(_stream(seed, "people", chunk.number))
     users = Users.draw(rng, world, chunk.users)
     shop = behaviour.Shop(rng, world, users)
@@ -191,7 +208,7 @@ _SUMS = ("impressions", "ctr", "ctcvr", "oracle_ctr", "oracle_ctcvr")
 
 @dataclass(frozen=True)
 class _Written:
-    """The files of a chunk with their rows, by table, and `_SUMS` by scenario."""
+    """Files of a chunk with their rows by table, and `_SUMS` by scenario."""
 
     files: dict[str, tuple[Path, int]]
     sums: np.ndarray
@@ -231,7 +248,7 @@ def _map(write: functools.partial, chunks: Sequence[Chunk], workers: int) -> Ite
 
 
 def _chunks(impressions: int) -> list[Chunk]:
-    """Whole slates shared among the users' chunks in proportion; the last one's last slate may be cut short."""
+    """Whole slates divided among the users' chunks in proportion; the last slate may be truncated."""
     users = max(10, round(impressions / IMPRESSIONS_PER_USER))
     requests = math.ceil(impressions / SLATE)
     firsts = [*range(0, users, CHUNK_USERS), users]
@@ -245,7 +262,7 @@ def _chunks(impressions: int) -> list[Chunk]:
 
 
 def _stream(seed: int, purpose: str, chunk: int = 0) -> np.random.SeedSequence:
-    """A random stream of its own for each purpose and chunk."""
+    """Independent random stream per purpose and chunk."""
     return np.random.SeedSequence(seed, spawn_key=(("world", "pilot", "people", "noise").index(purpose), chunk))
 
 
@@ -260,6 +277,14 @@ def _scenarios(asked: int | Sequence[str]) -> tuple[Scenario, ...]:
     raise InputError(
         "--scenarios", found or "nothing", f"1 to {len(SCENARIOS)}, or different ones of {', '.join(named)}"
     )
+
+
+def _signals(asked: Mapping[str, float]) -> dict[str, float]:
+    for name, strength in asked.items():
+        if name not in SIGNALS:
+            raise InputError("--signals", name or "nothing", f"some of {', '.join(SIGNALS)}")
+        _check_share(f"--signals: {name}", strength)
+    return {name: float(asked[name]) for name in SIGNALS if asked.get(name)}
 
 
 def _rates(sums: list[float]) -> dict[str, Any]:

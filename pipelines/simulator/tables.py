@@ -1,6 +1,7 @@
-"""The simulated shop as rows of the log tables (DESIGN §2)."""
+"""Log tables of the simulated shop."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,10 +9,12 @@ from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
 from pipelines.simulator.behaviour import CART_OF_BOUGHT, CART_OF_CLICKED, Play
+from pipelines.simulator.month import DAY_MS, DAYS, HOUR_MS, START_MS
 from pipelines.simulator.noise import Record
 from pipelines.simulator.people import Users
 from pipelines.simulator.ranker import SLATE
-from pipelines.simulator.world import DAY_MS, HOUR_MS, START_MS, Items, World
+from pipelines.simulator.signals import SLOT_MS, WIDTH, at
+from pipelines.simulator.world import World
 
 _SLICE = 20_000
 """Rows that are Python objects at once."""
@@ -24,7 +27,7 @@ tasks:
   - {{name: ctr, action: click}}
   - {{name: ctcvr, action: purchase}}
 labels: {{attribution: 1h, global_window: 1d}}
-history: {{actions: [click, cart, purchase], max_length: 20}}
+history: {{actions: [click, cart, purchase], max_length: 20, queries: {{max_length: 10, tokens: 3}}}}
 split: {{valid: 0.1, test: 0.1}}
 features:
   user_id:    {{group: user, type: categorical, min_count: 2}}
@@ -46,11 +49,63 @@ features:
 """
 
 
+SIGNAL_FEATURES: Mapping[str, tuple[str, ...]] = {
+    "price": (
+        "price_now: {group: candidate, type: numeric, transform: log}",
+        "discount: {group: candidate, type: numeric}",
+    ),
+    "stock": ("in_stock: {group: candidate, type: categorical}",),
+    "retrieval": ("retrieval_score: {group: candidate, type: numeric}",),
+    "zero_results": ("zero_results: {group: context, type: categorical}",),
+    "vectors": (
+        f"item_vector: {{group: item, type: vector, width: {WIDTH}}}",
+        f"user_vector: {{group: user, type: vector, width: {WIDTH}}}",
+        f"query_vector: {{group: query, type: vector, width: {WIDTH}}}",
+    ),
+}
+"""Features of each signal. A trend has none: counters over windows see it."""
+SIGNALS = """\
+match:
+  query_title:    {features: [query, title]}
+  query_kind:     {features: [query, kind], by: [coverage, ngram]}
+  query_brand:    {features: [query, brand], by: [coverage, ngram]}
+  query_category: {features: [query, category], by: [coverage]}
+  past_title:     {features: [history_queries, title]}
+"""
+VECTOR_MATCHES = """\
+  user_item_vector:  {features: [user_vector, item_vector]}
+  query_item_vector: {features: [query_vector, item_vector]}
+"""
+COUNTERS = """\
+history_match: [item_id, category, kind, brand, price_band]
+counters:
+  item:       {key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true}
+  brand:      {key: [brand], actions: [click, purchase]}
+  user:       {key: [user_id], actions: [click, purchase], by_scenario: true, delay: 1m}
+  user_item:  {key: [user_id, item_id], actions: [click, purchase], windows: [1d, all], delay: 1m, prior: 5}
+  user_kind:  {key: [user_id, kind], actions: [click, purchase], windows: [6h, all], delay: 1m, prior: 10}
+  user_brand: {key: [user_id, brand], actions: [click, purchase], delay: 1m}
+  user_price: {key: [user_id, price_band], actions: [click, purchase], delay: 1m}
+  query_item: {key: [query, item_id], actions: [click, purchase], prior: 10}
+  query_kind: {key: [query, kind], actions: [click, purchase], prior: 10}
+"""
+
+
 def schema_of(world: World) -> str:
-    return SCHEMA.format(scenarios=", ".join(scenario.name for scenario in world.scenarios))
+    strength = world.signals.strength
+    features = [feature for signal, features in SIGNAL_FEATURES.items() if signal in strength for feature in features]
+    return (
+        SCHEMA.format(scenarios=", ".join(scenario.name for scenario in world.scenarios))
+        + "".join(f"  {feature}\n" for feature in features)
+        + SIGNALS
+        + (VECTOR_MATCHES if "vectors" in strength else "")
+        + COUNTERS
+    )
 
 
-def item_rows(items: Items) -> Iterator[Row]:
+def item_rows(world: World) -> Iterator[Row]:
+    """Each item once, at its list price."""
+    items, vector = world.items, world.signals.vector
     bands = np.searchsorted([-0.84, -0.25, 0.25, 0.84], items.dearness)  # fifths of a standard normal
     launch_day = (items.launch - START_MS) // DAY_MS
     for item in range(items.kind.size):
@@ -68,7 +123,65 @@ def item_rows(items: Items) -> Iterator[Row]:
             "price_band": names.PRICE_BANDS[bands[item]],
             "popularity": int(items.popularity[item]),
             "launch_day": int(launch_day[item]),
+            **({"item_vector": vector[item].tolist()} if world.signals.width else {}),
         }
+
+
+def item_versions(world: World) -> Iterator[Row]:
+    """Rows of the items table.
+
+    Where prices or stock change, an item has a row that is valid from the start of the month, and one for each change:
+    `price` and `in_stock` are as of its `timestamp`. Else it has the row of `item_rows`.
+    """
+    if not {"price", "stock"} & world.signals.strength.keys():
+        yield from item_rows(world)
+        return
+    now = START_MS + SLOT_MS * np.arange(DAYS * DAY_MS // SLOT_MS)
+    for item, row in enumerate(item_rows(world)):
+        state = price_and_stock(world, np.full(now.size, item), now)
+        columns = {name: state[column] for name, column in AS_OF.items() if column in state}
+        differs = np.any([column[1:] != column[:-1] for column in columns.values()], axis=0)
+        for slot in [0, *(np.flatnonzero(differs) + 1).tolist()]:
+            then = {name: column[slot].item() for name, column in columns.items()}
+            yield {**row, **then, "timestamp": int(now[slot])}
+
+
+AS_OF = {"price": "price_now", "in_stock": "in_stock"}
+"""Columns of items that change, and the columns of impressions that log them."""
+
+
+def price_and_stock(world: World, item: NDArray, now: NDArray) -> dict[str, NDArray]:
+    """The columns of impressions of items `[n]` at moments `[n]` that say of prices and stock, where those change."""
+    signals = world.signals
+    columns = {}
+    if "price" in signals.strength:
+        discount = at(signals.discount, item[:, None], now)[:, 0]
+        columns |= {"price_now": (world.items.price[item] * (1 - discount)).round(2), "discount": discount}
+    if "stock" in signals.strength:
+        columns["in_stock"] = np.where(at(signals.sold_out, item[:, None], now)[:, 0], "no", "yes")
+    return columns
+
+
+def signal_columns(
+    world: World,
+    item: NDArray,
+    now: NDArray,
+    zero_results: NDArray,
+    query_vector: NDArray,
+    retrieval_score: NDArray,
+) -> dict[str, list[Any]]:
+    """The columns that the signals add to impressions, `[n]` each; a query's vector is None where it has none."""
+    strength = world.signals.strength
+    columns: dict[str, list[Any]] = {
+        name: column.tolist() for name, column in price_and_stock(world, item, now).items()
+    }
+    if "retrieval" in strength:
+        columns["retrieval_score"] = retrieval_score.round(4).tolist()
+    if "zero_results" in strength:
+        columns["zero_results"] = np.where(zero_results, "yes", "no").tolist()
+    if "vectors" in strength:
+        columns["query_vector"] = [None if math.isnan(vector[0]) else vector for vector in query_vector.tolist()]
+    return columns
 
 
 def user_rows(users: Users, first_user: int) -> Iterator[Row]:
@@ -78,6 +191,7 @@ def user_rows(users: Users, first_user: int) -> Iterator[Row]:
             "age_band": names.AGE_BANDS[age],
             "city": names.CITIES[city],
             "arrival_day": int((arrival - START_MS) // DAY_MS),
+            **({"user_vector": users.vector[user].tolist()} if users.vector.size else {}),
         }
 
 
@@ -89,7 +203,7 @@ class LogTables:
     """
 
     def __init__(self, world: World, played: Play, recorded: Record, chunk: int, first_user: int):
-        self._played, self._recorded, self._chunk = played, recorded, chunk
+        self._world, self._played, self._recorded, self._chunk = world, played, recorded, chunk
         self._scenarios = [scenario.name for scenario in world.scenarios]
         users = played.user.max(initial=-1) + 1
         self._user_ids = [user_id(first_user + user) for user in range(users)]
@@ -105,8 +219,8 @@ class LogTables:
                 played.time[of], played.position[of], played.device[of], hour_of(played.time[of]),
                 played.propensity[of].round(6), recorded.p_click[of].round(6), recorded.p_buy[of].round(6),
             )  # fmt: skip
-            for request, scenario, user, item, time, position, device, hour, propensity, p_click, p_buy in zip(
-                *(column.tolist() for column in columns), strict=True
+            for request, scenario, user, item, time, position, device, hour, propensity, p_click, p_buy, signals in zip(
+                *(column.tolist() for column in columns), self._signals(of), strict=True
             ):
                 yield {
                     "request_id": self._request_id(request),
@@ -121,10 +235,21 @@ class LogTables:
                     "propensity": propensity,
                     "oracle_ctr": p_click,
                     "oracle_ctcvr": p_buy,
+                    **signals,
                 }
 
+    def _signals(self, of: slice) -> list[Row]:
+        played = self._played
+        columns = signal_columns(
+            self._world, played.item[of], played.time[of], played.zero_results[of], played.query_vector[of],
+            played.retrieval_score[of],
+        )  # fmt: skip
+        if not columns:
+            return [{}] * played.item[of].size
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
     def actions(self) -> Iterator[Row]:
-        """In the order of time. Returns name no scenario, and a visit of their own for a request."""
+        """Actions in time order. Returning users' actions name no scenario and no logged request."""
         played = self._played
         for done in actions_of(played, self._recorded):
             place = (
@@ -149,7 +274,7 @@ class LogTables:
 
 
 class Action(NamedTuple):
-    """Something that a user did."""
+    """Action of a user."""
 
     row: int  # of the impression that it follows
     time: int  # ms UTC
@@ -158,7 +283,7 @@ class Action(NamedTuple):
 
 
 def actions_of(played: Play, recorded: Record) -> Iterator[Action]:
-    """What the record says was done, in the order of time."""
+    """Logged actions in time order."""
     click_at = played.time + played.click_delay
     cart_at = click_at + played.cart_delay
     late_at = played.time + played.late_delay
@@ -181,7 +306,7 @@ def actions_of(played: Play, recorded: Record) -> Iterator[Action]:
 
 
 def query_texts(query: NDArray, spelling: NDArray) -> list[str]:
-    """What was typed in each request, from its terms `[r, 3]` and how each is spelt; "" where nothing was."""
+    """Query texts from terms `[r, 3]` and their spellings; "" without a query."""
     return [
         " ".join(names.SPELLINGS[t][s] for t, s in zip(terms, spelt, strict=True) if t >= 0)
         for terms, spelt in zip(query.tolist(), spelling.tolist(), strict=True)
@@ -189,7 +314,7 @@ def query_texts(query: NDArray, spelling: NDArray) -> list[str]:
 
 
 def hour_of(time: NDArray) -> NDArray:
-    """The hour of the day, UTC, 0 to 23."""
+    """Hour of the day in UTC, 0 to 23."""
     return time // HOUR_MS % 24
 
 

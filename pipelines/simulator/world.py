@@ -1,21 +1,18 @@
-"""The shop and what all its people have in common: items, tastes by demography, what counts in which scenario.
+"""World of the simulated shop: items, tastes by demography, feature importance by scenario.
 
 Everything is an index or a number; `tables` gives the names. `I` items, `K` scenarios, `d` dimensions of taste.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import catalogue as names
+from pipelines.simulator.month import DAY_MS, DAYS, START_MS
 from pipelines.simulator.scenarios import COMPONENTS, IMPORTANCE, Scenario
-
-DAYS = 30
-START_MS = 1_704_067_200_000  # 2024-01-01 UTC
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+from pipelines.simulator.signals import Signals
 
 TASTE_DIM = 4
 DAYPARTS = 4
@@ -29,13 +26,13 @@ FRESH_MS = 7 * DAY_MS
 
 
 def mix(similarity: float, shared: NDArray, own: NDArray) -> NDArray:
-    """`ρ shared + √(1−ρ²) own`: of unit variance if both are, and two scenarios' mixtures correlate by ρ²."""
+    """Mixture `ρ shared + √(1−ρ²) own` of unit variance; two scenarios' mixtures correlate by ρ²."""
     return similarity * shared + np.sqrt(1 - similarity**2) * own
 
 
 @dataclass(frozen=True)
 class Items:
-    """The assortment, `[I]` each unless said otherwise."""
+    """Assortment, `[I]` each unless said otherwise."""
 
     kind: NDArray
     brand: NDArray
@@ -119,7 +116,7 @@ class Items:
 
 @dataclass(frozen=True)
 class World:
-    """What holds for everybody all month long. Entry 0 of `by_age` and `by_city` is the taste that all share."""
+    """Constants of a simulation. Entry 0 of `by_age` and `by_city` is the common taste."""
 
     scenarios: tuple[Scenario, ...]
     similarity: float
@@ -133,6 +130,7 @@ class World:
     importance: NDArray  # [K, components]
     click_bias: NDArray  # [K]
     buy_bias: NDArray  # [K]
+    signals: Signals
 
     @classmethod
     def draw(
@@ -142,8 +140,9 @@ class World:
         scenarios: Sequence[Scenario],
         similarity: float,
         needs: float,
+        signals: Mapping[str, float] | None = None,
     ) -> "World":
-        """A world whose rates are not tuned yet: see `behaviour.tuned`."""
+        """Random world before its rates are tuned: see `behaviour.tuned`."""
         leaning = np.array([scenario.leaning for scenario in scenarios])
         shared, own = rng.normal(size=len(COMPONENTS)), rng.normal(size=leaning.shape)
         change = mix(similarity, IMPORTANCE_SPREAD * shared, leaning + IMPORTANCE_SPREAD * own)
@@ -151,11 +150,12 @@ class World:
         def loadings(values: int) -> NDArray:
             return np.stack([_standard(rng.normal(size=(values, TASTE_DIM))) for _ in range(1 + len(scenarios))])
 
+        shop = Items.draw(rng, items)
         return cls(
             scenarios=tuple(scenarios),
             similarity=similarity,
             needs=needs,
-            items=Items.draw(rng, items),
+            items=shop,
             by_age=loadings(len(names.AGE_BANDS)),
             by_city=loadings(len(names.CITIES)),
             age_dearness=_standard(rng.normal(size=len(names.AGE_BANDS))),
@@ -164,13 +164,14 @@ class World:
             importance=np.array(IMPORTANCE) * (1 + change),
             click_bias=np.full(len(scenarios), -4.5),
             buy_bias=np.full(len(scenarios), -4.0),
+            signals=Signals.draw(rng, shop.kind, signals or {}),
         )
 
     def of_scenarios(self, figure: str) -> NDArray:
-        """`[K, …]`: one of the figures that a scenario has."""
+        """`[K, …]` values of one parameter of the scenarios."""
         return np.array([getattr(scenario, figure) for scenario in self.scenarios])
 
 
 def _standard(x: NDArray) -> NDArray:
-    """Each column with mean 0 and variance 1, so that rates depend little on the seed."""
+    """Columns standardised to mean 0 and variance 1, so rates depend little on the seed."""
     return (x - x.mean(axis=0)) / x.std(axis=0)

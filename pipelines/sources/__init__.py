@@ -1,4 +1,4 @@
-"""Import of foreign logs into the raw-log contract (DESIGN §2): `usr-tf import`."""
+"""Log sources: import of other systems' logs to a log directory (`usr-tf import`)."""
 
 import importlib
 import inspect
@@ -33,7 +33,7 @@ def import_logs(
     progress: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes the logs of `inputs` as a local directory `out`, whole or not at all.
+    """Imports `inputs` to a local log directory `out`, whole or not at all.
 
     Beside the tables and `schema.yaml` there are `import.json`, which holds what this returns, and
     `rejected.jsonl`: file, line and reason of each input row that could not be read.

@@ -1,4 +1,4 @@
-"""What every import of foreign logs is: a source, which turns what it reads into rows of the log tables."""
+"""Base class of log sources."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from pipelines.sources.inputs import Inputs
 
 Row = tuple[str, dict[str, Any]]
-"""A table's name, and a row of it (DESIGN §2)."""
+"""Name of a log table, and a row of it (docs/logs.md)."""
 
 
 class Source(ABC):
-    """Reads someone else's logs as rows of the raw-log contract (DESIGN §2). An instance reads once.
+    """Log source: reads another system's logs as rows of the log tables. An instance reads once.
 
     The keyword arguments of a subclass's constructor are its options: `--list` of the command is `lists`.
     """
@@ -21,16 +21,16 @@ class Source(ABC):
 
     @abstractmethod
     def schema(self) -> str:
-        """The `schema.yaml` that goes with the logs."""
+        """`schema.yaml` of the imported logs."""
 
     @abstractmethod
     def read(self, inputs: Inputs) -> Iterator[Row]:
-        """Yields the rows; what could not be read goes to `inputs.reject`.
+        """Yields the rows; unreadable ones go to `inputs.reject`.
 
         Raises:
           InputError: a file is missing or unreadable as a whole, or there is not one impression in all of them.
         """
 
     def report(self) -> dict[str, Any]:
-        """What has been read, written and dropped so far, in counts, for `import.json`."""
+        """Counts of what was read, written and dropped, for `import.json`."""
         return {}

@@ -1,4 +1,4 @@
-"""The items as the events tell of them."""
+"""Item catalogue collected from events."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Puts more rows in order than memory holds."""
+"""External merge sort on disk."""
 
 import contextlib
 import sqlite3

@@ -1,4 +1,4 @@
-"""What the rows of Google's BigQuery exports have in common, from JSON Lines, Parquet or the table itself."""
+"""Rows of Google's BigQuery exports, from JSON Lines, Parquet or the table itself."""
 
 from typing import Annotated, Any, Self, TypeVar
 
@@ -13,13 +13,13 @@ class BadRow(Exception):
 
 
 class ExportRow(BaseModel):
-    """A row, or a record in it; fields that are not named are left unread. Integers may be numbers or text."""
+    """Row, or record in it; unnamed fields are not read. Integers may be numbers or text."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     @classmethod
     def parse(cls, value: bytes | dict[str, Any]) -> Self:
-        """The row of a line of JSON, or of a dictionary.
+        """Row from a JSON line or a dictionary.
 
         Raises:
           BadRow: it is no such row.
@@ -40,7 +40,7 @@ def _reason(error: pydantic.ValidationError) -> str:
 
 
 def _plain_list(value: Any) -> Any:
-    """`bq extract` writes a repeated field to Parquet as `{"list": [{"element": …}, …]}`, with no mark of a list."""
+    """Repeated field as a list: `bq extract` writes `{"list": [{"element": …}, …]}` to Parquet."""
     if value is None:
         return []
     if isinstance(value, dict) and set(value) == {"list"}:

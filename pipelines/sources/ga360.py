@@ -75,7 +75,7 @@ features:
 
 
 class GA360(Source):
-    """The import of GA360 sessions.
+    """Log source of Google Analytics 360 sessions.
 
     Args:
       lists: The scenario that each `productListName` stands for, by a pattern. Other lists are dropped and counted.
@@ -211,7 +211,7 @@ class GA360(Source):
 
 
 class _Catalogue:
-    """The products that are shown, and those that are only acted on."""
+    """Displayed products, and products with actions only."""
 
     def __init__(self) -> None:
         self._told = Catalogue("name", "category", "brand", "price")
@@ -230,11 +230,11 @@ class _Catalogue:
         return sku in self._shown
 
     def keep(self, sku: str) -> None:
-        """Gives a product that is shown nowhere its row."""
+        """Adds the row of a product that was never displayed."""
         self._kept.add(sku)
 
     def shown_skus_by_name(self) -> dict[str, str]:
-        """The SKU that is shown most, of those that bear a name."""
+        """Most displayed SKU of each product name."""
         by_frequency = sorted(self._shown.items(), key=lambda entry: (entry[1], entry[0]))
         return {name: sku for sku, _ in by_frequency for name in self._told.told(sku, "name") if name}
 
@@ -248,7 +248,7 @@ class _Catalogue:
 
 
 def _first_levels(path: str) -> str:
-    """`/a/b/c.html?d=e` → `/a/b`: few enough values to learn from."""
+    """First two levels of a page path: `/a/b/c.html?d=e` → `/a/b`."""
     return "/" + "/".join([level for level in path.partition("?")[0].partition("#")[0].split("/") if level][:2])
 
 

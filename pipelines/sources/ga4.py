@@ -100,7 +100,7 @@ features:
 
 
 class GA4(Source):
-    """The import of GA4 events.
+    """Log source of Google Analytics 4 events.
 
     Args:
       lists: The scenario of each list, by a pattern of its name or id; the first pattern that matches counts.
@@ -146,7 +146,7 @@ class GA4(Source):
         }
 
     def _events_in_order(self, inputs: Inputs) -> Iterator["_Event"]:
-        """The events that matter, by user and time."""
+        """Relevant events, sorted by user and time."""
         paths = {file.path: place for place, file in enumerate(inputs.files)}
         rows = DiskSort(columns=6, keys=3)
         for record in inputs.records(_COLUMNS):
@@ -238,7 +238,7 @@ class GA4(Source):
 
 
 class _User:
-    """What is known of one user up to a moment; events come in the order of time."""
+    """State of one user; events arrive in time order."""
 
     def __init__(self, user: str):
         self.id = user
@@ -253,7 +253,7 @@ class _User:
             self._told.clear()
 
     def tells_again(self, *what: str) -> bool:
-        """Whether this was told at this moment already."""
+        """Whether the same event was read at this time already."""
         again = what in self._told
         self._told.add(what)
         return again
@@ -273,7 +273,7 @@ class _User:
 
 
 def _positions(items: list["_Item"]) -> list[int]:
-    """`[items]`, from 1."""
+    """`[items]` positions from 1."""
     if all(item.index.isdecimal() and len(item.index) < 10 for item in items):  # longer ones are no places
         return [int(item.index) + 1 for item in items]
     return list(range(1, len(items) + 1))
@@ -359,7 +359,7 @@ class _Event(_Key):
 
     @property
     def page(self) -> str:
-        """The first two levels of the page's path: few enough values to learn from."""
+        """First two levels of the page path."""
         try:
             path = urlsplit(self.param("page_location")).path
         except ValueError:
@@ -367,7 +367,7 @@ class _Event(_Key):
         return "/".join(path.split("/")[:3])
 
     def items_by_list(self) -> dict[tuple[str, ...], list[_Item]]:
-        """The items of each list, by the names that the list goes by: name and id, those of them that it has."""
+        """Items of each list, by the names of the list (name and id, if present)."""
         common = self.param("item_list_name"), self.param("item_list_id")
         lists: dict[tuple[str, ...], list[_Item]] = {}
         for item in self.items:

@@ -1,32 +1,25 @@
-"""What an import reads: files of any file system that Beam knows, and BigQuery tables.
+"""Input files of an import, from any Beam file system, and BigQuery tables.
 
 Lines, records and blocks of CSV come out, one file after the other, none of them held as a whole.
 """
 
-import contextlib
 import glob
-import gzip
-import io
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from pipelines.sources import bigquery
+from pipelines.logs import bigquery
+from pipelines.logs.files import line_blocks, open_bytes, open_parquet
 from usr_tf.errors import InputError
 
-_BUFFER_BYTES = 1 << 20
 _CSV_BLOCK_BYTES = 16 << 20
 _RECORDS = 4_096
-_BROKEN = (OSError, EOFError, zlib.error)
-"""What reading raises: an unreadable file, a gzip stream that is cut off, and one that is damaged."""
 
 
 class InputFile(NamedTuple):
@@ -37,7 +30,7 @@ class InputFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the path, without `.gz`."""
+        """Last part of the path, without `.gz`."""
         return self.path.rpartition("/")[2].removesuffix(".gz")
 
 
@@ -57,12 +50,12 @@ class CsvBlock(NamedTuple):
 
 
 class Inputs:
-    """The files of one import.
+    """Input files of one import.
 
     Args:
       files: In the order in which they are read.
-      advance: Is told how many more bytes of them have been read.
-      on_reject: Is told the path, line and reason of each row that could not be read.
+      advance: Called with the number of bytes read since the last call.
+      on_reject: Called with path, line and reason of each unreadable row.
     """
 
     def __init__(
@@ -76,7 +69,7 @@ class Inputs:
         self._advance = advance
 
     def file(self, name: str) -> InputFile:
-        """The one file of this name, gzip or not.
+        """The one file with this name, plain or gzip.
 
         Raises:
           InputError: there is none, or more than one.
@@ -89,7 +82,7 @@ class Inputs:
         raise InputError("--input", f"no {name}", "the directory that holds it, or the file itself")
 
     def lines(self) -> Iterator[Record]:
-        """The lines of all files that are not blank, as bytes; gzip is told by its first bytes, not by the name.
+        """Non-blank lines of all files as bytes; gzip is detected by its first bytes.
 
         Raises:
           InputError: a file is unreadable, or its gzip stream is cut off or damaged.
@@ -98,7 +91,7 @@ class Inputs:
             yield from self._lines_of(file)
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """The records of all files: bytes, a line of JSON each, or dictionaries, of Parquet and BigQuery.
+        """Records of all files: JSON lines as bytes, Parquet and BigQuery rows as dictionaries.
 
         Args:
           columns: The top-level columns to read of tables, where they exist; all by default. Lines are left whole.
@@ -107,9 +100,9 @@ class Inputs:
           InputError: as `lines`, and a Parquet file or a table that cannot be read.
         """
         for file in self.files:
-            if file.path.startswith(bigquery.SCHEME):
+            if bigquery.is_table(file.path):
                 batches = bigquery.read_table(file.path, columns, self._advance)
-            elif self._is_parquet(file):
+            elif _is_parquet(file):
                 batches = self._parquet_batches(file, columns)
             else:
                 yield from self._lines_of(file)
@@ -118,14 +111,14 @@ class Inputs:
             yield from (Record(file.path, number, row) for number, row in enumerate(rows, start=1))
 
     def csv_blocks(self, file: InputFile, columns: Sequence[str], delimiter: str = ",") -> Iterator[CsvBlock]:
-        """Blocks of a CSV file with a header; rows with fields too many or too few are rejected.
+        """Blocks of a CSV file with a header; rows with a wrong number of fields are rejected.
 
         Raises:
           InputError: a column is missing, or the file is unreadable or no CSV.
         """
         wrong: deque[pa_csv.InvalidRow] = deque()
         first = 2
-        with self._reading(file), self._open(file) as stream:
+        with open_bytes(file.path, advance=self._advance) as stream:
             try:
                 for batch in _csv_reader(stream, columns, delimiter, wrong):
                     skipped: list[int] = []
@@ -146,14 +139,14 @@ class Inputs:
             self._reject_fields(file, row)
 
     def csv_rows(self, columns: Sequence[str], delimiter: str = ",") -> Iterator[Record]:
-        """The rows of all files, each a dictionary of text; `csv_blocks` row by row."""
+        """Rows of all CSV files, each a dictionary of text."""
         for file in self.files:
             for block in self.csv_blocks(file, columns, delimiter):
                 for number, row in zip(block.numbers.tolist(), tuples(block.rows, *columns), strict=True):
                     yield Record(file.path, number, dict(zip(columns, row, strict=True)))
 
     def sound(self, block: CsvBlock, wrong: Mapping[str, Any]) -> pd.DataFrame:
-        """A block's rows without the wrong ones, which are rejected.
+        """Valid rows of a block; the others are rejected.
 
         Args:
           wrong: `{reason: [rows] bool}`; a row is rejected for the first reason that holds.
@@ -170,50 +163,24 @@ class Inputs:
         return row.number
 
     def _lines_of(self, file: InputFile) -> Iterator[Record]:
-        number = 0
-        try:
-            with self._open(file) as stream:
-                for number, text in enumerate(stream, start=1):
-                    if text := text.removeprefix(b"\xef\xbb\xbf").strip():
-                        yield Record(file.path, number, text)
-        except _BROKEN as error:
-            raise _unreadable(f"{file.path}: line {number + 1}", error) from error
+        blocks = line_blocks(file.path, advance=self._advance)
+        lines = (line for block in blocks for line in block[:-1].split(b"\n"))
+        for number, line in enumerate(lines, start=1):
+            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+                yield Record(file.path, number, text)
 
     def _parquet_batches(self, file: InputFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        with self._reading(file), _open_raw(file.path) as stream:
-            try:
-                parquet = pq.ParquetFile(stream)
-                wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
-                read = 0
-                for batch in parquet.iter_batches(_RECORDS, columns=wanted):
-                    yield batch
-                    before, read = read, read + batch.num_rows
-                    rows = max(parquet.metadata.num_rows, 1)
-                    self._advance(file.size * read // rows - file.size * before // rows)
-            except pa.ArrowException as error:
-                raise InputError(file.path, f"no whole Parquet file ({error})", "a Parquet file") from error
-
-    def _is_parquet(self, file: InputFile) -> bool:
-        with self._reading(file), _open_raw(file.path) as stream:
-            return stream.read(4) == b"PAR1"
-
-    @contextlib.contextmanager
-    def _open(self, file: InputFile) -> Iterator[BinaryIO]:
-        """The file's bytes, unzipped by Python's reader, which notices a truncated stream where Beam's does not."""
-        with _open_raw(file.path) as raw:
-            stream = io.BufferedReader(_Counted(raw, self._advance), _BUFFER_BYTES)
-            yield gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream
-
-    @contextlib.contextmanager
-    def _reading(self, file: InputFile) -> Iterator[None]:
-        try:
-            yield
-        except _BROKEN as error:
-            raise _unreadable(file.path, error) from error
+        with open_parquet(file.path) as parquet:
+            wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
+            rows, read = max(parquet.metadata.num_rows, 1), 0
+            for batch in parquet.iter_batches(_RECORDS, columns=wanted):
+                yield batch
+                before, read = read, read + batch.num_rows
+                self._advance(file.size * read // rows - file.size * before // rows)
 
 
 def find_inputs(names: Iterable[str]) -> list[InputFile]:
-    """The files that `names` stand for, each once: files, patterns such as `ga_sessions_*`, directories and tables.
+    """Input files of `names`, each once: files, patterns such as `ga_sessions_*`, directories, tables.
 
     A name with a scheme (`gs://…`, `s3://…`) is matched by Beam's file system for it, and `bigquery:` by BigQuery.
     Of a directory, all files count but those whose names start with `.` or `_`.
@@ -223,7 +190,7 @@ def find_inputs(names: Iterable[str]) -> list[InputFile]:
     """
     files: dict[Any, InputFile] = {}
     for name in names:
-        if name.startswith(bigquery.SCHEME):
+        if bigquery.is_table(name):
             found = [(path, InputFile(path, size)) for path, size in bigquery.find_tables(name)]
         else:
             found = _remote_files(name) if "://" in name else _local_files(name)
@@ -237,12 +204,12 @@ def find_inputs(names: Iterable[str]) -> list[InputFile]:
 
 
 def tuples(rows: pd.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a block, of these columns."""
+    """Rows of these columns of a block."""
     return zip(*(rows[name].tolist() for name in names), strict=True)
 
 
 def to_integers(texts: pd.Series, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[rows]` int64, fractions cut off, and `[rows]` bool: whether the text is a number from `least` to 2**53."""
+    """`[rows]` int64, truncated, and `[rows]` bool mask of numeric texts between `least` and 2**53."""
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy("float64", na_value=np.nan)
     return np.nan_to_num(numbers).clip(least, 2**53).astype("int64"), (numbers >= least) & (numbers <= 2**53)
 
@@ -272,14 +239,13 @@ def _is_data(name: str) -> bool:
     return bool(name) and not name.startswith((".", "_"))
 
 
-def _open_raw(path: str) -> BinaryIO:
-    if "://" not in path:
-        return open(path, "rb")
-    return _beam_file_systems().open(path, compression_type="uncompressed")
+def _is_parquet(file: InputFile) -> bool:
+    with open_bytes(file.path, gzipped=False) as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def _beam_file_systems() -> Any:
-    """Beam's file systems, which take seconds to import, with the options that some of them insist on."""
+    """Beam's file systems, imported lazily, with the options that some of them require."""
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -288,7 +254,7 @@ def _beam_file_systems() -> Any:
 
 
 def _csv_reader(
-    stream: BinaryIO, columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
+    stream: IO[bytes], columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
 ) -> Iterator[pa.RecordBatch]:
     def skip(row: pa_csv.InvalidRow) -> str:
         wrong.append(row)
@@ -304,25 +270,3 @@ def _csv_reader(
             strings_can_be_null=False,
         ),
     )
-
-
-def _unreadable(place: str, error: Exception) -> InputError:
-    if isinstance(error, EOFError):
-        return InputError(place, "a gzip file that is cut off", "all of it")
-    return InputError(place, f"an unreadable file ({getattr(error, 'strerror', None) or error})", "a file of logs")
-
-
-class _Counted(io.RawIOBase):
-    """A stream that tells how many bytes have been read of it."""
-
-    def __init__(self, stream: BinaryIO, advance: Callable[[int], object]):
-        self._stream, self._advance = stream, advance
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._advance(len(data))
-        return len(data)

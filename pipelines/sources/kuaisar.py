@@ -93,7 +93,7 @@ _ITEMS = (
 
 
 class KuaiSAR(Source):
-    """The import of KuaiSAR's files: `rec_inter`, `src_inter`, `item_features` and `user_features`."""
+    """Log source of KuaiSAR's files `rec_inter`, `src_inter`, `item_features` and `user_features`."""
 
     name = "kuaisar"
 
@@ -148,7 +148,7 @@ class KuaiSAR(Source):
                 yield "actions", self._action("click", "search", request, user, moment, item)
 
     def _of_hand_out(self, user: str, moment: int, shown: list[tuple[Any, ...]]) -> Iterator[Row]:
-        """The rows of one user and moment: `(item, playing time, 0 or 1 for each of ACTIONS)`, by item."""
+        """Rows of one user and time: `(item, play time, 0 or 1 for each of ACTIONS)`, by item."""
         request = f"recommendation/{user}/{moment}"
         watched = moment + min(sum(row[1] for row in shown), WATCHED_AT_MOST_MS)
         for item, told in itertools.groupby(shown, key=lambda row: row[0]):
@@ -205,7 +205,7 @@ def _items(rows: pd.DataFrame) -> Iterator[Row]:
 
 
 def _sound(inputs: Inputs, block: CsvBlock, moment: str, flags: tuple[str, ...]) -> pd.DataFrame:
-    """The sound rows of a block, their time and flags as integers."""
+    """Valid rows of a block, with time and flags as integers."""
     wrong = {f"{name}: none": block.rows[name] == "" for name in ("user_id", "item_id")}
     for name in (moment, *flags):
         least = 1 if name == moment else 0
@@ -215,5 +215,5 @@ def _sound(inputs: Inputs, block: CsvBlock, moment: str, flags: tuple[str, ...])
 
 
 def _words(lists: pd.Series) -> pd.Series:
-    """`[20, 34, 3]` → `20 34 3`."""
+    """Word ids as text: `[20, 34, 3]` → `20 34 3`."""
     return lists.str.replace(r"[\[\],\s]+", " ", regex=True).str.strip()

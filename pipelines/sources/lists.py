@@ -1,4 +1,4 @@
-"""Which scenario a list of items stands for: the rule that `--list 'PATTERN=scenario'` gives."""
+"""Mapping from item lists to scenarios: `--list 'PATTERN=scenario'`."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from usr_tf.errors import InputError
 
 
 class Lists:
-    """The scenario of each list, by its name: that of the first pattern that matches, in any case of letters.
+    """Scenario of each item list: that of the first matching pattern, case-insensitive.
 
     Args:
       scenarios: The scenario of each pattern, as `fnmatch` has them: `{"*search*": "search"}`.
@@ -20,7 +20,7 @@ class Lists:
         self._known: dict[tuple[str, ...], str | None] = {}
 
     def scenario_of(self, *names: str) -> str | None:
-        """The scenario of a list that goes by these names; None if it stands for none."""
+        """Scenario of a list with these names; None if no pattern matches."""
         if names not in self._known:
             matches = (
                 scenario
@@ -32,7 +32,7 @@ class Lists:
 
 
 def parse_lists(rules: Iterable[str]) -> dict[str, str]:
-    """`['Search Results=search', …]` as `{pattern: scenario}`.
+    """Parses `['Search Results=search', …]` to `{pattern: scenario}`.
 
     Raises:
       InputError: a rule has other parts, or a pattern stands twice.

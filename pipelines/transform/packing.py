@@ -1,4 +1,4 @@
-"""A transformed row in few columns. `usr_tf.data.parsing` takes them apart again."""
+"""Packing of transformed rows into few columns; `usr_tf.data.parsing` unpacks them."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,10 +7,9 @@ from usr_tf.schema import HISTORY, IDS, NUMBERS, QUERIES, Schema, bounds_column
 
 
 def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """A batch with one column for each feature, as `IDS`, `NUMBERS`, `HISTORY` and the columns that these do not hold,
-    those of bounds excepted.
+    """Packs one column per feature into `IDS`, `NUMBERS` and `HISTORY`; keeps the other columns except bounds.
 
-    What the schema does not have gets no column.
+    A group without features gets no column.
     """
     packed = {*schema.id_columns, *schema.number_columns, *schema.history_columns, *schema.query_columns}
     packed |= {bounds_column(name) for name in schema.number_features}
@@ -27,7 +26,7 @@ def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
 
 
 def _side_by_side(batch: pa.RecordBatch, names: tuple[str, ...], places: tuple[int, ...] | None = None) -> pa.ListArray:
-    """Columns of as many entries a row as one: in each entry, those of all of them, which take so many `places`."""
+    """Concatenates columns entry by entry, so that each entry has all of them in `places` values."""
     places = places or (1,) * len(names)
     entries = [
         batch.column(name).flatten().to_numpy().reshape(-1, width) for name, width in zip(names, places, strict=True)

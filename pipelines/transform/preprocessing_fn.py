@@ -1,4 +1,4 @@
-"""The transform of a row's raw features into ids and numbers, as TensorFlow Transform traces and keeps it.
+"""Preprocessing function of TensorFlow Transform: raw features → ids and numbers.
 
 The same graph runs in the pipeline and inside the served model, so the two cannot drift apart. Ids: 0 is a
 missing value or padding, then come the out-of-vocabulary buckets, then the vocabulary: at the end, so that it
@@ -28,7 +28,7 @@ from usr_tf.tokens import Values, tokens
 
 
 def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
-    """How a raw row is parsed: one string for a categorical or a text, lists and numbers of any length.
+    """Parsing specification of raw rows: one string, or lists and numbers of any length.
 
     A history column holds a value for every action (a list feature its `length` values), newest last.
     """
@@ -101,7 +101,7 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
 
 
 def vocabulary(values: Values, feature: Feature, name: str, size: int | None) -> tf.Tensor:
-    """The file of the values seen at least `min_count` times, at most `size`: by falling count, then falling value.
+    """Vocabulary file: values with at least `min_count` occurrences, at most `size`, by falling count.
 
     An empty value, or one with a line break in it, is never among them.
     """
@@ -119,7 +119,7 @@ def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> V
 
 
 def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from strings to ids; 0 for the empty string."""
+    """Function from strings to ids; 0 for the empty string."""
     buckets = feature.hash_buckets or feature.oov_buckets
     file = vocabulary(values, feature, name, feature.vocabulary_size) if feature.has_vocabulary else None
 
@@ -134,7 +134,7 @@ def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor]
 
 
 def _position_in(names: tuple[str, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from strings to their place among `names`, from 1; 0 for any other."""
+    """Function from strings to their index in `names`, from 1; 0 for any other."""
     places = tf.range(1, len(names) + 1, dtype=tf.int64)
     return lambda strings: tf.reduce_sum(
         tf.cast(tf.equal(strings[:, tf.newaxis], tf.constant(names)), tf.int64) * places, axis=1
@@ -175,7 +175,7 @@ def _query_ids(queries: tf.SparseTensor, query: Feature, lookup: Callable[[tf.Te
 
 
 def _dense(places: tf.SparseTensor, numbers: tf.Tensor, missing: float) -> tf.Tensor:
-    """`[B]`: the first of each row's numbers."""
+    """`[B]` first number of each row."""
     dense = tf.sparse.to_dense(tf.sparse.reorder(places.with_values(numbers)), missing, validate_indices=False)
     rows = places.dense_shape[0]
     return tf.reshape(

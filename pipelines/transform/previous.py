@@ -1,4 +1,4 @@
-"""An earlier run whose transform new data takes over: found, held against the new schema, and copied."""
+"""Reuse of an earlier transform: lookup, compatibility check with the new schema, and copy."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ _OF_GROWTH = ("min_count", "vocabulary_size")
 
 @dataclasses.dataclass(frozen=True)
 class Earlier:
-    """A finished directory with a schema and a transform: data of `preprocess`, or a run of `train`."""
+    """Finished directory with schema and transform: data of `preprocess`, or a run of `train`."""
 
     directory: str
     grow: bool
@@ -30,7 +30,7 @@ class Earlier:
 
 
 def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, schema_path: str) -> Earlier | None:
-    """The earlier run that one of the two flags names, as OLD or as OLD/transform; None without a flag.
+    """Earlier directory that a flag names, as OLD or OLD/transform; None without a flag.
 
     Raises:
       InputError: both flags; no finished directory; or a schema that differs from `schema`, read from `schema_path`,
@@ -53,7 +53,7 @@ def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, s
 
 
 def read_stats(earlier: Earlier) -> dict | None:
-    """Its `stats.json`, to tell drift from; None where it has none, as a run of `train`.
+    """Its `stats.json`, for drift; None for a run of `train`, which has none.
 
     Raises:
       InputError: it is of a job that did not measure the quality of the data.
@@ -68,7 +68,7 @@ def read_stats(earlier: Earlier) -> dict | None:
 
 
 def copy_transform(earlier: Earlier, target: str) -> None:
-    """Copies its transform, file by file and to the byte, from any file system to any other."""
+    """Copies its transform byte for byte, from any file system to any other."""
     source = earlier.transform
     for folder, _, names in tf.io.gfile.walk(source):
         inside = FileSystems.join(target, folder.removeprefix(source).strip("/")).rstrip("/")
@@ -95,7 +95,7 @@ def _what_must_agree(schema: Schema, grow: bool) -> dict[str, Any]:
 
 
 def _first_difference(new: Any, old: Any, key: str = "") -> tuple[str, str, str]:
-    """The first key whose values differ, and both values."""
+    """First key whose values differ, with both values."""
     if isinstance(new, dict) and isinstance(old, dict):
         name = next(name for name in (*old, *new) if new.get(name) != old.get(name))
         return _first_difference(new.get(name), old.get(name), f"{key}.{name}" if key else name)

@@ -1,4 +1,4 @@
-"""Robust standardisation of numbers: outliers are clamped, and left out of the training split's mean and variance.
+"""Robust standardisation of numeric features: clamped outliers do not affect mean and variance.
 
 A finite outlier, such as 3e38 or -1e9 in place of a missing value, would otherwise make the variance so large that all
 other values become one number. Data without outliers keep the plain mean and variance, to the bit.
@@ -32,7 +32,7 @@ _MOST_NUMBERS = 1 << 32
 
 
 class Scaled(NamedTuple):
-    """Numbers of one batch, float32."""
+    """Scaled numbers of one batch, float32."""
 
     numbers: tf.Tensor
     """`[n]`, clamped, transformed and scaled."""
@@ -41,7 +41,7 @@ class Scaled(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What a column is clamped to and standardised by."""
+    """Clamping bounds, mean and variance of a column."""
 
     low: float
     """Bounds of raw numbers."""
@@ -54,7 +54,7 @@ class Scale(NamedTuple):
 
 
 def scale(columns: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[str, Scaled]:
-    """Clamps and standardises finite raw numbers, `[n]` float32 of each feature; `transform: none` clamps alone.
+    """Clamps and standardises finite raw numbers `[n]` float32 per feature; `transform: none` only clamps.
 
     To be called while TensorFlow Transform traces, once for all features. The analysis reads the data once.
     """
@@ -77,7 +77,7 @@ def scale(columns: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[s
 
 
 def find_scale(quantiles: np.ndarray, transform: str) -> Scale:
-    """The scale of a column.
+    """Scale of a column from its quantile sketch.
 
     Args:
       quantiles: `[QUANTILES + 1]` of the transformed numbers of training, rising; empty if there are none.
@@ -99,7 +99,7 @@ def find_scale(quantiles: np.ndarray, transform: str) -> Scale:
 
 
 def _furthest(distances: np.ndarray, gap: float) -> float:
-    """The largest of the distances from the median that is no outlier's."""
+    """Largest distance from the median that is not an outlier's."""
     apart = np.sort(distances[distances > 0])  # a column of counts is mostly its median
     behind = np.arange(len(apart) - 1, 0, -1)
     gaps = (apart[1:] > gap * apart[:-1]) & (behind <= SHARE * len(distances))
@@ -107,7 +107,7 @@ def _furthest(distances: np.ndarray, gap: float) -> float:
 
 
 def standardise(numbers: tf.Tensor, kind: str, scale: Scale, mean: tf.Tensor, variance: tf.Tensor) -> Scaled:
-    """`scale` by what the analysis found; `mean` and `variance` are the exact ones, which may have overflowed."""
+    """Clamps and standardises with analysed `mean` and `variance`, which may have overflowed."""
     low, high = scale.low, scale.high
     bounds = tf.where(tf.stack([numbers < low, numbers > high], axis=1), tf.stack([low, high]), float("nan"))
     scaled = _transform(tf.clip_by_value(numbers, low, high), kind)
@@ -123,7 +123,7 @@ def _transform(numbers: tf.Tensor, kind: str) -> tf.Tensor:
 
 
 class _FindScales(beam.PTransform):
-    """Batches of transformed numbers, `([n] float32, …)` → for each column its `Scale`, `[5]` float32."""
+    """Combiner from batches of numbers `([n] float32, …)` to a `Scale`, `[5]` float32, per column."""
 
     def __init__(self, kinds: tuple[str, ...]):
         super().__init__()
@@ -138,7 +138,7 @@ class _FindScales(beam.PTransform):
 
 
 class _Sketches(beam.CombineFn):
-    """Sketches of every column's quantiles, in the end as scales."""
+    """Quantile sketches of every column; their output is scales."""
 
     def __init__(self, kinds: tuple[str, ...]):
         self._kinds = kinds

@@ -1,4 +1,4 @@
-"""Shuffles rows into shards and writes each as one gzip TFRecord file, whole or not at all."""
+"""TFRecord shards: shuffles rows into shards, each one gzip file, whole or not at all."""
 
 import shutil
 import tempfile
@@ -56,7 +56,7 @@ class WriteShards(beam.PTransform):
 
 
 def _serialize(batch: pa.RecordBatch | tuple, schema: Schema) -> pa.RecordBatch:
-    """A batch of transformed rows as a chunk."""
+    """Serialized chunk of a batch of transformed rows."""
     batch = batch[0] if isinstance(batch, tuple) else batch
     hashes = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM))
     examples = encode_examples(pack(batch, schema))
@@ -64,7 +64,7 @@ def _serialize(batch: pa.RecordBatch | tuple, schema: Schema) -> pa.RecordBatch:
 
 
 class _Divide(beam.DoFn):
-    """Chunks → `(shard, chunk of it)`."""
+    """Splits chunks by shard: `(shard, chunk)`."""
 
     def __init__(self, shards: int, store: BlockStore):
         self._shards, self._store = shards, store

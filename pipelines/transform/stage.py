@@ -1,4 +1,4 @@
-"""The second half of the job: joined rows → TensorFlow Transform → TFRecords, and the transform itself."""
+"""Transform stage: joined rows → TensorFlow Transform → TFRecords and the transform itself."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from usr_tf.schema import Schema
 
 
 class TransformSplits(beam.PTransform):
-    """Makes the transform of the training split alone, transforms every split, and writes rows and transform.
+    """Analyses the training split, transforms every split, and writes rows and transform.
 
     With an `earlier` transform, of which `out` holds a copy, that one is applied; or its vocabularies grow by what is
     new in the training split, and nothing else of it changes.
@@ -86,7 +86,7 @@ class TransformSplits(beam.PTransform):
 
 
 def _load_after(handle: Handle, _: object, progress: Progress) -> pa.RecordBatch:
-    """`load`, in the stage that comes after its second argument and not in the one that makes the handles."""
+    """Loads blocks in the stage after its second argument, not in the one that makes the handles."""
     batch = load(handle)
     progress.add(TRANSFORM_ROWS, batch.num_rows)
     return batch

@@ -1,4 +1,4 @@
-"""Arrow rows as serialized `tf.Example`s, a column at a time.
+"""Columnar encoder of Arrow rows to serialized `tf.Example`s.
 
 Features stand in the order of their names, so the same rows are the same bytes. TFX-BSL's encoder puts them in
 another order for every row and run.
@@ -25,7 +25,7 @@ def encode_examples(batch: pa.RecordBatch) -> pa.BinaryArray:
 
 
 def _entry(name: str, column: pa.ListArray) -> tuple[pa.Array, pa.Array]:
-    """The map entry of a feature: `[rows]` headers, and `[rows]` values that follow them."""
+    """Map entry of a feature: `[rows]` headers and the `[rows]` values after them."""
     kind, values = column.type.value_type, column.flatten()
     rows = column.offsets.to_numpy() - column.offsets[0].as_py()
     if pa.types.is_int64(kind):
@@ -59,13 +59,13 @@ def _entry(name: str, column: pa.ListArray) -> tuple[pa.Array, pa.Array]:
 
 
 def _by_size(sizes: np.ndarray, header: Callable[[int], bytes]) -> pa.Array:
-    """`header(size)` of every size, made once for each that occurs."""
+    """Cached `header(size)` of every size that occurs."""
     distinct, index = np.unique(sizes, return_inverse=True)
     return pa.array([header(int(size)) for size in distinct], pa.binary()).take(pa.array(index))
 
 
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Protobuf's varints of int64 values, end to end, and where each starts and the last one ends."""
+    """Protobuf varints of int64 values, concatenated, and their offsets."""
     rest = values.view(np.uint64)
     sizes = np.ones(len(rest), np.int64)
     for bits in range(7, 64, 7):
@@ -83,7 +83,7 @@ def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _varint(value: int) -> bytes:
-    """One value from 0: `_varints` of it without an array."""
+    """Protobuf varint of one non-negative value."""
     low, rest = value & 0x7F, value >> 7
     return bytes([0x80 | low]) + _varint(rest) if rest else bytes([low])
 
@@ -93,7 +93,7 @@ def _sizes(values: pa.BinaryArray) -> np.ndarray:
 
 
 def _offsets(values: pa.BinaryArray) -> np.ndarray:
-    """`[values + 1]`: where each value starts in the data buffer, and the last one ends."""
+    """`[values + 1]` offsets of the values in the data buffer."""
     return np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1].astype(
         np.int64
     )

@@ -1,4 +1,4 @@
-"""Growing the vocabularies of an earlier transform: new values are appended, so every id stays what it was."""
+"""Vocabulary growth: new values are appended to an earlier transform's vocabularies, so ids are stable."""
 
 import shutil
 import uuid
@@ -25,7 +25,7 @@ _NOTHING = b"49d0cd50-04bb-48c0-bc6f-5b575dce351a\n"
 
 
 class Vocabulary(NamedTuple):
-    """A vocabulary: its file, and how many values stand there, one a line."""
+    """Vocabulary file and its number of values, one per line."""
 
     path: str
     size: int
@@ -61,7 +61,7 @@ class GrowVocabularies(beam.PTransform):
 
 
 class CountAppended(beam.DoFn):
-    """Batches of transformed training rows → counts: each feature's `values`, and `appended_values` among them.
+    """Counts per feature of `values` and `appended_values` in transformed training rows.
 
     Args:
       vocabularies: those before growth.
@@ -81,7 +81,7 @@ class CountAppended(beam.DoFn):
 
 
 def read_vocabularies(schema: Schema, transform: str) -> dict[str, Vocabulary]:
-    """The vocabulary of each feature that has one."""
+    """Vocabulary of each feature that has one."""
     output = tft.TFTransformOutput(transform)
     names = [name for name, feature in schema.features.items() if feature.has_vocabulary]
     return {
@@ -92,7 +92,7 @@ def read_vocabularies(schema: Schema, transform: str) -> dict[str, Vocabulary]:
 def _new_values_fn(
     schema: Schema, vocabularies: dict[str, Vocabulary]
 ) -> Callable[[dict[str, Values]], dict[str, Values]]:
-    """The function whose analysis writes the new values of each vocabulary that has room."""
+    """Preprocessing function that collects the new values of each vocabulary with room."""
 
     def find(inputs: dict[str, Values]) -> dict[str, Values]:
         for name, old in vocabularies.items():
@@ -109,7 +109,7 @@ def _new_values_fn(
 
 
 class _Append(beam.DoFn):
-    """The SavedModel that holds the new values → that of the copy, once it has them too; and counts."""
+    """Appends the values in the SavedModel of new values to the vocabularies of the copy, with counts."""
 
     def __init__(self, vocabularies: dict[str, Vocabulary], transform_fn: str, temp: str):
         self._vocabularies, self._transform_fn, self._temp = vocabularies, transform_fn, temp
@@ -124,7 +124,7 @@ class _Append(beam.DoFn):
         yield self._transform_fn
 
     def _write(self, parts: list[str]) -> None:
-        """Puts the parts together in place of the copy of the first: aside and then renamed, so it can be retried."""
+        """Writes a vocabulary from its parts to a temporary file and renames it, so it can be retried."""
         name = FileSystems.split(parts[0])[1]
         aside = FileSystems.join(self._temp, uuid.uuid4().hex)
         with tf.io.gfile.GFile(aside, "wb") as sink:

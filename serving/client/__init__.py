@@ -1,4 +1,4 @@
-"""Clients of TF Serving's API, of the `tensorflow/serving` container as of `serving.local_server`."""
+"""Clients of TF Serving's API: gRPC, asyncio and REST."""
 
 from serving.client.errors import DeadlineExceeded, NotFound, Overloaded, Refused, ServingError, Unavailable
 from serving.client.rankers import AsyncRanker, Ranker, RestRanker

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a model server."""
+"""Exceptions of the client, one per kind of gRPC status."""
 
 import grpc
 
@@ -6,56 +6,56 @@ from usr_tf.errors import InputError
 
 
 class ServingError(Exception):
-    """A call that the server did not answer as asked.
+    """Base class of all errors of a call to a model server.
 
     Attributes:
-      code: the gRPC status; over REST the one that TF Serving gives the HTTP status for.
-      message: what the server said, or the library where there was none, in one line.
-      address: whom it was asked of.
-      asked: what was asked, such as `Predict search of usr`.
+      code: gRPC status; over REST the status that corresponds to the HTTP code.
+      message: message of the server, or of the library without a response, in one line.
+      address: address of the server.
+      call: description of the call, such as `Predict search of usr`.
     """
 
     expected = "an answer"
 
-    def __init__(self, code: grpc.StatusCode, message: str, address: str, asked: str = "a call"):
+    def __init__(self, code: grpc.StatusCode, message: str, address: str, call: str = "a call"):
         message = " ".join(str(message).split())
-        Exception.__init__(self, code, message, address, asked)  # these make it again where it is unpickled
-        self.code, self.message, self.address, self.asked = code, message, address, asked
+        Exception.__init__(self, code, message, address, call)  # arguments for unpickling
+        self.code, self.message, self.address, self.call = code, message, address, call
 
     def __str__(self) -> str:
         said = f" ({self.message})" if self.message else ""
-        return f"{self.address}: {self.asked}: found {self.code.name}{said}, expected {self.expected}"
+        return f"{self.address}: {self.call}: found {self.code.name}{said}, expected {self.expected}"
 
 
 class Overloaded(ServingError):
-    """The server has no room for the request: too many wait, or it is too large. The message says which."""
+    """The server has no capacity for the request: queue full, or request too large."""
 
     expected = "room for the request"
 
 
-# The rest lie with who asks: the address, the time allowed, the name or the inputs. The console program exits with 2.
+# The other errors are caused by the caller: address, timeout, name or inputs. The console program exits with 2.
 
 
 class Unavailable(ServingError, InputError):
-    """No server there, or one that is not ready."""
+    """No server at the address, or one that is not ready."""
 
     expected = "a server that is ready"
 
 
 class DeadlineExceeded(ServingError, InputError):
-    """No answer in the time that the caller gave."""
+    """No response within the caller's timeout."""
 
     expected = "an answer in that time"
 
 
 class NotFound(ServingError, InputError):
-    """The server has no such model or version."""
+    """The server does not serve this model or version."""
 
     expected = "a model and version that it serves"
 
 
 class Refused(ServingError, InputError):
-    """The server does not take the request: its signature, label, inputs or caller. Asking again is no use."""
+    """The server rejects the request: signature, label, inputs or credentials. A retry cannot succeed."""
 
     expected = "a request that it takes"
 
@@ -74,6 +74,6 @@ _KINDS: dict[grpc.StatusCode, type[ServingError]] = {
 }
 
 
-def serving_error(code: grpc.StatusCode, message: str, address: str, asked: str) -> ServingError:
-    """The error of the kind that a status is."""
-    return _KINDS.get(code, ServingError)(code, message, address, asked)
+def serving_error(code: grpc.StatusCode, message: str, address: str, call: str) -> ServingError:
+    """Exception of a gRPC status."""
+    return _KINDS.get(code, ServingError)(code, message, address, call)

@@ -1,4 +1,4 @@
-"""Formulas to rank by, such as `ctr + 5 * ctcvr`: arithmetic over named arrays, and nothing else."""
+"""Ranking formulas, such as `ctr + 5 * ctcvr`: arithmetic over named arrays."""
 
 import ast
 import functools
@@ -21,7 +21,7 @@ _GRAMMAR = f"numbers, names, + - * / **, parentheses, {', '.join(_OF_ONE | _OF_M
 
 
 class Formula:
-    """A formula that has been read and found to be arithmetic; call it with the values of its names.
+    """Parsed and checked formula; call it with the values of its names.
 
     Numbers, names, `+ - * / **` with Python's precedence, parentheses, `log`, `exp`, `sqrt`, and `min` and `max` of
     two or more. All is computed in float64, and nothing fails: `1 / 0` is infinite, `log(-1)` is NaN.
@@ -43,11 +43,11 @@ class Formula:
 
     @property
     def name(self) -> str | None:
-        """The name that it is, where there is nothing to compute."""
+        """The formula itself, if it is a single name."""
         return self._tree.id if isinstance(self._tree, ast.Name) else None
 
     def check_names(self, known: Iterable[str]) -> None:
-        """Refuses a formula with other names than these.
+        """Checks that the formula uses no names except these.
 
         Raises:
           InputError: the first such name.
@@ -58,7 +58,7 @@ class Formula:
                 raise self._refuse(node, f"the name {_shorten(name)!r}", f"one of {', '.join(known)}")
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Float64 `[N]`, from an array `[N]` for each name.
+        """Evaluates the formula: float64 `[N]` from one array `[N]` per name.
 
         Raises:
           InputError: as `check_names`.
@@ -80,7 +80,7 @@ class Formula:
             raise InputError(self._place, f"no formula ({error})", _GRAMMAR) from error
 
     def _check(self) -> None:
-        """Looks at every node, left to right, and keeps the names. By a stack, as the tree may be deep."""
+        """Checks every node and collects the names, iteratively, because the tree may be deep."""
         rest: list[tuple[ast.expr, int]] = [(self._tree, 1)]
         while rest:
             node, depth = rest.pop()
@@ -131,7 +131,7 @@ def _evaluate(node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray |
 
 
 def _number(value: int | float) -> np.float64:
-    """A float before anything is computed with it: of integers, `9 ** 9 ** 9` would take all the memory there is."""
+    """Converts a literal to float first: with integers, `9 ** 9 ** 9` would exhaust the memory."""
     try:
         return np.float64(value)
     except OverflowError:  # an integer beyond 1.8e308

@@ -1,4 +1,4 @@
-"""`Ranker` speaks gRPC, `AsyncRanker` gRPC on asyncio, and `RestRanker` REST. They do the same, and fail the same."""
+"""Ranking clients: `Ranker` (gRPC), `AsyncRanker` (gRPC on asyncio) and `RestRanker` (REST)."""
 
 from collections.abc import Coroutine, Mapping
 from typing import Any, Self, TypeVar
@@ -12,56 +12,56 @@ _T = TypeVar("_T")
 
 
 class Ranker(Session):
-    """Ranks candidates by the signatures of a served model, over gRPC.
+    """Ranks candidates with the signatures of a served model, over gRPC.
 
-    It keeps one connection: make one, use it from as many threads as you like, and close it, or use it in a `with`.
+    It holds one connection and is thread-safe. Close it, or use it in a `with` statement.
 
     Args:
       address: `HOST:PORT` of the server; IPv6 with or without brackets.
-      model: the name that the model is served under.
-      version: the version to ask, rather than the latest.
-      label: the label of the version to ask, such as `stable` or `canary`; not along with `version`.
-      timeout: seconds that a call of a method may take, with all that it asks of the server.
-      tls: whom to trust, and what to be trusted by (`serving.network.tls.Tls`); no encryption when absent.
-      retries: how often a call is made again, from 0 to 4, while the server is away.
+      model: name of the served model.
+      version: version to use; the latest by default.
+      label: label of the version to use, such as `stable` or `canary`; excludes `version`.
+      timeout: seconds that a method may take, including all its requests to the server.
+      tls: PEM files of the connection (`serving.network.tls.Tls`); clear text by default.
+      retries: number of retries, from 0 to 4, while the server is unavailable.
 
     Raises:
-      InputError: no address, a version and a label, or a file of `tls` that does not load.
+      InputError: an invalid address, both a version and a label, or an unreadable file of `tls`.
     """
 
     _transport_type: type[Transport] = GrpcTransport
 
     def metadata(self, timeout: float | None = None) -> Metadata:
-        """Signature → input → `(dtype, shape)`, asked of the server once and kept.
+        """Signature → input → `(dtype, shape)`, requested from the server once and cached.
 
         Args:
-          timeout: in place of the client's.
+          timeout: overrides the client's timeout.
 
         Raises:
-          ServingError: of the kind that `serving.client.errors` has for what went wrong.
+          ServingError: the subclass for the status, see `serving.client.errors`.
         """
         return _at_once(self._metadata(timeout))
 
     def wait_until_ready(self, timeout: float | None = None) -> float:
-        """Waits for a server that is starting, until it answers for the model.
+        """Waits until a starting server serves the model.
 
         Args:
-          timeout: in place of the client's.
+          timeout: overrides the client's timeout.
 
         Returns:
-          Seconds that are left of it.
+          Remaining seconds of the timeout.
 
         Raises:
-          ServingError: there was no server in that time, or it answered with an error.
+          ServingError: no server within that time, or an error response.
         """
         return _at_once(self._wait_until_ready(timeout))
 
     def predict(self, signature: str, inputs: Mapping[str, Any], timeout: float | None = None) -> dict[str, np.ndarray]:
-        """Runs a signature on arrays or rectangular lists, which are sent with the signature's dtypes.
+        """Runs a signature on arrays or rectangular lists, sent with the signature's dtypes.
 
         Raises:
           ServingError: as `metadata`.
-          InputError: an unknown signature, or lists that make no array.
+          InputError: an unknown signature, or ragged lists.
         """
         return _at_once(self._predict(signature, inputs, timeout))
 
@@ -77,23 +77,23 @@ class Ranker(Session):
 
         Args:
           scenario: a scenario of the model.
-          request: the document.
-          by: what to rank by: an output, or a formula (`serving.client.formula.Formula`) over outputs and the items'
-            numbers, such as `ctcvr * price`. `ctr` when absent, or the first output where there is no `ctr`.
-          place: what an error names as the document, such as its file.
-          timeout: in place of the client's.
+          request: the request document.
+          by: ranking score: an output, or a formula (`serving.client.formula.Formula`) over outputs and numbers of the
+            items, such as `ctcvr * price`. Default: `ctr`, or the first output if there is no `ctr`.
+          place: name of the document in errors, such as its file.
+          timeout: overrides the client's timeout.
 
         Returns:
-          One row an item, as `serving.client.ranking.rank` makes them.
+          One row per item, see `serving.client.ranking.rank`.
 
         Raises:
           ServingError: as `metadata`.
-          InputError: an unknown scenario, a formula that is none, or a document that does not suit the signature.
+          InputError: an unknown scenario, an invalid formula, or a document that does not match the signature.
         """
         return _at_once(self._score(scenario, request, by, place, timeout))
 
     def close(self) -> None:
-        """Ends the connection, and calls that are under way."""
+        """Closes the connection and cancels calls in progress."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class Ranker(Session):
 
 
 class RestRanker(Ranker):
-    """`Ranker` over REST, which TF Serving has on port 8501. For where gRPC does not get through.
+    """`Ranker` over REST (port 8501 of TF Serving), for networks without gRPC.
 
     JSON cannot tell the shape of an empty list of lists, so a history that holds lists must not be empty.
     """
@@ -113,7 +113,7 @@ class RestRanker(Ranker):
 
 
 class AsyncRanker(Session):
-    """`Ranker` on asyncio: its methods are coroutines. Make it, use it and close it on one event loop."""
+    """`Ranker` with coroutines. Create, use and close it on one event loop."""
 
     _transport_type = AioTransport
 
@@ -154,7 +154,7 @@ class AsyncRanker(Session):
 
 
 def _at_once(steps: Coroutine[Any, Any, _T]) -> _T:
-    """What a coroutine returns that never waits, because its transport blocks."""
+    """Result of a coroutine that never suspends, because its transport blocks."""
     try:
         steps.send(None)
     except StopIteration as done:

@@ -1,4 +1,4 @@
-"""Rankings: the items of a request in the order of their scores."""
+"""Rankings: items of a request sorted by score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _CLICK = "ctr"
 
 
 def default_output(outputs: Sequence[str]) -> str:
-    """What to rank by when nobody says: `ctr`, or the first output where there is none."""
+    """Default output to rank by: `ctr`, or the first output without it."""
     return _CLICK if _CLICK in outputs else min(outputs)
 
 
@@ -26,7 +26,7 @@ def rank(
     inputs: Mapping[str, np.ndarray],
     items: Sequence[Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row an item, best first.
+    """Ranking as one row per item, best first.
 
     Args:
       outputs: what the model gives, `[N]` each.
@@ -60,7 +60,7 @@ def rank(
 
 
 def format_ranking(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """The rows as a table for a rich console."""
+    """Ranking as a table for a rich console."""
     table = Table(title=title)
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if name == ITEM else "right")

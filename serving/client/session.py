@@ -1,4 +1,4 @@
-"""What every client does, whatever it speaks: asks in TF Serving's protos, and makes rankings of the answers."""
+"""Transport-independent part of the clients: builds TF Serving requests and rankings of the responses."""
 
 import math
 import time
@@ -41,7 +41,7 @@ _Signatures = dict[str, _Signature]
 
 
 class Session:
-    """The part of a client that does not depend on its transport. Its coroutines wait for nothing else."""
+    """Client logic above a transport. Its coroutines await the transport only."""
 
     _transport_type: type[Transport]
 
@@ -89,8 +89,8 @@ class Session:
                 if away is None:
                     raise
             if time.monotonic() + _POLL_SECONDS >= deadline:
-                asked = self._transport.asked(self._metadata_request(), timeout or self.timeout)
-                raise Unavailable(away.code, away.message, away.address, asked) from away
+                call = self._transport.describe(self._metadata_request(), timeout or self.timeout)
+                raise Unavailable(away.code, away.message, away.address, call) from away
             await self._transport.pause(_POLL_SECONDS)
 
     async def _predict(self, name: str, inputs: Mapping[str, Any], timeout: float | None) -> dict[str, np.ndarray]:
@@ -125,7 +125,7 @@ class Session:
         return await self._with_signatures(ask, deadline)
 
     async def _with_signatures(self, ask: Callable[[_Signatures], Awaitable[_T]], deadline: float) -> _T:
-        """Asks with the signatures that are known, and again where the server has others: a new version took over."""
+        """Calls with the cached signatures, and again with fresh ones after a version change."""
         known = self._signatures
         try:
             return await ask(known or await self._ask_signatures(deadline))
@@ -204,7 +204,7 @@ def _fill(proto: TensorProto, name: str, value: Any, dtype: tf.DType | None) -> 
 
 
 def _is_ready(value: Any, dtype: tf.DType) -> bool:
-    """Whether it is an array of this dtype, strings being bytes."""
+    """Whether the value is an array of this dtype already, strings as bytes."""
     if not isinstance(value, np.ndarray) or value.dtype != dtype.as_numpy_dtype:
         return False
     return dtype != tf.string or all(type(item) is bytes for item in value.flat)

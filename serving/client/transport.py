@@ -1,4 +1,4 @@
-"""How a call reaches a model server: gRPC, gRPC on asyncio, and REST. Requests and answers are TF Serving's protos.
+"""Transports of the clients: gRPC, gRPC on asyncio, and REST, all with TF Serving's protos.
 
 A transport's calls are coroutines. Those of `GrpcTransport` and `RestTransport` never wait: they block.
 """
@@ -29,13 +29,13 @@ from serving.network.tls import Tls
 from usr_tf.errors import InputError
 
 MAX_RETRIES = 4
-"""gRPC makes no more, whatever it is told."""
+"""gRPC's own maximum."""
 _INT32_MAX = 2**31 - 1
 _GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 
 
 class Retry(NamedTuple):
-    """When a call is made again: after a pause that grows, where the server was away (UNAVAILABLE).
+    """Retry policy: exponential backoff after UNAVAILABLE.
 
     That is safe, as every call here only reads. The deadline of a call holds for all its attempts together.
 
@@ -50,7 +50,7 @@ class Retry(NamedTuple):
     longest_pause: float = 1.0
 
     def service_config(self) -> str:
-        """The policy as gRPC takes it, which then keeps it by itself."""
+        """The policy as a gRPC service config, which gRPC applies itself."""
         name = [{"service": "tensorflow.serving.PredictionService"}]
         policy = {
             "maxAttempts": 1 + self.retries,
@@ -64,7 +64,7 @@ class Retry(NamedTuple):
         return json.dumps({"methodConfig": [{"name": name, "retryPolicy": policy}], "retryThrottling": throttling})
 
     def pauses(self) -> Iterator[float]:
-        """The same pauses in seconds, for a transport that keeps no policy."""
+        """The pauses in seconds, for a transport without retries of its own."""
         pause = self.first_pause
         for _ in range(self.retries):
             yield pause * random.uniform(0.8, 1.2)
@@ -72,10 +72,10 @@ class Retry(NamedTuple):
 
 
 class Transport(Protocol):
-    """A connection to one server, kept and used again.
+    """Persistent connection to one server.
 
     Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
-    what is answered, which JSON does not. `asked` describes a request for a message.
+    what is answered, which JSON does not. `describe` describes a request for a message.
     """
 
     address: str
@@ -88,13 +88,13 @@ class Transport(Protocol):
 
     async def pause(self, seconds: float) -> None: ...
 
-    def asked(self, request: Any, timeout: float) -> str: ...
+    def describe(self, request: Any, timeout: float) -> str: ...
 
     def close(self) -> Any: ...  # on asyncio to be awaited
 
 
 class GrpcTransport:
-    """Blocking calls over one channel, from any number of threads.
+    """Blocking gRPC calls over one channel, thread-safe.
 
     The address is `HOST:PORT`, or a name in one of gRPC's schemes, such as `dns:///HOST:PORT` or `unix:PATH`.
     """
@@ -125,7 +125,7 @@ class GrpcTransport:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def asked(self, request: Any, timeout: float) -> str:
+    def describe(self, request: Any, timeout: float) -> str:
         return _describe(request, timeout, self._proxy)
 
     def close(self) -> Any:
@@ -140,12 +140,12 @@ class GrpcTransport:
         try:
             yield
         except grpc.RpcError as error:
-            asked = self.asked(request, timeout)
-            raise serving_error(error.code(), error.details() or "", self.address, asked) from error
+            call = self.describe(request, timeout)
+            raise serving_error(error.code(), error.details() or "", self.address, call) from error
 
 
 class AioTransport(GrpcTransport):
-    """The same on asyncio. To be made and used where one event loop runs."""
+    """gRPC calls on asyncio. Create and use it on one event loop."""
 
     _channels = grpc.aio
 
@@ -161,7 +161,7 @@ class AioTransport(GrpcTransport):
 
 
 class RestTransport:
-    """Blocking calls of TF Serving's REST API over kept connections, from any number of threads.
+    """Blocking REST calls over persistent connections, thread-safe.
 
     The deadline bounds each wait, for the connection, to send and for the answer. One that trickles in may take longer.
     """
@@ -186,29 +186,29 @@ class RestTransport:
 
     async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
         path = f"{_path(request.model_spec)}/metadata"
-        return self._call("GET", path, None, read_metadata, self.asked(request, timeout), timeout)
+        return self._call("GET", path, None, read_metadata, self.describe(request, timeout), timeout)
 
     async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
         path, body = f"{_path(request.model_spec)}:predict", write_request(request)
-        asked = self.asked(request, timeout)
-        return self._call("POST", path, body, lambda answer: read_answer(answer, signature), asked, timeout)
+        call = self.describe(request, timeout)
+        return self._call("POST", path, body, lambda answer: read_answer(answer, signature), call, timeout)
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def asked(self, request: Any, timeout: float) -> str:
+    def describe(self, request: Any, timeout: float) -> str:
         return _describe(request, timeout, self._proxy)
 
     def close(self) -> None:
         self._client.close()
 
     def _call(
-        self, method: str, path: str, body: bytes | None, read: Callable[[bytes], Any], asked: str, timeout: float
+        self, method: str, path: str, body: bytes | None, read: Callable[[bytes], Any], call: str, timeout: float
     ) -> Any:
         deadline = time.monotonic() + timeout
         for pause in (*self._retry.pauses(), None):
             try:
-                answer = self._send(method, path, body, asked, deadline)
+                answer = self._send(method, path, body, call, deadline)
                 break
             except Unavailable:
                 if pause is None or time.monotonic() + pause >= deadline:
@@ -217,9 +217,9 @@ class RestTransport:
         try:
             return read(answer)
         except ValueError as error:
-            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, call) from error
 
-    def _send(self, method: str, path: str, body: bytes | None, asked: str, deadline: float) -> bytes:
+    def _send(self, method: str, path: str, body: bytes | None, call: str, deadline: float) -> bytes:
         try:
             response = self._client.request(
                 method,
@@ -229,17 +229,17 @@ class RestTransport:
                 extensions={"timeout": _TimeLeft(deadline)},
             )
         except httpx.TimeoutException as error:
-            raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, call) from error
         except httpx.TransportError as error:
-            raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, asked) from error
+            raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, call) from error
         if response.status_code == httpx.codes.OK:
             return response.content
         code = STATUS_CODE.get(response.status_code, grpc.StatusCode.UNKNOWN)
-        raise serving_error(code, read_error(response.content), self.address, asked)
+        raise serving_error(code, read_error(response.content), self.address, call)
 
 
 class _TimeLeft(dict):
-    """httpx's timeouts, which it counts for each step anew, as the time that is left until one deadline."""
+    """httpx timeouts per step, derived from the time left until one deadline."""
 
     def __init__(self, deadline: float):
         super().__init__()
@@ -250,7 +250,7 @@ class _TimeLeft(dict):
 
 
 def proxy_options(proxy: Proxy | None) -> list[tuple[str, Any]]:
-    """The channel options that make gRPC use this proxy, or none whatever the environment says."""
+    """gRPC channel options that select this proxy, or none regardless of the environment."""
     return [("grpc.http_proxy", proxy.url)] if proxy else [("grpc.enable_http_proxy", 0)]
 
 
@@ -282,7 +282,7 @@ def _path(spec: model_pb2.ModelSpec) -> str:
 
 
 def _describe(request: Any, timeout: float, proxy: Proxy | None) -> str:
-    """What was asked, for a message: `Predict search of usr, version 3, within 10 s, through the proxy …`."""
+    """Description of a call for messages: `Predict search of usr, version 3, within 10 s, through the proxy …`."""
     spec = request.model_spec
     is_predict = isinstance(request, PredictRequest)
     what = f"Predict {spec.signature_name}" if is_predict else "GetModelMetadata"

@@ -1,1 +1,1 @@
-"""What clients, servers and files share: tensors, JSON, request documents, signatures and refusals."""
+"""Formats shared by clients, servers and files: tensors, REST JSON, request documents, signatures, statuses."""

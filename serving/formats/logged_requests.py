@@ -1,4 +1,4 @@
-"""Logged requests: request documents, one a line, as `RUN/requests/<scenario>.jsonl` and golden files hold them."""
+"""Logged requests: JSON Lines of request documents, in `RUN/requests/<scenario>.jsonl` and golden files."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ _KNOWN = ("expected", "labels")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoggedRequest:
-    """A request as a client sends it, and what is known of its items: task → a value an item."""
+    """Request document with optional values per task and item (expected scores, labels)."""
 
     request_id: str
     scenario: str
@@ -26,11 +26,11 @@ class LoggedRequest:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What a client sends, without what is known."""
+        """Request document alone, as a client sends it."""
         return {"request_id": self.request_id, "scenario": self.scenario, "inputs": self.inputs}
 
     def item(self, row: int) -> str:
-        """The id of an item, or its place in the request where the model knows no ids."""
+        """Id of an item, or its index in the request if the model has no item ids."""
         return self.inputs[ITEM][row] if ITEM in self.inputs else f"[{row}]"
 
     def to_json(self) -> str:
@@ -38,7 +38,7 @@ class LoggedRequest:
 
 
 def read_requests(path: str | Path) -> list[LoggedRequest]:
-    """Reads request documents, one a line, with or without what is known of their items.
+    """Reads JSON Lines of request documents, with or without values of their items.
 
     Raises:
       InputError: an unreadable file, or a line that is no request document of a scenario.

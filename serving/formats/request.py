@@ -1,4 +1,4 @@
-"""Request documents: what they look like, and the tensors that a signature takes made of them."""
+"""Request documents: validation, and conversion to the tensors of a signature."""
 
 import contextlib
 import functools
@@ -20,14 +20,14 @@ _DOCUMENT_KEYS = ("scenario", "request_id", "inputs")
 
 
 class TensorSpec(NamedTuple):
-    """Dtype and shape of a signature's input; -1 where any size will do."""
+    """Dtype and shape of a signature's input; -1 for any size."""
 
     dtype: tf.DType
     shape: tuple[int, ...]
 
     @classmethod
     def of(cls, info: meta_graph_pb2.TensorInfo) -> "TensorSpec":
-        """As a signature tells it."""
+        """Specification from a signature's tensor info."""
         return cls(tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
 
 
@@ -50,9 +50,9 @@ def load_request(path: str | Path) -> dict[str, Any]:
 def request_inputs(
     values: Mapping[str, Any], specs: Mapping[str, TensorSpec], place: Any = "request"
 ) -> dict[str, np.ndarray]:
-    """The `inputs` of a request document as the arrays that a signature takes.
+    """Arrays of a signature from the `inputs` of a request document.
 
-    Which side an input is on is told by its shape:
+    The shape of an input determines its side:
 
     | shape | value in the document |
     | --- | --- |
@@ -97,7 +97,7 @@ def _sequence(name: str) -> str | None:
 
 
 def check_request(document: Any, place: Any) -> None:
-    """Refuses what is not a request document.
+    """Checks that a value is a request document.
 
     Raises:
       InputError: names the key.
@@ -147,7 +147,7 @@ def _to_array(value: Any, spec: TensorSpec, place: str) -> np.ndarray:
 
 
 def _read_list(values: list[Any], dtype: tf.DType, place: str) -> list[Any]:
-    """`_read_value` of each. Lists are long, and mostly hold plain values: those are taken all together."""
+    """`_read_value` of each element; plain values are converted together, because lists are long."""
     kinds, limits = _plain(dtype)
     if kinds.issuperset(map(type, values)):
         if dtype == tf.string:
@@ -160,7 +160,7 @@ def _read_list(values: list[Any], dtype: tf.DType, place: str) -> list[Any]:
 
 @functools.cache
 def _plain(dtype: tf.DType) -> tuple[frozenset[type], tuple[float, float]]:
-    """The types of values that need no look but at their limits, and these."""
+    """Python types that need only a range check for this dtype, and these values."""
     if dtype.is_floating:
         return frozenset((int, float)), (-float(dtype.max), float(dtype.max))
     if dtype.is_integer:
@@ -187,7 +187,7 @@ def _read_value(value: Any, dtype: tf.DType, place: str) -> Any:
 
 
 def _neutral(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of values that say "unknown", as the pipeline has them."""
+    """Array of missing values, as the pipeline encodes them."""
     value = b"" if spec.dtype == tf.string else np.nan if spec.dtype.is_floating else 0
     return np.full(shape, value, spec.dtype.as_numpy_dtype)
 
@@ -205,7 +205,7 @@ def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
 
 
 def _describe(spec: TensorSpec, dims: int | None = None) -> str:
-    """What the document should hold for an input, or `dims` levels above its values."""
+    """Expected JSON form of an input, or of `dims` levels of nesting."""
     whole = len(spec.shape) - (spec.shape[0] == 1)
     dims = whole if dims is None else dims
     if dims == 0:
@@ -224,7 +224,7 @@ def _article(dtype: tf.DType) -> str:
 
 
 def quote(value: Any) -> str:
-    """A value as a message shows it."""
+    """Value as quoted in a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -1,4 +1,4 @@
-"""TF Serving's REST API in JSON: what the protos of its gRPC API look like there.
+"""JSON encoding of TF Serving's REST API.
 
 The forms, and the messages of what is refused, are those of `tensorflow_serving/util/json_tensor.cc` and
 `model_servers/http_rest_api_util.cc`. Tensors are nested lists. A string is JSON text, or `{"b64": …}` where its bytes
@@ -73,7 +73,7 @@ _Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 
 
 def write_request(request: predict_pb2.PredictRequest) -> bytes:
-    """The body of a `:predict` request, in the columnar form, as inputs differ in their first size.
+    """Body of a `:predict` request in the columnar form, because inputs differ in their first size.
 
     Raises:
       InputError: an empty array that nested lists cannot tell the shape of.
@@ -90,7 +90,7 @@ def write_request(request: predict_pb2.PredictRequest) -> bytes:
 
 
 def read_answer(body: bytes, signature: meta_graph_pb2.SignatureDef) -> predict_pb2.PredictResponse:
-    """The answer to `write_request`; names and dtypes that JSON does not tell come from the signature.
+    """Response to `write_request`; names and dtypes that JSON omits come from the signature.
 
     Raises:
       ValueError: the body is no such answer.
@@ -108,7 +108,7 @@ def read_answer(body: bytes, signature: meta_graph_pb2.SignatureDef) -> predict_
 
 
 def read_metadata(body: bytes) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """What `write_metadata` wrote.
+    """Parses the output of `write_metadata`.
 
     Raises:
       ValueError: the body is no such answer.
@@ -126,7 +126,7 @@ def read_metadata(body: bytes) -> get_model_metadata_pb2.GetModelMetadataRespons
 
 
 def read_error(body: bytes) -> str:
-    """The message of an answer that is an error; of another kind of server, the start of what it says."""
+    """Message of an error response; for another kind of server, the start of its body."""
     try:
         return str(json.loads(body)["error"])
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -137,7 +137,7 @@ def read_error(body: bytes) -> str:
 
 
 def parse_request(body: bytes) -> dict[str, Any]:
-    """The JSON object that a `:predict` request is."""
+    """Parses the JSON object of a `:predict` request."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     text = body.decode(errors="surrogateescape").removeprefix("\ufeff").lstrip()
@@ -157,7 +157,7 @@ def parse_request(body: bytes) -> dict[str, Any]:
 
 
 def read_request(document: Mapping[str, Any], inputs: _Inputs, request: predict_pb2.PredictRequest) -> bool:
-    """Fills `request.inputs` from a parsed request, and returns whether it is in the row form.
+    """Fills `request.inputs` from a parsed request; returns whether it has the row form.
 
     Args:
       document: by `parse_request`.
@@ -176,7 +176,7 @@ def read_request(document: Mapping[str, Any], inputs: _Inputs, request: predict_
 
 
 def write_answer(response: predict_pb2.PredictResponse, rows: bool) -> bytes:
-    """The answer in the form of the request."""
+    """Response in the form of the request."""
     if not response.outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     columns, sizes = {}, {}
@@ -202,7 +202,7 @@ def write_answer(response: predict_pb2.PredictResponse, rows: bool) -> bytes:
 
 
 def write_metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> bytes:
-    """The answer to `GET …/metadata`."""
+    """Response to `GET …/metadata`."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     return _dump(
@@ -211,12 +211,12 @@ def write_metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) ->
 
 
 def write_status(response: get_model_status_pb2.GetModelStatusResponse) -> bytes:
-    """The answer to `GET /v1/models/NAME`."""
+    """Response to `GET /v1/models/NAME`."""
     return _dump(_fields(response), _INDENT)
 
 
 def write_error(message: str) -> bytes:
-    """The answer to what went wrong. It may quote what was sent, and so what is no UTF-8."""
+    """Error response. It may quote request bytes that are not valid UTF-8."""
     return json.dumps({"error": message}, ensure_ascii=False).encode(errors="replace")
 
 
@@ -287,7 +287,7 @@ def _tensor(value: Any, dtype: tf.DType) -> TensorProto:
 
 
 def _flatten(value: Any, dtype: tf.DType) -> tuple[list[Any], list[int]]:
-    """The values of nested lists in order, and their shape, which the first of each level tells."""
+    """Values of nested lists in order, and their shape, inferred from the first element of each level."""
     shape, inner = [], value
     while isinstance(inner, list):
         shape.append(len(inner))
@@ -348,7 +348,7 @@ def _build(values: list[Any], shape: list[int], dtype: tf.DType) -> TensorProto:
 
 
 def _lists(array: np.ndarray, text: Callable[[bytes], Any]) -> Any:
-    """Nested lists; `text` turns bytes into their form in JSON."""
+    """Nested lists of an array; `text` encodes bytes as JSON."""
     if array.dtype == object:
         texts = np.empty(array.shape, object)
         texts.flat = [text(value) for value in array.flat]
@@ -357,7 +357,7 @@ def _lists(array: np.ndarray, text: Callable[[bytes], Any]) -> Any:
 
 
 def _short(array: np.ndarray) -> np.ndarray:
-    """Float32 as the numbers that TF Serving writes: 0.2 rather than 0.20000000298. They read back as the same."""
+    """Float32 as TF Serving prints it: 0.2 rather than 0.20000000298. Both read back equal."""
     values = array.ravel().tolist()
     short = np.array([float(f"{value:.6g}") for value in values])
     exact = np.array([float(f"{value:.9g}") for value in values])

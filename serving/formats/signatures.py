@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel, without loading it."""
+"""Signatures of a SavedModel, read without loading it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ Specs = Mapping[str, Mapping[str, TensorSpec]]
 
 
 def read_signatures(version_dir: str | Path) -> dict[str, SignatureDef]:
-    """Those of a version by name, from its `saved_model.pb`, without those that take no input: the initialiser is one.
+    """Signatures of a version by name, from `saved_model.pb`, except those without inputs.
 
     Raises:
       OSError: there is no such file.
@@ -28,7 +28,7 @@ def read_signatures(version_dir: str | Path) -> dict[str, SignatureDef]:
 
 
 def signature_specs(signatures: Mapping[str, SignatureDef]) -> Specs:
-    """The inputs of each signature, by name, without the signatures that take none."""
+    """Inputs of each signature by name, except signatures without inputs."""
     return {
         name: {alias: TensorSpec.of(info) for alias, info in sorted(signature.inputs.items())}
         for name, signature in signatures.items()
@@ -37,7 +37,7 @@ def signature_specs(signatures: Mapping[str, SignatureDef]) -> Specs:
 
 
 def schema_specs(schema: Schema, counters: bool = False) -> dict[str, TensorSpec]:
-    """The inputs that the signature of a scenario will have once a model of this schema is exported.
+    """Inputs of a scenario's signature, derived from the schema before export.
 
     Args:
       counters: whether requests bring the raw counts of counters.
@@ -49,6 +49,6 @@ def schema_specs(schema: Schema, counters: bool = False) -> dict[str, TensorSpec
 
 
 def scenarios_of(signatures: Iterable[str]) -> list[str]:
-    """Those names that are a scenario's: neither `<scenario>_examples` nor `serving_default`."""
+    """Signature names that are scenarios: neither `<scenario>_examples` nor `serving_default`."""
     default = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
     return [name for name in signatures if name != default and not name.endswith(EXAMPLES_SUFFIX)]

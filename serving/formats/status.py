@@ -1,4 +1,4 @@
-"""How the server says no: TF Serving's codes and messages, raised as TensorFlow's own errors.
+"""Error statuses of TF Serving: codes and messages, as TensorFlow exceptions.
 
 The codes of TensorFlow, TF Serving and gRPC are the same numbers, so that an error of the runtime itself
 passes through unchanged.
@@ -28,7 +28,7 @@ def code_of(error: tf.errors.OpError) -> grpc.StatusCode:
 
 
 def message_of(error: tf.errors.OpError) -> str:
-    """The message as TF Serving sends it: a long one is cut. Escaped it must fit in the 8 KiB that gRPC takes."""
+    """Status message as TF Serving sends it, truncated to fit gRPC's 8 KiB when escaped."""
     text = error.message.encode(errors="replace")
     if len(text) <= _MAX_BYTES:
         return text.decode()

@@ -1,4 +1,4 @@
-"""`TensorProto` to array and back, exactly as TensorFlow's C++ runtime reads and writes it.
+"""`TensorProto` codec that matches TensorFlow's C++ runtime.
 
 `tf.make_ndarray` takes longer, and refuses or reads otherwise some of what the runtime takes: strings in
 `tensor_content`, more values than elements, no value at all.
@@ -45,7 +45,7 @@ _STRING_BYTES = 32
 
 
 def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
-    """The array that `proto` stands for, and what is left of `spare`.
+    """Array of a `TensorProto`, and the remaining byte budget.
 
     A proto of few values may stand for a large array: the last value repeats, and none at all means zeros.
 
@@ -81,7 +81,7 @@ def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
 
 
 def write_tensor(proto: Any, array: np.ndarray) -> None:
-    """Fills in `proto`, the values in the typed field as the container does: many clients read `float_val` directly.
+    """Fills `proto` in the typed field, as the container does: many clients read `float_val` directly.
 
     Raises:
       KeyError: an array of a dtype that has no such field here.
@@ -124,7 +124,7 @@ def _read_content(content: bytes, dtype: np.dtype, size: int) -> np.ndarray:
 
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
-    """Reads `count` lengths, as varints, and then the bytes of each string."""
+    """Parses `count` varint lengths and the bytes of each string."""
     if count > len(content):
         raise ValueError(f"{count} strings in {len(content)} bytes")
     lengths, start = [], 0

@@ -1,4 +1,4 @@
-"""A server that speaks TF Serving's API: gRPC, and REST beside it, for laptops, Colab and tests.
+"""Local TF Serving double: gRPC and REST, for laptops, Colab and tests.
 
 It answers as the `tensorflow/serving` container does, with its status codes and messages: `Predict`,
 `GetModelMetadata` and `GetModelStatus`; every other method is UNIMPLEMENTED. Like the container it knows a
@@ -11,7 +11,7 @@ model as a SavedModel alone and runs it in a session. For production use the con
 | `models`, `model_config` | which versions of which models are live |
 | `servable` | one version |
 | `admission` | how many requests run and wait |
-| `metrics`, `access_log`, `call` | what is told of a request |
+| `metrics`, `access_log`, `call` | metrics and log of a request |
 | `reflection`, `rest` | the schema, the REST API |
 """
 

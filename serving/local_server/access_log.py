@@ -1,4 +1,4 @@
-"""One line of JSON a request. Writing is a thread's own business: it never makes a request wait, or fail."""
+"""Access log: one JSON line per request, written by a thread so that no request waits or fails."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _CLOSE_SECONDS = 2.0
 
 
 class AccessLog:
-    """Appends to a file, or writes to standard output. Lines that the disk does not keep up with are lost, and counted.
+    """Access log in a file or on standard output. Lines that exceed the disk's speed are dropped and counted.
 
     A line holds `time` (ISO 8601, UTC, of the end), `peer`, `entrypoint`, `method`, `model`, `version`, `signature`,
     `candidates`, `status`, `queued_ms` and `run_ms`; `null` is what the request did not get as far as. A file that is
@@ -44,14 +44,14 @@ class AccessLog:
         self._thread.start()
 
     def write(self, call: Call) -> None:
-        """Queues the line of a call that has just ended."""
+        """Queues the line of a finished call."""
         try:
             self._waiting.put_nowait(format_line(call))
         except queue.Full:
             self.dropped += 1
 
     def close(self) -> None:
-        """Writes what is waiting, as far as that takes two seconds."""
+        """Writes the queued lines, within two seconds."""
         try:
             self._waiting.put(None, timeout=_CLOSE_SECONDS)
         except queue.Full:

@@ -1,4 +1,4 @@
-"""How many requests run and how many wait: beyond that the server refuses at once, rather than collapse."""
+"""Admission control: limits of running and queued requests; excess requests are refused at once."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Admission:
-    """Worker threads with a bounded queue before them.
+    """Worker threads with a bounded queue.
 
     Args:
       workers: requests that run at a time.
@@ -39,7 +39,7 @@ class Admission:
         return max(self._admitted - self.workers, 0)
 
     async def run(self, job: Callable[[], T], call: Call) -> T:
-        """Runs `job` in its turn. A job whose caller has gone or whose deadline has passed by then is not run.
+        """Runs `job` in its turn, unless its caller has gone or its deadline has passed by then.
 
         Raises:
           tf.errors.ResourceExhaustedError: the queue is full.
@@ -69,5 +69,5 @@ class Admission:
         return await asyncio.wrap_future(future)  # a cancelled caller cancels the future, if no worker has it yet
 
     def close(self) -> None:
-        """Forgets what is waiting. What is running comes to its end in the background."""
+        """Clears the queue. Running jobs finish in the background."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What is known of one request by the time that it ends, for the metrics and the access log."""
+"""Call record of one request, for metrics and access log."""
 
 import dataclasses
 import time
@@ -8,7 +8,7 @@ _MAX_NAME = 256
 
 @dataclasses.dataclass
 class Call:
-    """A request on its way through the server. Each stage fills in what it learns.
+    """Record of a request in the server. Each stage fills in its fields.
 
     Seconds are of `time.monotonic`.
     """
@@ -31,7 +31,7 @@ class Call:
     ended: float | None = None
 
     def ask(self, model: str, signature: str = "") -> None:
-        """Notes what was asked for: from outside, and so of any length."""
+        """Records the requested model, truncated, because it comes from outside."""
         self.model, self.signature = model[:_MAX_NAME], signature[:_MAX_NAME]
 
     @property
@@ -40,7 +40,7 @@ class Call:
 
     @property
     def queued_seconds(self) -> float:
-        """How long it waited for a worker; all of its time when none took it up."""
+        """Time in the queue; the whole duration if no worker took the call."""
         return (self.started or self.ended or time.monotonic()) - self.arrived
 
     @property

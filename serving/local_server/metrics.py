@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus: under TF Serving's names where it counts the same."""
+"""Prometheus metrics of the local server, with TF Serving's names for the same quantities."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _MICROSECONDS = 1e6
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own.
+    """Metrics of one server, in their own registry.
 
     Args:
       admission: what runs and waits.
@@ -53,7 +53,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def observe(self, call: Call) -> None:
-        """Counts a Predict that has ended. A model that is not served, or that was not read, has the name ""."""
+        """Counts a finished Predict call. An unknown model has the name ""."""
         model = call.model if call.model in self._live() else ""  # so that a stranger cannot make a million series
         self._requests.counts[model, call.status] += 1
         if call.status == "OK":
@@ -62,12 +62,12 @@ class Metrics:
             )
 
     def text(self) -> bytes:
-        """The metrics in Prometheus's text format."""
+        """Metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class _RequestCount(Collector):
-    """Under the container's very name, to which the library's own counter would add `_total`."""
+    """Counter with the container's exact name, without the suffix `_total` of the library."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()

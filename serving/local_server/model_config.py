@@ -1,4 +1,4 @@
-"""The container's own configuration of models: a `ModelServerConfig` in text form."""
+"""Reader of TF Serving's model configuration: a `ModelServerConfig` in text form."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _EXPECTED = "a ModelServerConfig in text form"
 
 
 def read_model_config(path: str | Path) -> list[ModelConfig]:
-    """The models of a configuration file, in its order.
+    """Models of a configuration file, in file order.
 
     Raises:
       InputError: a file that cannot be read or parsed, or what the container refuses: no model, one of them twice,

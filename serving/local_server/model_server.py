@@ -1,4 +1,4 @@
-"""The ports of the server, and its life."""
+"""Model server: ports, start, drain and stop."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ def serve_in_background(
     poll_seconds: float = 1.0,
     **options: Any,
 ) -> Iterator["ModelServer"]:
-    """Serves from a thread with an event loop of its own, for as long as the context lasts.
+    """Context that serves from a thread with its own event loop.
 
     Args:
       base_path, name, host, port, poll_seconds, options: as `ModelServer`.
@@ -122,7 +122,7 @@ def serve_in_background(
 
 
 class ModelServer:
-    """Serves models and follows them: new versions, deleted ones, and changes of the configuration file.
+    """Server of models that follows new versions, deleted versions and configuration changes.
 
     A version is a folder with a number for a name and a SavedModel in it; anything else, such as a version
     still being written under a temporary name, is passed over. A new version is loaded and warmed up beside the
@@ -204,21 +204,21 @@ class ModelServer:
 
     @property
     def address(self) -> str:
-        """`host:port` of gRPC, the port being the real one once the server has started."""
+        """`host:port` of gRPC, with the actual port after the start."""
         return str(Address(self.host, self.port))
 
     @property
     def rest_address(self) -> str | None:
-        """`host:port` of the REST API, likewise; None without one."""
+        """`host:port` of the REST API; None without one."""
         return None if self.rest_port is None else str(Address(self.host, self.rest_port))
 
     @property
     def version(self) -> int | None:
-        """The latest version of model `name` that takes requests now."""
+        """Latest live version of model `name`."""
         return max(self.models.live().get(self.name, ()), default=None)
 
     async def start(self) -> None:
-        """Loads the versions that are asked for and begins to answer.
+        """Loads the configured versions and starts to serve.
 
         Raises:
           InputError: a bad configuration; no folder, no version in it, none that loads; a certificate that does not;
@@ -246,7 +246,7 @@ class ModelServer:
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:
-        """Drains: health is NOT_SERVING first, then nothing new is taken, and what was accepted may finish."""
+        """Drains: sets health to NOT_SERVING, refuses new requests, finishes accepted ones."""
         await self._stack.aclose()
 
     async def _drain(self) -> None:
@@ -268,10 +268,10 @@ class ModelServer:
         await self.stop()
 
     async def answer(self, call: Call, work: Callable[[], _T]) -> _T:
-        """Does the work of a request, over gRPC or REST: counted and logged, and a Predict when its turn comes.
+        """Handles a gRPC or REST request: counted, logged, and a Predict through admission.
 
         Args:
-          call: the request; it is told how things go.
+          call: record of the request, which this method fills in.
           work: from the bytes that came to those that go, so that what is refused in the queue is not even parsed.
 
         Raises:
@@ -284,12 +284,12 @@ class ModelServer:
             return work()
 
     def metrics_text(self) -> bytes:
-        """The metrics in Prometheus's text format."""
+        """Metrics in Prometheus's text format."""
         return self._metrics.text()
 
     @contextlib.contextmanager
     def _observed(self, call: Call) -> Iterator[None]:
-        """Counts and logs a call, however it ends."""
+        """Counts and logs a call, whatever its outcome."""
         self._active += 1
         try:
             yield
@@ -421,7 +421,7 @@ def _parse(kind: type[Message], message: bytes) -> Any:
 
 
 async def _is_set(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for the event as long as that."""
+    """Waits for the event up to a timeout."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
     return event.is_set()

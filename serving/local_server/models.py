@@ -1,4 +1,4 @@
-"""Which versions of which models are live: loads what the configuration asks for, and retires the rest.
+"""Model manager: loads the configured versions and unloads the others.
 
 As in the container a version is a folder with a number for a name, and what is asked for is loaded and warmed up beside
 what is live before that goes. Three things are kinder here: a folder without a SavedModel (one that is still being
@@ -29,7 +29,7 @@ _Policy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 
 
 class Models:
-    """The models of a server.
+    """Models of a server.
 
     `refresh` blocks and is for one thread at a time. The other methods may be called from any thread meanwhile, and
     never see half a change: whoever has found a servable may use it to the end, live or not.
@@ -48,7 +48,7 @@ class Models:
         self._told: set[str] = set()
 
     def start(self) -> None:
-        """The first `refresh`.
+        """Runs the first `refresh`.
 
         Raises:
           InputError: the configuration is bad, or a model of it has no version that loads.
@@ -62,7 +62,7 @@ class Models:
             self._models[config.name].check_served(config.base_path)
 
     def refresh(self) -> None:
-        """Reads the configuration and looks for versions again. What is bad is logged, once, and changes nothing."""
+        """Rereads configuration and versions. Problems are logged once and change nothing."""
         try:
             self._configs = self._read_configs()
             problems = self._apply()
@@ -74,11 +74,11 @@ class Models:
             gc.collect()  # a TensorFlow graph is full of cycles: it would outlive its session for long
 
     def live(self) -> dict[str, list[int]]:
-        """The configured models and their live versions, lowest first."""
+        """Configured models and their live versions, in ascending order."""
         return {name: sorted(self._models[name].now.servables) for name in self._served}
 
     def find(self, spec: model_pb2.ModelSpec) -> Servable:
-        """The servable that a request asks for.
+        """Servable of a request.
 
         Raises:
           tf.errors.OpError: what TF Serving answers where there is none.
@@ -99,17 +99,17 @@ class Models:
         return servables[version]
 
     def statuses(self, name: str) -> dict[int, get_model_status_pb2.ModelVersionStatus]:
-        """Version → status of every version that was ever tried, lowest first; none of an unknown model."""
+        """Version → status of every version that was tried, ascending; empty for an unknown model."""
         model = self._models.get(name)
         return dict(sorted(model.statuses.copy().items())) if model else {}
 
     def close(self) -> None:
-        """Retires everything."""
+        """Unloads everything."""
         for model in self._models.values():
             model.retire_all()
 
     def _apply(self) -> list[str]:
-        """Brings every model in line with `_configs`, and returns the problems met."""
+        """Applies `_configs` to every model and returns the problems."""
         configs = {config.name: config for config in self._configs}
         new = {name: _Model(name, self._load) for name in configs if name not in self._models}
         self._models = {**self._models, **new}  # a model that goes stays here, to tell of its versions
@@ -133,7 +133,7 @@ class Models:
 
 
 class _Live(NamedTuple):
-    """What requests can reach. It is replaced as a whole."""
+    """Immutable table of the versions and labels that requests can use."""
 
     servables: Mapping[int, Servable]
     labels: Mapping[str, int]
@@ -143,7 +143,7 @@ _NOTHING = _Live({}, {})
 
 
 class _Model:
-    """One model of the configuration."""
+    """State of one configured model."""
 
     def __init__(self, name: str, load: Callable[[str, int], Servable]):
         self.name = name
@@ -154,7 +154,7 @@ class _Model:
         self._gone = False
 
     def refresh(self, config: ModelConfig) -> list[str]:
-        """Loads, moves labels, and retires, in this order. Returns the problems met.
+        """Loads versions, moves labels, unloads versions, in this order. Returns the problems.
 
         Raises:
           tf.errors.OpError: the file system does not answer.
@@ -179,7 +179,7 @@ class _Model:
         self._switch(_NOTHING)
 
     def has_shrunk(self) -> bool:
-        """Whether the last reference to a retired version has gone since this was last asked."""
+        """Whether the last reference to an unloaded version has gone since the previous call."""
         gone, self._gone = self._gone, False
         return gone
 
@@ -219,7 +219,7 @@ class _Model:
     def _place_labels(
         self, config: ModelConfig, held: Set[int], problems: list[str]
     ) -> tuple[dict[str, int], set[int]]:
-        """The labels, and the versions that some of them stay on until the ones they belong to are live."""
+        """Labels, each on its old version until the new one is live."""
         labels: dict[str, int] = {}
         awaited: set[int] = set()
         for label, version in sorted(config.version_labels.items()):
@@ -258,7 +258,7 @@ class _Model:
 
 
 def _wanted(policy: _Policy, versions: Iterable[int]) -> tuple[list[int], int]:
-    """The versions to try, best first, and how many of them to hold."""
+    """Candidate versions, best first, and how many of them to hold."""
     newest_first = sorted(versions, reverse=True)
     if policy.HasField("all"):
         return newest_first, len(newest_first)
@@ -269,14 +269,14 @@ def _wanted(policy: _Policy, versions: Iterable[int]) -> tuple[list[int], int]:
 
 
 def _list_versions(base_path: str) -> dict[int, str]:
-    """Version → folder, for the folders that have a number for a name."""
+    """Version → folder, for folders with a number as name."""
     names = [entry.rstrip("/") for entry in tf.io.gfile.listdir(base_path)]
     numbers = {int(name): name for name in names if name.isascii() and name.isdigit()}
     return {version: os.path.join(base_path, name) for version, name in numbers.items() if version <= _MAX_VERSION}
 
 
 def _fingerprint(path: str) -> list[tuple[str, int, int]]:
-    """Changes whenever a file below `path` does: name, bytes and time of each."""
+    """Value that changes when a file below `path` changes its name, size or time."""
     files = [os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(path) for name in names]
     stats = ((file, tf.io.gfile.stat(file)) for file in sorted(files))
     return [(file, stat.length, stat.mtime_nsec) for file, stat in stats]

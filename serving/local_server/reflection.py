@@ -1,4 +1,4 @@
-"""What gRPC's reflection tells of the services: their methods and messages, in a pool of their own.
+"""gRPC server reflection: descriptors of the services in a pool of their own.
 
 The service descriptors of `tensorflow-serving-api` were generated long ago, and no protobuf of today imports them.
 """
@@ -16,7 +16,7 @@ _PACKAGE = "tensorflow.serving"
 def describe(
     services: Mapping[str, Mapping[str, tuple[type[Message], type[Message]]]], others: Iterable[FileDescriptor] = ()
 ) -> DescriptorPool:
-    """A pool of services of TF Serving, and of all that they need.
+    """Descriptor pool of TF Serving's services and their dependencies.
 
     Args:
       services: service → method → the messages that it takes and gives.

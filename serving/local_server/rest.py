@@ -1,4 +1,4 @@
-"""The local server's REST API: the paths, forms and HTTP codes of TF Serving's port 8501.
+"""REST API of the local server: paths, forms and HTTP codes of TF Serving's port 8501.
 
 | request | answer |
 | --- | --- |
@@ -44,7 +44,7 @@ _GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/met
 
 
 class Server(Protocol):
-    """What the REST API needs of a server."""
+    """Interface that the REST API requires of a server."""
 
     service: Service
     models: Models
@@ -56,7 +56,7 @@ class Server(Protocol):
 
 
 def rest_application(server: Server) -> web.Application:
-    """The REST API of a server, to run on its event loop."""
+    """aiohttp application of the REST API, to run on the server's event loop."""
 
     async def answer(request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""One loaded version of a model: a SavedModel in a session, which answers Predict as TF Serving's does.
+"""Servable: one loaded version, a SavedModel in a session that answers Predict as TF Serving does.
 
 In one thing it is stricter: it refuses shapes that the signature does not allow. TF Serving passes them on to the
 kernels, most of which refuse them too; but a tensor of 36 dimensions makes one of them crash the process.
@@ -22,7 +22,7 @@ _FIRST_REF_TYPE = 100  # DT_FLOAT_REF and on: types of TF 1's variables, of whic
 
 
 def session_config(intra_op_threads: int = 1, inter_op_threads: int = 0) -> tf.compat.v1.ConfigProto:
-    """The settings of a version's session.
+    """Session configuration of a version.
 
     Args:
       intra_op_threads: threads that one operation may use; 0 takes one a core. With one, several requests at a time
@@ -39,7 +39,7 @@ def session_config(intra_op_threads: int = 1, inter_op_threads: int = 0) -> tf.c
 
 
 class Servable:
-    """A SavedModel, loaded and warmed up. Its methods may be called from any thread.
+    """Loaded and warmed-up SavedModel, thread-safe.
 
     Args:
       path: the SavedModel's folder.
@@ -64,7 +64,7 @@ class Servable:
             self._warm_up(log)
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs the signature; the answer lacks the model's name.
+        """Runs the signature; the caller adds the model's name to the response.
 
         Raises:
           tf.errors.OpError: what TF Serving answers, as code and message.
@@ -88,7 +88,7 @@ class Servable:
         return response
 
     def _read_inputs(self, signature: meta_graph_pb2.SignatureDef, sent: Mapping[str, Any]) -> list[np.ndarray]:
-        """The input arrays in the order of the signature's input names."""
+        """Input arrays in the order of the signature's input names."""
         wanted, given = set(signature.inputs), set(sent)
         if len(given) > len(wanted) or (len(given) < len(wanted) and not signature.defaults):
             raise invalid(
@@ -126,7 +126,7 @@ class Servable:
         return list(arrays.values())
 
     def _callable(self, signature_name: str, outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
-        """The prepared run of a signature: its inputs in the order of their names → the arrays of `outputs`."""
+        """Compiled callable of a signature: inputs in the order of their names → `outputs` arrays."""
         key = (signature_name, outputs)
         if key not in self._callables:
             signature = self.signatures[signature_name]
@@ -157,7 +157,7 @@ def _is_tensor_type(dtype: int) -> bool:
 
 
 def _wrong_dtype(signature: meta_graph_pb2.SignatureDef, sent: Mapping[str, int]) -> str:
-    """The session's complaint about the first of them: it numbers its arguments by the tensors' names."""
+    """Session error of the first argument with a wrong dtype, numbered by tensor names."""
     feeds = sorted(info.name for info in signature.inputs.values())
     alias = min(sent, key=lambda alias: feeds.index(signature.inputs[alias].name))
     index, info = feeds.index(signature.inputs[alias].name), signature.inputs[alias]

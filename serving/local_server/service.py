@@ -1,4 +1,4 @@
-"""TF Serving's methods on loaded models: a request in, a response or its refusal out, and no network in sight."""
+"""TF Serving's methods on loaded models, independent of the network."""
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
@@ -9,7 +9,7 @@ from serving.local_server.servable import Servable
 
 
 class Service:
-    """`Predict`, `GetModelMetadata` and `GetModelStatus`. They may be called from any thread.
+    """`Predict`, `GetModelMetadata` and `GetModelStatus`, thread-safe.
 
     Each notes in `call` what it learns, and raises `tf.errors.OpError` with TF Serving's code and message.
     """

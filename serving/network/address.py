@@ -9,7 +9,7 @@ _PORTS = range(1, 2**16)
 
 
 class Address(NamedTuple):
-    """A host, IPv6 without brackets, and a port. As text it is `HOST:PORT`, IPv6 in brackets."""
+    """Host (IPv6 without brackets) and port. As text `HOST:PORT`, with IPv6 in brackets."""
 
     host: str
     port: int
@@ -19,7 +19,7 @@ class Address(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is this machine by its loopback address or name."""
+        """Whether the host is a loopback address or name of this machine."""
         ip = ip_address(self.host)
         if ip is None:
             return self.host.lower() == "localhost" or self.host.lower().endswith(".localhost")
@@ -27,7 +27,7 @@ class Address(NamedTuple):
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a host is, an IPv4 address within IPv6 as IPv4; None for a name."""
+    """IP address of a host, with IPv4-mapped IPv6 as IPv4; None for a name."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
@@ -36,12 +36,12 @@ def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def without_brackets(host: str) -> str:
-    """`::1` for `[::1]`; any other host as it is."""
+    """`::1` for `[::1]`; any other host unchanged."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def parse_address(text: str) -> Address:
-    """Reads `HOST:PORT`; of `::1:8500` the last number is the port.
+    """Parses `HOST:PORT`; in `::1:8500` the last number is the port.
 
     Raises:
       InputError: no host, no port from 1 to 65535, or colons in a host that is no IPv6 address.

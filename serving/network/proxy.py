@@ -1,4 +1,4 @@
-"""HTTP proxies of the environment (`http_proxy`, `no_proxy`), for gRPC and for REST alike.
+"""HTTP proxy settings of the environment (`http_proxy`, `no_proxy`), for gRPC and REST.
 
 This machine's own addresses are always asked directly.
 """
@@ -14,7 +14,7 @@ from serving.network.address import Address, ip_address
 
 
 class Proxy(NamedTuple):
-    """A proxy, and the variable of the environment that names it. As text it keeps the password to itself."""
+    """Proxy and the environment variable that names it. Its text form hides the password."""
 
     variable: str
     url: str
@@ -25,12 +25,12 @@ class Proxy(NamedTuple):
 
 
 def grpc_proxy(address: Address) -> Proxy | None:
-    """The proxy that gRPC asks an address through, in clear text or with TLS; None where it asks directly."""
+    """Proxy of gRPC calls to an address, in clear text or TLS; None for a direct connection."""
     return _proxy(address, ("grpc", "https", "http"), ("no_grpc", "no"))
 
 
 def rest_proxy(address: Address, scheme: str) -> Proxy | None:
-    """The proxy that a REST call of `scheme`, `http` or `https`, goes through; None where it asks directly."""
+    """Proxy of REST calls with `scheme` `http` or `https`; None for a direct connection."""
     return _proxy(address, (scheme,), ("no",))
 
 
@@ -46,7 +46,7 @@ def _proxy(address: Address, kinds: Sequence[str], exceptions: Sequence[str]) ->
 
 
 def _lists(no_proxy: str, address: Address) -> bool:
-    """Whether `no_proxy` lists an address: by name, by a domain that it is in, by IP or by network, or `*`."""
+    """Whether `no_proxy` matches an address: by name, domain, IP, network, or `*`."""
     host, ip = address.host.lower(), ip_address(address.host)
     for entry in (part.strip().lower().lstrip(".") for part in no_proxy.split(",")):
         if entry in ("*", host, str(address).lower()) or (entry and host.endswith(f".{entry}")):

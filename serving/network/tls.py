@@ -1,4 +1,4 @@
-"""TLS and mutual TLS, of a client and of a server, over gRPC and over REST."""
+"""TLS and mutual TLS of clients and servers, for gRPC and REST."""
 
 import ssl
 from pathlib import Path
@@ -12,7 +12,7 @@ _File = str | Path | None
 
 
 class Tls(NamedTuple):
-    """PEM files of a client. With a certificate and a key of its own it is mutual TLS."""
+    """PEM files of a client; mutual TLS with a certificate and a key."""
 
     ca: _File = None
     """The authorities whose servers it trusts; those that the library brings when absent."""
@@ -22,7 +22,7 @@ class Tls(NamedTuple):
     """The certificate's private key, without a password."""
 
     def context(self) -> ssl.SSLContext:
-        """For HTTPS.
+        """SSL context for HTTPS.
 
         Raises:
           InputError: a file that cannot be read or is something else, or a certificate without its own key.
@@ -32,7 +32,7 @@ class Tls(NamedTuple):
         return _context(ssl.Purpose.SERVER_AUTH, self.ca, self.cert, self.key)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For gRPC.
+        """Channel credentials for gRPC.
 
         Raises:
           InputError: as `context`.
@@ -43,7 +43,7 @@ class Tls(NamedTuple):
 
 
 class ServerTls(NamedTuple):
-    """PEM files of a server. With `client_ca` it is mutual TLS."""
+    """PEM files of a server; mutual TLS with `client_ca`."""
 
     cert: str | Path
     """The server's certificate, its chain after it."""
@@ -53,7 +53,7 @@ class ServerTls(NamedTuple):
     """The authorities whose clients it lets in; everyone when absent."""
 
     def context(self) -> ssl.SSLContext:
-        """For HTTPS.
+        """SSL context for HTTPS.
 
         Raises:
           InputError: a file that cannot be read or is something else, or a key that is another certificate's.
@@ -64,7 +64,7 @@ class ServerTls(NamedTuple):
         return context
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For gRPC.
+        """Server credentials for gRPC.
 
         Raises:
           InputError: as `context`.

@@ -1,1 +1,1 @@
-"""Publishing: versions of a model, golden requests, smoke tests, labels, canaries and warm-up records."""
+"""Publishing: versions, golden requests, smoke test, labels, canary, warm-up records."""

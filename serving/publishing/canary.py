@@ -1,4 +1,4 @@
-"""Two live versions side by side: the same requests to both, and how far apart their answers and their speed are."""
+"""Canary comparison: score, ranking and latency differences of two live versions on the same requests."""
 
 import itertools
 import time
@@ -26,7 +26,7 @@ Scores = Mapping[str, np.ndarray]
 
 
 class Answer(NamedTuple):
-    """A request, and what the two versions answer."""
+    """Request and the responses of both versions."""
 
     request: LoggedRequest
     stable: Scores
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a canary may differ by; None where it may by anything."""
+    """Largest allowed differences of a canary; None for no limit."""
 
     difference: float | None = None
     """99th percentile of the difference of a score."""
@@ -51,7 +51,7 @@ class Limits(NamedTuple):
 def compare_versions(
     stable: Ranker, canary: Ranker, requests: Sequence[LoggedRequest], by: str = "ctr"
 ) -> dict[str, Any]:
-    """Sends each request to both versions, one at a time and in turn first to one and first to the other.
+    """Sends each request to both versions, one at a time, alternating which is first.
 
     Args:
       stable, canary: clients that ask a version each, and that do not try again: what fails is to be counted.
@@ -96,8 +96,8 @@ def compare_versions(
             answered.setdefault(request.scenario, []).append(Answer(request, scores["stable"], scores["canary"]))
             seconds.append((took["stable"], took["canary"]))
     if not answered:
-        told = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
-        raise InputError("requests", f"errors alone ({told})", "one that both versions answer")
+        counts = "; ".join(f"{name} {_told(counter)}" for name, counter in errors.items())
+        raise InputError("requests", f"errors alone ({counts})", "one that both versions answer")
     return {
         "requests": len(requests),
         "errors": {name: dict(counter) for name, counter in errors.items()},
@@ -117,7 +117,7 @@ def compare_versions(
 
 
 def refuse_beyond(comparison: Mapping[str, Any], limits: Limits) -> None:
-    """Refuses a canary beyond a limit, or one that made more errors than the stable version.
+    """Raises if the canary exceeds a limit or has more errors than the stable version.
 
     A figure that is not known passes, but not where none of its kind is known.
 
@@ -149,7 +149,7 @@ def refuse_beyond(comparison: Mapping[str, Any], limits: Limits) -> None:
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> Group:
-    """The document of `compare_versions` as tables for a rich console."""
+    """Tables of a `compare_versions` document for a rich console."""
     scores = _table("scores", "scenario", "task", "mean", "p99", "max", "AUC stable", "AUC canary")
     ranking = _table(f"ranking by {comparison['by']}", "scenario", "requests", "rank change", "Kendall τ", f"top {TOP}")
     for scenario, figures in comparison["scenarios"].items():
@@ -167,20 +167,20 @@ def format_comparison(comparison: Mapping[str, Any]) -> Group:
 
 
 def kendall_tau(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Kendall's tau-b of two scores `[N]`; None where one of them ranks nothing."""
+    """Kendall's tau-b of two scores `[N]`; None if one of them is constant."""
     one, other = (np.sign(scores[:, np.newaxis] - scores) for scores in (one, other))
     pairs = np.sqrt(np.square(one).sum() * np.square(other).sum())
     return float((one * other).sum() / pairs) if pairs else None
 
 
 def top_overlap(one: np.ndarray, other: np.ndarray, top: int = TOP) -> float:
-    """The share of one ranking's first `top` items that is among the other's. Equal scores keep the request's order."""
+    """Share of one ranking's `top` items in the other's. Ties keep the order of the request."""
     first, second = (set(np.argsort(-scores, kind="stable")[:top].tolist()) for scores in (one, other))
     return len(first & second) / len(first)
 
 
 def _differences(answers: Sequence[Answer], task: str) -> dict[str, float | None]:
-    """How far a task's scores lie apart: mean, 99th percentile and maximum; and the AUCs, where there are labels."""
+    """Score differences of a task: mean, 99th percentile, maximum, and AUCs if there are labels."""
     stable, canary = (np.concatenate([scores[task] for scores in each]) for each in _scores(answers))
     apart = np.abs(canary - stable)
     labelled = [answer for answer in answers if task in answer.request.labels]
@@ -197,12 +197,12 @@ def _differences(answers: Sequence[Answer], task: str) -> dict[str, float | None
 
 
 def _scores(answers: Sequence[Answer]) -> tuple[list[Scores], list[Scores]]:
-    """The scores of the stable version, and those of the canary."""
+    """Scores of the stable version and of the canary."""
     return [answer.stable for answer in answers], [answer.canary for answer in answers]
 
 
 def _auc(labels: np.ndarray, scores: Sequence[np.ndarray]) -> float | None:
-    """ROC AUC over all requests: the share of pairs of a positive and a negative in order, ties as halves."""
+    """ROC AUC over all requests, with ties as halves."""
     positive = labels.astype(bool)
     if positive.all() or not positive.any():
         return None
@@ -213,7 +213,7 @@ def _auc(labels: np.ndarray, scores: Sequence[np.ndarray]) -> float | None:
 
 
 def _rank_agreement(answers: Sequence[Answer], by: str) -> dict[str, float | None]:
-    """Means over the requests that have something to rank.
+    """Mean rank agreement over the requests with something to rank.
 
     `change` is (1 - τ) / 2: where no scores are equal, the share of pairs of items that are ordered otherwise.
     """

@@ -1,6 +1,6 @@
-"""Golden requests: logged requests with the offline scores of the very same rows.
+"""Golden requests: logged requests with the offline scores of the same rows.
 
-They travel with a version as `assets.extra/golden.jsonl`, so whoever serves it can prove that it scores as it was
+They are part of a version, `assets.extra/golden.jsonl`, so an operator can verify that it scores as it was
 evaluated. A line is a request document (see `logged_requests`) that has two keys more, task → a value an item:
 `expected`, the offline probabilities, and `labels`, 0 or 1.
 """
@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 
 
 class Difference(NamedTuple):
-    """The served score that lies farthest from what was expected."""
+    """Largest difference between a served and an expected score."""
 
     value: float
     """Infinite where the score is no number, or there is none."""
@@ -53,7 +53,7 @@ class Difference(NamedTuple):
 def golden_requests(
     directory: Path, schema: Schema, predictions: "Predictions", snapshot: "SnapshotScorer | None" = None
 ) -> list[LoggedRequest]:
-    """The logged requests of a run, each with the offline scores and the labels of its rows.
+    """Logged requests of a run, with offline scores and labels of their rows.
 
     Args:
       directory: holds `<scenario>.jsonl`, request documents.
@@ -90,7 +90,7 @@ def golden_requests(
 
 
 def write_golden(version_dir: str | Path, requests: Iterable[LoggedRequest]) -> Path:
-    """Writes the file that goes with a version, and returns it."""
+    """Writes the golden file of a version and returns its path."""
     path = Path(version_dir, FILE)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, "".join(f"{request.to_json()}\n" for request in requests))
@@ -98,7 +98,7 @@ def write_golden(version_dir: str | Path, requests: Iterable[LoggedRequest]) -> 
 
 
 def read_golden(version_dir: str | Path) -> list[LoggedRequest]:
-    """What `write_golden` was given.
+    """Golden requests of a version.
 
     Raises:
       InputError: the version has no such file, or it is broken.
@@ -110,7 +110,7 @@ def read_golden(version_dir: str | Path) -> list[LoggedRequest]:
 
 
 def logged_inputs(request: LoggedRequest, specs: Specs, suffix: str = "") -> tuple[str, dict[str, np.ndarray]]:
-    """The signature of a request's scenario, or with `EXAMPLES_SUFFIX` the one of a row an item, and its inputs.
+    """Signature and inputs of a request: by scenario, or with `EXAMPLES_SUFFIX` one row per item.
 
     Raises:
       InputError: the model has no such scenario, or the request does not suit its signature.
@@ -128,7 +128,7 @@ def logged_inputs(request: LoggedRequest, specs: Specs, suffix: str = "") -> tup
 def predict_requests(
     requests: Iterable[LoggedRequest], specs: Specs, suffix: str = ""
 ) -> Iterator[predict_pb2.PredictRequest]:
-    """The messages of `logged_inputs`. Whom they are for, the model's name and version, is left open."""
+    """Predict messages of `logged_inputs`, without the model's name and version."""
     for request in requests:
         message = predict_pb2.PredictRequest()
         message.model_spec.signature_name, inputs = logged_inputs(request, specs, suffix)
@@ -138,12 +138,12 @@ def predict_requests(
 
 
 def response_scores(response: predict_pb2.PredictResponse) -> dict[str, np.ndarray]:
-    """The outputs as arrays, task → `[N]`, by name: a message keeps no order."""
+    """Outputs of a response as arrays, task → `[N]`, sorted by name."""
     return {name: tf.make_ndarray(proto) for name, proto in sorted(response.outputs.items())}
 
 
 def largest_difference(requests: Sequence[LoggedRequest], served: Iterable[Mapping[str, np.ndarray]]) -> Difference:
-    """Compares the expected scores of each request with its served ones, task → `[N]`, and names the worst."""
+    """Largest difference between expected and served scores, task → `[N]`, over all requests."""
     return max(
         (
             _difference(request, task, np.asarray(scores.get(task, ())))
@@ -165,7 +165,7 @@ def _difference(request: LoggedRequest, task: str, served: np.ndarray) -> Differ
 
 
 def _rows_of(requests: set[bytes], predictions: "Predictions") -> dict[bytes, list[int]]:
-    """The rows of each of `requests`, in the order in which `pipelines.join.logged_requests` lists items."""
+    """Rows of each of `requests`, in the item order of `pipelines.join.logged_requests`."""
     rows = defaultdict(list)
     for row, request in enumerate(predictions.request):
         if request in requests:

@@ -1,4 +1,4 @@
-"""Which versions of a model are loaded, and which carry the labels `stable` and `canary`.
+"""Version labels `stable` and `canary`, and the loaded versions, in TF Serving's model configuration.
 
 This is kept in the text `ModelServerConfig` that servers read (`--model_config_file`) and read again. What decides the
 edits is how TF Serving takes a changed file (`ServerCore::ReloadConfig`): it moves the labels first, and refuses the
@@ -28,7 +28,7 @@ STABLE, CANARY = "stable", "canary"
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """The labels of a model, and the versions that servers are to keep loaded."""
+    """Labels of a model and the versions to keep loaded."""
 
     stable: int | None = None
     canary: int | None = None
@@ -36,21 +36,21 @@ class Rollout:
 
     def __str__(self) -> str:
         labels = {STABLE: self.stable, CANARY: self.canary}
-        told = ", ".join(f"{label} {version}" for label, version in labels.items() if version is not None)
-        return f"{told}; loaded {', '.join(map(str, sorted(self.loaded)))}"
+        summary = ", ".join(f"{label} {version}" for label, version in labels.items() if version is not None)
+        return f"{summary}; loaded {', '.join(map(str, sorted(self.loaded)))}"
 
     def begin(self, version: int) -> "Rollout":
-        """With a new version: as canary, or as stable where there is none."""
+        """Rollout with a new version: as canary, or as stable if there is none."""
         if self.stable is None:
             return Rollout(version, None, frozenset({version}))
         return Rollout(self.stable, version, frozenset({self.stable, version}))
 
     def promote(self) -> "Rollout":
-        """The canary as stable. The version that was stable stays loaded."""
+        """Rollout with the canary as stable. The previous stable version stays loaded."""
         return Rollout(self.canary, None, frozenset({self.stable, self.canary}))
 
     def back(self, versions: Set[int]) -> "Rollout":
-        """Without the canary; or, where there is none, the version before as stable.
+        """Rollout without the canary; without one, with the previous version as stable.
 
         Args:
           versions: those that lie in the serving folder.
@@ -60,12 +60,12 @@ class Rollout:
         return Rollout(stable, None, frozenset({stable, earlier} - {None}))
 
     def before(self, versions: Set[int]) -> int | None:
-        """The newest of `versions` that is older than the stable one."""
+        """Newest of `versions` older than the stable one."""
         return max((version for version in versions if version < self.stable), default=None)
 
 
 def read_rollout(path: str | Path, name: str) -> Rollout:
-    """The labels and the specific versions of a model.
+    """Labels and specific versions of a model.
 
     Raises:
       InputError: the file is no configuration that a server takes, or does not have the model.
@@ -76,7 +76,7 @@ def read_rollout(path: str | Path, name: str) -> Rollout:
 
 
 def write_rollout(path: str | Path, name: str, rollout: Rollout) -> None:
-    """Writes labels and specific versions into the file, in one step. The rest of it stays, but for inner comments.
+    """Writes labels and versions atomically. The rest of the file stays, except inner comments.
 
     Raises:
       InputError: as `read_rollout`, or the file cannot be written.

@@ -1,6 +1,6 @@
-"""Publishing: a run becomes a version that servers load only if it scores as it was evaluated, and well enough.
+"""Publishing: exports a run as a served version if it passes parity, score and metric checks.
 
-The version carries what the next one is held against: `assets.extra/metrics.json`, its run's figures, and
+The version contains what the next one is compared with: `assets.extra/metrics.json`, the metrics of its run, and
 `assets.extra/golden.jsonl`.
 """
 
@@ -45,7 +45,7 @@ Figures = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class Published(NamedTuple):
-    """A new version, and what it was held against."""
+    """Result of `publish`: the new version and its comparison with the served one."""
 
     version: Path
     label: str | None
@@ -83,18 +83,18 @@ def publish(
     model: str = "usr",
     progress: bool = False,
 ) -> Published:
-    """Exports the run as `OUT/<version>/` if it passes every check; otherwise nothing is left of it.
+    """Exports the run as `OUT/<version>/` if it passes every check; otherwise leaves nothing.
 
     Args:
-      data: what the run was trained on; its test split holds the rows of the run's logged requests.
-      margin: how far an AUC may lie below that of the version served now.
-      keep: versions to keep, at least 1, besides those that have a label or are to be loaded.
-      config_file: a text ModelServerConfig whose labels say what is served; the newest version where there is none.
-      model: its name in that file.
-      progress: show a progress bar on standard error.
+      data: data of the run's training; its test split has the rows of the logged requests.
+      margin: largest allowed loss of AUC relative to the version served now.
+      keep: number of versions to keep, at least 1, in addition to those with a label or to be loaded.
+      config_file: text `ModelServerConfig` with labels; without it, the newest version is served.
+      model: name of the model in that file.
+      progress: whether to show a progress bar on standard error.
 
     Raises:
-      InputError: names the check that failed, what was found and what was expected.
+      InputError: a failed check, with what was found and what was expected.
     """
     if keep < 1:
         raise ValueError(f"`keep` should be at least 1. Received: keep={keep}")
@@ -132,7 +132,7 @@ def publish(
 
 
 def promote(out: str | Path, config_file: str | Path, model: str = "usr") -> Rollout:
-    """Makes the canary the stable version, and returns the labels as they are then.
+    """Makes the canary the stable version and returns the new labels.
 
     Raises:
       InputError: there is no canary, or its folder is gone.
@@ -148,7 +148,7 @@ def promote(out: str | Path, config_file: str | Path, model: str = "usr") -> Rol
 
 
 def roll_back(out: str | Path) -> tuple[Path, int]:
-    """Takes the newest version out of service; the one before serves again.
+    """Takes the newest version out of service; the previous one serves again.
 
     Returns:
       Where the newest version is kept, and the version that serves.
@@ -166,7 +166,7 @@ def roll_back(out: str | Path) -> tuple[Path, int]:
 
 
 def roll_back_labels(out: str | Path, config_file: str | Path, model: str = "usr") -> Rollout:
-    """Drops the canary; or, where there is none, makes the version before stable. No folder is touched.
+    """Drops the canary, or without one makes the previous version stable. Changes no folder.
 
     The version's folder stays where it is, for servers that have yet to read the file; the next `publish` takes it
     out of service.
@@ -187,10 +187,10 @@ def roll_back_labels(out: str | Path, config_file: str | Path, model: str = "usr
 
 
 def check_figures(new: Figures, served: Figures, margin: float, place: object) -> dict[tuple[str, str], float]:
-    """The gain in AUC for each scenario and task of the version served.
+    """AUC gain over the served version, by scenario and task; raises below the margin.
 
     Raises:
-      InputError: names the scenario and task whose AUC lies farthest below, if that is more than `margin`.
+      InputError: an AUC is more than `margin` lower; names the scenario and task with the largest loss.
     """
     gains = {}
     for scenario, tasks in served.items():
@@ -214,7 +214,7 @@ def check_figures(new: Figures, served: Figures, margin: float, place: object) -
 
 
 def check_scores(version_dir: str | Path, requests: Sequence[LoggedRequest]) -> Difference:
-    """Loads a version as a server does, warm-up included, and scores the requests by both kinds of signature.
+    """Loads a version as a server does, with warm-up, and checks requests with both kinds of signature.
 
     Returns:
       The largest difference from the expected scores.
@@ -239,7 +239,7 @@ def check_scores(version_dir: str | Path, requests: Sequence[LoggedRequest]) -> 
 
 
 def _rollout_before(config_file: str | Path, model: str, out: Path) -> Rollout:
-    """The labels before a new version comes. What servers choose by number is to be `stable` from then on.
+    """Labels before a new version; what servers chose by number becomes `stable`.
 
     Raises:
       InputError: there is a canary already, or the stable version is not in `out`.
@@ -260,7 +260,7 @@ def _check_folder(label: str, version: int, config_file: str | Path, out: Path) 
 
 
 def _withdraw_rolled_back(out: Path, before: Rollout, needed: Set[int]) -> None:
-    """Withdraws versions newer than the one that was stable, the canary apart: they were rolled back.
+    """Withdraws rolled-back versions: newer than stable, except the canary.
 
     By now no server has them.
     """
@@ -270,7 +270,7 @@ def _withdraw_rolled_back(out: Path, before: Rollout, needed: Set[int]) -> None:
 
 
 def _refuse_dead(requests: Sequence[LoggedRequest], served: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Refuses scores that are no numbers, and a task that tells no candidates apart in any request of a scenario."""
+    """Refuses non-finite scores, and tasks that score all candidates of every request alike."""
     spread: dict[tuple[str, str], float] = {}
     for request, scores in zip(requests, served, strict=True):
         for task, values in scores.items():

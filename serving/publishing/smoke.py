@@ -1,4 +1,4 @@
-"""Checks a live server, the container or `usr-tf serve`, against the golden requests of a version that it serves.
+"""Smoke test of a live server (container or `usr-tf serve`) against the golden requests of a version.
 
     python -m serving.publishing.smoke --address localhost:8500 --rest localhost:8501 --model_dir SERVING/1700000000
 
@@ -41,7 +41,7 @@ _State = get_model_status_pb2.ModelVersionStatus.State
 
 
 class Result(NamedTuple):
-    """A check: what it looks at, what it found, and whether that is right."""
+    """Result of one check: name, finding, and whether it passed."""
 
     check: str
     found: str
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 def smoke(
     address: str, model_dir: str | Path, model: str = "usr", rest: str | None = None, timeout: float = 10.0
 ) -> Iterator[Result]:
-    """Runs every check of a server, one after the other.
+    """Runs every check of a server in order.
 
     Args:
       address: `host:port` of its gRPC.
@@ -97,14 +97,14 @@ def smoke(
 
 
 class _Failed(Exception):
-    """A check that found something else than it should."""
+    """Failure of a check."""
 
     def __init__(self, found: str, expected: str):
         super().__init__(f"found {found}, expected {expected}")
 
 
 class _Version:
-    """A published version, and the checks of a server against it. Each returns what it found, or raises `_Failed`."""
+    """Published version and the checks of a server against it. Each returns its finding or raises `_Failed`."""
 
     def __init__(self, folder: Path, model: str, timeout: float):
         if not (folder.name.isascii() and folder.name.isdigit() and (folder / "saved_model.pb").exists()):
@@ -138,7 +138,7 @@ class _Version:
         return _agreement(self.golden, served)
 
     def mistakes(self) -> dict[str, tuple[grpc.StatusCode, predict_pb2.PredictRequest]]:
-        """Requests that TF Serving refuses, and its code for each."""
+        """Invalid requests with the code of TF Serving for each."""
         other, signature, fewer = (self._address(next(predict_requests(self.golden, self.specs))) for _ in range(3))
         other.model_spec.name = f"not_{self.model}"
         signature.model_spec.signature_name = "not_a_signature"
@@ -209,7 +209,7 @@ def _agreement(requests: Sequence[LoggedRequest], served: Sequence[Mapping[str, 
 
 
 def _described(signature: meta_graph_pb2.SignatureDef) -> dict[str, tuple[str, list[int]]]:
-    """Inputs and outputs by name, without the names that tensors have in the graph."""
+    """Inputs and outputs by name, without tensor names."""
     return {
         name: (tf.as_dtype(info.dtype).name, [dim.size for dim in info.tensor_shape.dim])
         for side in (signature.inputs, signature.outputs)

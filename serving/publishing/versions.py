@@ -1,4 +1,4 @@
-"""A serving folder: `SERVING/<version>/` for each version of a model. Servers pass over every other name."""
+"""Version folders: `SERVING/<version>/`. Servers ignore names that are not numbers."""
 
 import contextlib
 import fcntl
@@ -13,24 +13,24 @@ from usr_tf.errors import InputError
 WITHDRAWN = ".withdrawn"
 """What the name of a version ends in that was taken out of service. Renaming it back puts it there again."""
 LOCK = ".lock"
-"""A file that whoever changes the folder holds a lock on. It stays there."""
+"""Lock file of changes to the folder. It is never removed."""
 
 
 def list_versions(out: Path) -> frozenset[int]:
-    """The versions that servers find in `out`; none where there is no such folder."""
+    """Versions in `out` that servers find; empty without the folder."""
     if not out.is_dir():
         return frozenset()
     return frozenset(int(path.name) for path in out.iterdir() if path.name.isascii() and path.name.isdigit())
 
 
 def withdraw(out: Path, version: int) -> Path:
-    """Takes a version out of service in one step, and returns its new folder."""
+    """Takes a version out of service by a rename and returns the new folder."""
     path = out / str(version)
     return path.rename(path.with_name(path.name + WITHDRAWN))
 
 
 def remove_old(out: Path, keep: int, needed: Set[int]) -> list[int]:
-    """Removes all but the newest `keep` versions and those that are `needed`, and returns the removed."""
+    """Removes all versions except the newest `keep` and the `needed` ones; returns the removed."""
     removed = sorted(set(sorted(list_versions(out), reverse=True)[keep:]) - needed)
     for version in removed:
         remove(out, version)
@@ -38,13 +38,13 @@ def remove_old(out: Path, keep: int, needed: Set[int]) -> list[int]:
 
 
 def remove(out: Path, version: int) -> None:
-    """Deletes a version: out of the servers' sight first, for none may load half of it."""
+    """Deletes a version: renames it first, so that no server loads half of it."""
     shutil.rmtree((out / str(version)).rename(out / f".{version}.{uuid.uuid4().hex}"))
 
 
 @contextlib.contextmanager
 def changing(out: Path) -> Iterator[None]:
-    """Keeps other processes from changing the folder. Makes it, and takes it away where nothing came of that.
+    """Lock of the folder against other processes. Creates it, and removes it if nothing was written.
 
     Raises:
       InputError: another process is at it, or the folder cannot be.
@@ -69,7 +69,7 @@ def changing(out: Path) -> Iterator[None]:
 
 
 def _make(out: Path) -> bool:
-    """Whether it had to be made."""
+    """Creates the folder; returns whether it was missing."""
     try:
         out.mkdir(parents=True)
     except FileExistsError:

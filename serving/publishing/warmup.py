@@ -1,4 +1,4 @@
-"""Warm-up records: requests that a server replays on a freshly loaded version before it takes traffic.
+"""Warm-up records: requests that a server replays on a loaded version before it takes traffic.
 
 TF Serving's own form: a TFRecord file of `PredictionLog`, `assets.extra/tf_serving_warmup_requests`.
 """
@@ -28,7 +28,7 @@ to the largest, so each size that users ask for should have one near it."""
 def write_warmup_records(
     version_dir: str | Path, requests: Iterable[tuple[str, Mapping[str, np.ndarray]]], model_name: str = "usr"
 ) -> Path:
-    """Writes one record for each `(signature, inputs)` and returns the file.
+    """Writes one record per `(signature, inputs)` and returns the file.
 
     Args:
       version_dir: the SavedModel's folder, `SERVING/<version>`.
@@ -57,17 +57,8 @@ def write_warmup_records(
     return Path(path)
 
 
-def read_warmup_records(version_dir: str | Path) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """What `write_warmup_records` was given: `(signature, inputs)` of each Predict record, strings as bytes."""
-    requests = (log.predict_log.request for log in read_prediction_logs(version_dir) if log.HasField("predict_log"))
-    return [
-        (request.model_spec.signature_name, {name: tf.make_ndarray(value) for name, value in request.inputs.items()})
-        for request in requests
-    ]
-
-
 def read_prediction_logs(version_dir: str | Path) -> list[prediction_log_pb2.PredictionLog]:
-    """The records themselves; none when the version has no warm-up file.
+    """Raw warm-up records; empty for a version without a warm-up file.
 
     Raises:
       tf.errors.DataLossError: the file is cut short or damaged.
@@ -90,7 +81,7 @@ def write_logged_requests(
     per_scenario: int = 20,
     candidates: Sequence[int] = CANDIDATES,
 ) -> int:
-    """Writes warm-up records for every signature of a SavedModel from logged requests, and returns their number.
+    """Writes warm-up records of every signature from logged requests; returns their number.
 
     A scenario's own signature gets one of them again, that of the user with the longest history, with its items
     repeated to each number of `candidates`. Its `_examples` do not: they are for batches, whose first run may take its
@@ -128,7 +119,7 @@ def write_logged_requests(
 
 
 def to_examples(request: Mapping[str, np.ndarray]) -> list[bytes]:
-    """A request as `<scenario>_examples` takes it: a serialized `tf.Example` an item, the user side in each.
+    """Request for `<scenario>_examples`: one serialized `tf.Example` per item, user side repeated.
 
     Args:
       request: arrays by `request.request_inputs`. Histories of lists as wide as the schema's `max_length`.
@@ -157,18 +148,18 @@ def _set_feature(feature: tf.train.Feature, name: str, values: np.ndarray) -> No
 def _with_items(
     request: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], items: int
 ) -> dict[str, np.ndarray]:
-    """The request with so many items: its own, over and over."""
+    """Request with a given number of items, by repeating its own."""
     shared = _of_user(specs)
     return {name: array if name in shared else array[np.arange(items) % len(array)] for name, array in request.items()}
 
 
 def _of_user(specs: Mapping[str, TensorSpec]) -> set[str]:
-    """Inputs that a request has once."""
+    """Inputs that occur once per request."""
     return {name for name, spec in specs.items() if spec.shape[0] == 1}
 
 
 def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
-    """One item and one user of whom nothing is known."""
+    """Request of one item and one user without known values."""
 
     def nothing(spec: TensorSpec) -> Any:
         rows, *places = spec.shape

@@ -11,5 +11,5 @@ from tests.usr_tf.fixtures import make_toy
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `preprocess` makes of the toy shop's logs. Read only."""
+    """Data directory of the toy shop. Read only."""
     return made_once(tmp_path_factory, "toy", make_toy) / "data"

@@ -1,4 +1,4 @@
-"""Jobs that take no time, for workers to do: what they did stands in files."""
+"""Fake jobs without work, which record their execution in files."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from usr_tf.errors import InputError
 
 @dataclass(frozen=True)
 class FakeJob:
-    """Writes a line to `done.txt` when it is done, and to `workers.txt` the process that did it.
+    """Job that appends to `done.txt`, and its process id to `workers.txt`.
 
     `deaths`: how many workers die over it first.
     """
@@ -51,7 +51,7 @@ class FakeJob:
 
 
 def main(work: str, held: str) -> None:
-    """What a killed experiment's main process was doing."""
+    """Main process of a killed experiment."""
     from usr_tf.experiments.grid.worker_processes import run_jobs
 
     run_jobs([FakeJob("done"), FakeJob("cut", waits_for=held), FakeJob("later")], Path(work), 1)

@@ -1,4 +1,4 @@
-"""On results laid down by hand, in the place of jobs that train."""
+"""Comparisons on hand-made results instead of trained models."""
 
 import json
 
@@ -25,9 +25,9 @@ from usr_tf.experiments.grid.plan import GridPoint
 from usr_tf.experiments.grid.results import Results, answered, answers, by_chance, rows, sentence, verdicts, where
 from usr_tf.experiments.grid.runner import format_table
 from usr_tf.experiments.grid.spec import ShopAxes, Spec
-from usr_tf.experiments.grid.training_jobs import REPLICATES, TrainJob, auc_sample
+from usr_tf.experiments.grid.training_jobs import TrainJob, auc_sample
 from usr_tf.experiments.grid.worker_processes import Failure
-from usr_tf.metrics import Predictions, paired_bootstrap_sample
+from usr_tf.metrics.resample import Resample
 
 SCHEMA = """\
 scenarios: [search, recommendation]
@@ -116,12 +116,12 @@ def test_a_difference_is_the_mean_over_seeds_and_its_interval_that_of_drawn_seed
         labels, users = rows[seed]["ctr"][own], rows[seed]["user"][own]
         mine, theirs = (scores[variant, seed][own] for variant in ("USR", "alone"))
         auc[seed] = roc_auc_score(labels, mine), roc_auc_score(labels, theirs)
-        blank = np.zeros(len(labels))
-        pair = [
-            Predictions(blank, users, blank, blank, blank, {"ctr": labels}, {"ctr": each / 2})
-            for each in (mine, theirs)
-        ]
-        drawn.append(paired_bootstrap_sample(*pair, "ctr", "auc", REPLICATES, seed=7))
+        resample = Resample.of(users, 20, seed=7)
+        samples = [auc_sample(rows[seed], scores[variant, seed], "ctr", own) for variant in ("USR", "alone")]
+        for sample, score in zip(samples, (mine, theirs), strict=True):
+            copies = resample.weights[:, resample.users]
+            assert sample[:21] == pytest.approx([roc_auc_score(labels, score, sample_weight=each) for each in copies])
+        drawn.append((samples[0] - samples[1])[1:])
     assert search.auc == pytest.approx(np.mean([each[0] for each in auc.values()]))
     assert search.baseline_auc == pytest.approx(np.mean([each[1] for each in auc.values()]))
     assert search.gain == pytest.approx(search.auc - search.baseline_auc)

@@ -1,4 +1,4 @@
-"""Real experiments on the toy data, killed and not: `pytest -s -m slow tests/experiments/test_kill.py`."""
+"""Killed and unkilled experiments on the toy data: `pytest -s -m slow tests/experiments/test_kill.py`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""With all jobs failed in the place of jobs that train."""
+"""Experiment runner with failing jobs instead of training."""
 
 import json
 

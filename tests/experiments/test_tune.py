@@ -1,4 +1,4 @@
-"""With a training that takes no time in place of the real one."""
+"""Tuning with a fake training."""
 
 import usr_tf
 

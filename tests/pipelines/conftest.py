@@ -1,4 +1,4 @@
-"""A tiny shop's logs, dirty on purpose, and what the pipeline makes of them: each made once a session."""
+"""Tiny shop with invalid rows, and its data directory; each made once per session."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ REQUESTS, SLATE = 100, 4
 
 @dataclasses.dataclass
 class Shop:
-    """Sound rows of every table, in the order of time, and dirty lines to mix in."""
+    """Valid rows of every table in time order, and invalid lines to mix in."""
 
     schema: Schema
     tables: dict[str, list[dict]]
@@ -124,7 +124,7 @@ def _make_shop() -> Shop:
 
 @dataclasses.dataclass
 class Made:
-    """A finished run: the shop, the directory it was made in, and its `stats.json`."""
+    """Finished preprocess: shop, data directory, `stats.json`."""
 
     shop: Shop
     logs: Path
@@ -139,13 +139,13 @@ def _shop() -> Shop:
 
 @pytest.fixture
 def shop(_shop: Shop) -> Shop:
-    """The shop, to change at will."""
+    """Tiny shop, free to change."""
     return copy.deepcopy(_shop)
 
 
 @pytest.fixture(scope="session")
 def made(_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The shop's data: read only."""
+    """Data of the tiny shop. Read only."""
 
     def make(folder: Path) -> None:
         preprocess(str(_shop.write(folder / "logs")), str(folder / "data"), partitions=3)

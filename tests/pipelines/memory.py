@@ -1,4 +1,4 @@
-"""How much memory a command takes."""
+"""Peak memory of a command."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ sys.exit(status)
 
 
 def peak_memory(command: Sequence[str]) -> int:
-    """The most bytes that the largest process of a command ever held.
+    """Peak memory of a command's largest process, in bytes.
 
     A small process starts it: Linux counts what a process was forked from as its own, and tests grow large.
     """

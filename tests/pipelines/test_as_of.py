@@ -1,4 +1,4 @@
-"""Labels, credit and histories: hand-computed cases, and the plain join of DESIGN §2 on random logs."""
+"""Labels, attribution and histories: hand-computed cases, and the reference join on random logs."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Drift between the figures of two days: hand-computed amounts, what chance explains, and what is told of it."""
+"""Drift between two days: hand-computed amounts, significance and messages."""
 
 import copy
 import json

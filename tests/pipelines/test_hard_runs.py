@@ -1,4 +1,4 @@
-"""Whole runs in processes of their own: killed, on two workers, and with a user and an item that are everywhere."""
+"""Whole jobs in their own processes: killed, on two workers, and with a hot user and a hot item."""
 
 import json
 import signal

@@ -1,11 +1,13 @@
 import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that
+from google.api_core.exceptions import NotFound
+from google.cloud.bigquery import SchemaField
 
 from pipelines.beam.blocks import BlockStore, load
-from pipelines.logs import bigquery
+from pipelines.logs import bigquery_read
 from pipelines.logs import tables as logs
-from pipelines.logs.inputs import check_columns, find_tables
+from pipelines.logs.inputs import check_columns, find_tables, partitions_for
 from pipelines.logs.stage import reader
 from pipelines.logs.tables import PLACE
 from pipelines.quality import row_counts as stats
@@ -55,23 +57,18 @@ def test_a_table_that_is_nowhere_is_refused(folder, tables, message):
     tables = [table.format(folder=folder) for table in tables]
     if message is None:  # looked at when its columns are
         assert find_tables(str(folder), tables)["items"] == ["bigquery:shop.items"]
-        with pytest.raises(InputError, match=r"bigquery:shop.items: found no table's name, expected bigquery:PROJECT"):
-            bigquery.size("bigquery:shop.items")
+        with pytest.raises(InputError, match=r"bigquery:shop.items: found other parts, expected bigquery:PROJECT"):
+            partitions_for({"items": ["bigquery:shop.items"]})
     else:
         with pytest.raises(InputError, match=message):
             find_tables(str(folder), tables)
 
 
-class Field:
-    def __init__(self, name, kind):
-        self.name, self.type = name, kind
-
-
 class Table:
-    numBytes = "123"
+    num_bytes = 123
 
     def __init__(self, **fields):
-        self.schema = type("Schema", (), {"fields": [Field(name, kind) for name, kind in fields.items()]})
+        self.schema = [SchemaField(name, kind) for name, kind in fields.items()]
 
 
 @pytest.fixture
@@ -79,12 +76,14 @@ def warehouse(monkeypatch):
     """Stands for BigQuery, which cannot be asked here: its tables by name, and the rows that Beam's connector reads."""
     tables, rows, asked = {}, [], {}
 
-    class Wrapper:
-        def get_table(self, project, dataset, table):
-            return tables[f"{project}.{dataset}.{table}"]
+    class Client:
+        def get_table(self, name):
+            if name not in tables:
+                raise NotFound(f"no table {name}")
+            return tables[name]
 
     class Read(beam.PTransform):
-        Method = bigquery.ReadFromBigQuery.Method
+        Method = bigquery_read.ReadFromBigQuery.Method
 
         def __init__(self, **arguments):
             super().__init__()
@@ -93,8 +92,8 @@ def warehouse(monkeypatch):
         def expand(self, pipeline):
             return pipeline | beam.Create(rows)
 
-    monkeypatch.setattr(bigquery, "BigQueryWrapper", Wrapper)
-    monkeypatch.setattr(bigquery, "ReadFromBigQuery", Read)
+    monkeypatch.setattr("google.cloud.bigquery.Client", Client)
+    monkeypatch.setattr(bigquery_read, "ReadFromBigQuery", Read)
     return tables, rows, asked
 
 
@@ -136,7 +135,7 @@ def test_bigquery_rows_are_checked_as_those_of_files(warehouse, shop):
 
 def test_a_bigquery_rows_place_follows_from_what_it_holds():
     rows = [{"a": 1, "b": None}, {"b": None, "a": 1}, {"a": 2, "b": None}]
-    first, same, other = bigquery._places(rows)
+    first, same, other = bigquery_read._places(rows)
     assert first == same != other
     assert 0 <= first < 2**40
 
@@ -156,5 +155,5 @@ def test_a_bigquery_table_without_the_columns_is_refused(warehouse, shop, column
 
 
 def test_a_bigquery_table_that_cannot_be_read_is_refused(warehouse, shop):
-    with pytest.raises(InputError, match=r"bigquery:acme.shop.actions: found no readable table"):
+    with pytest.raises(InputError, match=r"bigquery:acme.shop.actions: found no way to read it"):
         check_columns(shop.schema, {"actions": [NAME]})

@@ -1,4 +1,4 @@
-"""The reading of raw logs: what is kept, what is set aside and why, and which files are refused."""
+"""Reader of raw logs: valid rows, rejected rows with reasons, refused files."""
 
 import datetime
 import decimal
@@ -314,7 +314,7 @@ def test_parquet_is_read_in_blocks_with_places_that_go_on(tmp_path, monkeypatch)
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
 @pytest.mark.parametrize("size", [1, 7, 64, 333])
 def test_places_are_right_across_blocks_of_any_size(tmp_path, monkeypatch, suffix, size):
-    monkeypatch.setattr(logs, "_BLOCK_BYTES", size)
+    monkeypatch.setattr("pipelines.logs.files._BLOCK_BYTES", size)
     lines = [{"item_id": f"i{number}"} for number in range(40)]
     lines[7] = lines[8] = ""
     lines[20] = "{"

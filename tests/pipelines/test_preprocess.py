@@ -1,4 +1,4 @@
-"""The whole job on tiny logs: what it writes, what it refuses, and what it never lets through."""
+"""Preprocess on tiny logs: output, input errors and leak tests."""
 
 import bisect
 import gzip
@@ -16,7 +16,7 @@ import tensorflow_transform as tft
 from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines.join.split import SPLITS
-from pipelines.preprocess import main, preprocess
+from pipelines.preprocess import preprocess
 from pipelines.quality.row_counts import describe
 from pipelines.transform import shards
 from pipelines.transform.preprocessing_fn import raw_feature_spec
@@ -29,6 +29,7 @@ from tests.pipelines.tiny import (
     write_logs,
     write_table,
 )
+from usr_tf.cli import main
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
 from usr_tf.schema import SUCCESS, load_schema
@@ -474,9 +475,10 @@ def test_the_program_takes_beams_options_beside_its_own_and_says_one_line(small,
     arguments = [f"--logs={small}", f"--out={tmp_path / 'data'}"]
     for more, message in (
         (["--partition=3"], "Beam options: found the unknown '--partition=3'"),  # no abbreviation of ours
+        (["--runner", "FastRunner", "--schema=nowhere.yaml"], "Beam options: found Unexpected pipeline runner"),
         (["--schema=nowhere.yaml"], "nowhere.yaml: found no readable file"),
     ):
-        assert main([*arguments, *more]) == 2
+        assert main(["preprocess", *arguments, *more], beam_program=True) == 2
         shown = capsys.readouterr()
         assert shown.out == ""
         assert shown.err.startswith(message)

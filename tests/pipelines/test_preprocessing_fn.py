@@ -1,4 +1,4 @@
-"""The transform as written: ids, missing values and numbers, by hand."""
+"""Preprocessing function: ids, missing values and numbers by hand."""
 
 import math
 

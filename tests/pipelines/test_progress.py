@@ -1,4 +1,4 @@
-"""Progress of a job: what workers add, and what is shown of it."""
+"""Progress of a job: counts of workers, and their display."""
 
 import pickle
 import re

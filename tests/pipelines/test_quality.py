@@ -1,4 +1,4 @@
-"""Data quality: hand-computed figures of a few rows, and the same figures for every order and batching of them."""
+"""Data quality: hand-computed statistics, equal for every order and batching of the rows."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Robust scaling: outliers leave the other numbers alone, and columns without any keep their exact moments."""
+"""Robust scaling: outliers do not affect other numbers; columns without any keep exact moments."""
 
 import json
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.preprocess import main
 from pipelines.transform.scaling import QUANTILES, Scale, find_scale, standardise
 from tests.pipelines.tiny import parse_rows, write_logs
+from usr_tf.cli import main
 
 ROWS = 4_000
 DRAW = np.random.default_rng(1)
@@ -160,7 +160,7 @@ def test_preprocess_counts_outliers_and_warns_of_them(tmp_path, capsys):
     logs = write_logs(tmp_path / "logs", SCHEMA, {"impressions": impressions, "actions": [click], "items": items})
     warnings = []
     for out, more in (("data", []), ("again", ["--transform", str(tmp_path / "data")])):
-        assert main(["--logs", str(logs), "--out", str(tmp_path / out), *more]) == 0
+        assert main(["preprocess", "--logs", str(logs), "--out", str(tmp_path / out), *more]) == 0
         printed = capsys.readouterr().out
         warnings.append([line for line in printed.splitlines() if line.startswith("warning")])
     assert warnings[1] == warnings[0]

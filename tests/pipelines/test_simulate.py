@@ -1,4 +1,4 @@
-"""The simulated shop by what its logs say, with the pipeline's labels, beside what its equations say."""
+"""Simulated logs and their labels against the equations of the simulator."""
 
 import sys
 from dataclasses import replace
@@ -15,6 +15,8 @@ from pipelines.simulator import behaviour, catalogue, noise, ranker
 from pipelines.simulator import simulate as simulation
 from pipelines.simulator.people import REST_MS, Users
 from pipelines.simulator.scenarios import COMPONENTS, POOLS, SCENARIOS, SIGNALS
+from pipelines.simulator.signals import SIGNALS as OPTIONAL
+from pipelines.simulator.signals import parse_signals
 from pipelines.simulator.simulate import simulate
 from pipelines.simulator.world import START_MS, World, mix
 from tests.pipelines.memory import peak_memory
@@ -371,6 +373,208 @@ def test_a_search_tells_of_the_feed_through_needs_alone(tmp_path, needs, low, hi
     assert low < after.mean() / feed.ctr.mean() < high
 
 
+# Optional signals.
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory):
+    """Logs of a shop with every signal at half its strength: their folder, labelled impressions, items, users."""
+    logs = tmp_path_factory.mktemp("signals") / "logs"
+    told = simulate(logs, 20_000, seed=3, signals=dict.fromkeys(OPTIONAL, 0.5), progress=False)
+    items, users = (arrow(logs, table).to_pandas() for table in ("items", "users"))
+    assert told["counts"]["items"] == len(items)
+    return logs, with_labels(logs), items, users
+
+
+def play_with(impressions=40_000, **signals):
+    """A shop with these signals, and what truly happened in it."""
+    world = simulation.make_world(impressions, 2, SCENARIOS[:2], 0.3, 0.8, signals)
+    return world, simulation.play_chunk(world, 2, simulation.Chunk(0, 0, impressions // 250, impressions))[1]
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+def test_a_signal_that_is_off_changes_no_byte_and_one_that_is_on_no_item_and_no_user(tmp_path, signalled):
+    plain, off = tmp_path / "plain", tmp_path / "off"
+    simulate(plain, 20_000, seed=3, progress=False)
+    simulate(off, 20_000, seed=3, signals=dict.fromkeys(OPTIONAL, 0), progress=False)
+    for path in plain.iterdir():
+        assert path.read_bytes() == (off / path.name).read_bytes(), path.name
+    assert simulation.read_simulation(plain).signals == {}
+    logs, _, items, users = signalled
+    assert simulation.read_simulation(logs).signals == dict.fromkeys(OPTIONAL, 0.5)
+    for table, rows in (("items", items.drop_duplicates("item_id", ignore_index=True)), ("users", users)):
+        plain_rows = read(plain, table)
+        same = [name for name in plain_rows if name != "price"]
+        pd.testing.assert_frame_equal(rows[same], plain_rows[same])
+
+
+@pytest.mark.parametrize("signal", OPTIONAL)
+def test_the_schema_has_the_features_of_the_signals_that_are_on(tmp_path, clean, signal):
+    simulate(tmp_path / "logs", 1_000, signals={signal: 1.0}, progress=False)
+    schema, plain = load_schema(tmp_path / "logs" / "schema.yaml"), load_schema(clean[0] / "schema.yaml")
+    added = {name: (f.group, f.type) for name, f in schema.features.items() if name not in plain.features}
+    assert (
+        added
+        == {
+            "price": {"price_now": ("candidate", "numeric"), "discount": ("candidate", "numeric")},
+            "stock": {"in_stock": ("candidate", "categorical")},
+            "retrieval": {"retrieval_score": ("candidate", "numeric")},
+            "zero_results": {"zero_results": ("context", "categorical")},
+            "vectors": {f"{of}_vector": (of, "vector") for of in ("item", "user", "query")},
+            "drift": {},
+        }[signal]
+    )
+    assert set(schema.match) == ({"user_item_vector", "query_item_vector"} if signal == "vectors" else set())
+    columns = {"candidate": "impressions", "context": "impressions", "query": "impressions"}
+    for name, (group, kind) in added.items():
+        rows = read(tmp_path / "logs", columns.get(group, f"{group}s"))
+        assert name in rows
+        if kind == "vector":
+            assert {len(vector) for vector in rows[name].dropna()} == {schema.features[name].width}
+
+
+def test_the_oracle_is_the_chance_of_the_label_with_every_signal_on(signalled):
+    _, impressions, _, _ = signalled
+    for (scenario, zero_results), rows in impressions.groupby(["scenario", "zero_results"]):
+        for task in TASKS:
+            assert abs(deviation(rows[task], rows[f"oracle_{task}"])) < 4.5, (scenario, zero_results, task)
+    rates = impressions.groupby("scenario").oracle_ctr.mean()
+    for scenario in SCENARIOS[:2]:  # which are tuned with the signals
+        assert rates[scenario.name] == pytest.approx(scenario.ctr, rel=0.25)
+
+
+def test_price_and_stock_of_an_impression_are_those_of_the_items_row_valid_then(signalled):
+    _, impressions, items, _ = signalled
+    assert items.groupby("item_id").timestamp.is_monotonic_increasing.all()
+    assert not items.duplicated(["item_id", "timestamp"]).any()
+    assert (items.groupby("item_id").timestamp.min() == START_MS).all()
+    again = items.groupby("item_id")[["price", "in_stock"]].shift()
+    assert ((items.price != again.price) | (items.in_stock != again.in_stock)).all()  # no row without a change
+    valid = pd.merge_asof(
+        impressions, items[["item_id", "timestamp", "price", "in_stock"]].sort_values("timestamp", kind="stable"),
+        on="timestamp", by="item_id", suffixes=("", "_valid"),
+    )  # fmt: skip
+    assert (valid.price_now == valid.price).all()
+    assert (valid.in_stock == valid.in_stock_valid).all()
+    assert set(impressions.discount) == {0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4}
+    list_price = impressions.price_now / (1 - impressions.discount)
+    assert (list_price.groupby(impressions.item_id).agg(np.ptp) < 0.03).all()  # prices are rounded to a hundredth
+
+
+def test_what_is_out_of_stock_is_clicked_less_and_never_bought(signalled):
+    _, impressions, _, _ = signalled
+    sold_out = impressions.in_stock == "no"
+    assert 0.1 < sold_out.mean() < 0.2  # 0.3 of the time, at half the strength
+    assert (impressions.oracle_ctcvr[sold_out] == 0).all()
+    assert (impressions.oracle_ctcvr[~sold_out] > 0).mean() > 0.99  # of six decimals
+    assert impressions.ctcvr[sold_out].sum() == 0 < impressions.ctcvr[~sold_out].sum()
+    assert impressions.ctr[sold_out].mean() < 0.6 * impressions.ctr[~sold_out].mean()
+
+
+def test_relevance_has_the_terms_of_the_signals_in_its_logit():
+    """Two items that differ in one signal differ by its term: 6 × discount, −1.5 sold out, 4 × 0.6 × each cosine."""
+    world, _ = play_with(1_000, price=0.5, stock=0.5, vectors=0.5)
+    signals = replace(
+        world.signals,
+        discount=np.array([[0.0], [0.2], [0.0], [0.0]]),
+        sold_out=np.array([[False], [False], [True], [False]]),
+        vector=np.eye(16)[[0, 0, 0, 1]],
+    )
+    item, now, found = np.arange(4)[None], np.array([START_MS]), np.array([False])
+    user, query = np.eye(16)[[1]] * 0.6 + np.eye(16)[[2]] * 0.8, np.eye(16)[[0]]
+    np.testing.assert_allclose(signals.appeal(item, now, found, user), [[0, 0.5 * 6 * 0.2, -1.5, 0.5 * 0.6 * 4 * 0.6]])
+    np.testing.assert_allclose(signals.fit(item, query), [[0.5 * 0.6 * 4] * 3 + [0]])
+    np.testing.assert_allclose(signals.fit(item, np.full((1, 16), np.nan)), 0)  # no query
+    np.testing.assert_allclose(signals.appeal(item, now, ~found, user)[0, 0], -1.0)
+
+
+def test_vectors_are_of_length_1_and_the_querys_is_near_the_wish(signalled):
+    _, impressions, items, users = signalled
+    searched = impressions[impressions.scenario == "search"]
+    assert impressions.query_vector.notna().equals(impressions.scenario == "search")
+    query, item, user = (np.stack(list(column)) for column in (
+        searched.query_vector, searched.item_id.map(items.drop_duplicates("item_id").set_index("item_id").item_vector),
+        searched.user_id.map(users.set_index("user_id").user_vector),
+    ))  # fmt: skip
+    for vectors in (query, item, user):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    relevance = logit(searched.oracle_ctr * searched.position ** DECAY["search"])
+    assert np.corrcoef((query * item).sum(axis=1), relevance)[0, 1] > 0.2
+    assert np.corrcoef((user * item).sum(axis=1), relevance)[0, 1] > 0.1
+    closest = (query * item).sum(axis=1)
+    assert closest.max() > 0.7  # the wish itself, which correlates by 0.8
+    assert query.round(4).tolist() == query.tolist()
+
+
+def test_a_retrieval_score_correlates_with_relevance_by_its_strength(monkeypatch):
+    """Over the candidates; of the slates that are drawn by it a little less."""
+    candidates = []
+    score = ranker.Ranker.score
+
+    def kept(self, asked, item):
+        relevance, _ = asked.chances(item)
+        candidates.append((logit(relevance).ravel(), asked.retrieval_score(item).ravel()))
+        return score(self, asked, item)
+
+    monkeypatch.setattr(ranker.Ranker, "score", kept)
+    for strength in (0.2, 0.8):
+        play_with(4_000, retrieval=strength)
+        relevance, retrieval = np.concatenate(candidates, axis=1)
+        candidates.clear()
+        assert np.corrcoef(relevance, retrieval)[0, 1] == pytest.approx(strength, abs=0.06)
+
+
+def test_a_search_that_finds_nothing_shows_popular_items_and_leaves_the_wish():
+    world, none = play_with(zero_results=0.5)
+    search = none.scenario == 0
+    empty = none.zero_results
+    assert not empty[~search].any()
+    requests = search.reshape(-1, 10)[:, 0]
+    share, error = empty[search].mean(), np.sqrt(0.2 * 0.8 / requests.sum())
+    assert abs(share - 0.2) < 4.5 * error
+    kind = np.where(none.query[:, 2] >= catalogue.FIRST_KIND, none.query[:, 2] - catalogue.FIRST_KIND, -1)
+    named = search & (none.query[:, 2] < catalogue.FIRST_CATEGORY)
+    asked_for = world.items.kind[none.item] == kind
+    assert asked_for[named & ~empty].mean() > 5 * asked_for[named & empty].mean()
+    assert none.relevance[empty].mean() < 0.5 * none.relevance[search & ~empty].mean()
+    popular = np.isin(none.item, world.items.by_quality[: len(world.items.by_quality) // 5])
+    assert popular[empty].mean() > 2 * popular[search & ~empty].mean()
+
+
+def test_what_a_search_did_not_find_is_looked_for_again():
+    """With needs at 0 only tastes make two searches of a user alike beside."""
+    world = simulation.make_world(40_000, 2, SCENARIOS[:1], 0.3, 0.0, {"zero_results": 0.5})
+    none = simulation.play_chunk(world, 2, simulation.Chunk(0, 0, users=160, impressions=40_000))[1]
+    first = np.lexsort((none.time[::10], none.user[::10])) * 10
+    before, after = first[:-1], first[1:]
+    soon = (none.user[before] == none.user[after]) & (none.time[after] - none.time[before] < HOUR_MS)
+    clicked = none.click.reshape(-1, 10).any(axis=1)[before // 10]
+    alike = none.query[before, 2] == none.query[after, 2]
+    empty = none.zero_results[before]
+    assert alike[soon & empty & ~clicked].mean() > 2 * alike[soon & ~empty & ~clicked].mean()
+
+
+def test_popularity_drifts_over_the_month():
+    """The same items' click rates of one week tell of the next week's more than of the last's, with drift alone."""
+
+    def by_kind_and_week(**signals):
+        world, month = play_with(**signals)
+        kind, week = world.items.kind[month.item], (month.time - START_MS) // (7 * DAY_MS)
+        rates = pd.Series(month.relevance).groupby([kind, week]).mean().unstack()
+        return np.corrcoef(rates[0], rates[3])[0, 1], world
+
+    drifting, world = by_kind_and_week(drift=1.0)
+    steady, _ = by_kind_and_week()
+    assert drifting < steady - 0.2
+    trend = world.signals.trend[:, ::4]  # a day has four slots
+    assert trend.std() == pytest.approx(1, abs=0.1)
+    for days, correlation in ((1, np.exp(-1 / 4)), (20, 0)):
+        assert np.corrcoef(trend[:, 0], trend[:, days])[0, 1] == pytest.approx(correlation, abs=0.25)
+
+
 # The ranker.
 
 
@@ -423,6 +627,12 @@ def test_a_user_starts_in_the_state_of_nobody_else(played):
         ("label_noise", True, "--label_noise: found True, expected a number from 0 to 1"),
         ("global_label_noise", 2, "--global_label_noise: found 2, expected a number from 0 to 1"),
         ("needs", -1, "--needs: found -1, expected a number from 0 to 1"),
+        (
+            "signals",
+            {"weather": 1.0},
+            "--signals: found weather, expected some of price, stock, retrieval, zero_results",
+        ),
+        ("signals", {"stock": 1.5}, "--signals: stock: found 1.5, expected a number from 0 to 1"),
         ("workers", 0, "--workers: found 0, expected a whole number from 1"),
         ("scenarios", 0, "--scenarios: found 0, expected 1 to 6, or different ones of search, recommendation, related"),
         ("scenarios", ["shop"], "--scenarios: found shop, expected 1 to 6, or different ones of search"),
@@ -435,6 +645,18 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
         simulate(tmp_path / "logs", **{argument: value}, progress=False)
     assert str(refused.value).startswith(message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_are_asked_for_by_name_with_or_without_a_strength():
+    assert parse_signals(["price", " stock = 0.25 ", "drift=0"]) == {"price": 0.5, "stock": 0.25, "drift": 0.0}
+    assert parse_signals([]) == {}
+    for texts, message in (
+        (["price", "price=1"], "--signals: found price twice, expected each name once"),
+        (["price=much"], "--signals: price: found 'much', expected a number from 0 to 1"),
+    ):
+        with pytest.raises(InputError) as refused:
+            parse_signals(texts)
+        assert str(refused.value) == message
 
 
 @pytest.mark.slow

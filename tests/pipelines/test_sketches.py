@@ -1,4 +1,4 @@
-"""Sketches: exact while they are small, within their errors beyond, and the same for every order and partition."""
+"""Sketches: exact while small, within their error bounds beyond, equal for every order and partition."""
 
 import math
 import pickle

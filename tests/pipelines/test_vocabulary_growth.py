@@ -11,7 +11,7 @@ import tensorflow_transform as tft
 from pipelines.beam.job import milliseconds
 from pipelines.join.split import SPLITS
 from pipelines.logs.rejected import COUNTS
-from pipelines.preprocess import main, preprocess
+from pipelines.preprocess import preprocess
 from pipelines.transform.previous import Earlier, copy_transform, open_earlier
 from pipelines.transform.vocabulary_growth import Vocabulary, _Append
 from tests.pipelines.conftest import MINUTE, SCHEMA
@@ -158,7 +158,7 @@ def test_data_that_drifted_beyond_a_limit_are_not_taken_for_whole(made, shop, tm
     out = tmp_path / "data"
     arguments = [f"--logs={shop.write(tmp_path / 'logs')}", f"--out={out}", "--partitions=1"]
     flags = [f"--transform={made.data}", "--drift_limit=new_tokens=1", "--drift_limit=coverage=1"]
-    assert main([*arguments, *flags]) == 2
+    assert cli.main(["preprocess", *arguments, *flags]) == 2
     table, _, line = capsys.readouterr().err.rstrip("\n").rpartition("\n")
     assert line.startswith(f"{out}: found numeric_shift "), line
     assert f"in {made.data} to " in line
@@ -235,12 +235,11 @@ def test_what_does_not_fit_the_earlier_run_is_refused_before_anything_is_written
     out = tmp_path / "data"
     for name, (flags, line) in refusals.items():
         arguments = [f"--logs={made.logs}", f"--out={out}", *flags]
-        for program in (main, lambda given: cli.main(["preprocess", *given])):
-            assert program(arguments) == 2, name
-            shown = capsys.readouterr()
-            assert shown.out == "", name
-            assert shown.err.startswith(line), name
-            assert shown.err.count("\n") == 1, name
+        assert cli.main(["preprocess", *arguments]) == 2, name
+        shown = capsys.readouterr()
+        assert shown.out == "", name
+        assert shown.err.startswith(line), name
+        assert shown.err.count("\n") == 1, name
     assert not out.exists()
 
 

@@ -1,4 +1,4 @@
-"""What a worker of Dataflow installs: the package, in an environment that has never seen this checkout."""
+"""Package of a Dataflow worker, installed in a fresh environment."""
 
 import subprocess
 import sys

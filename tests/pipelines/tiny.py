@@ -1,4 +1,4 @@
-"""Small logs for the tests of the pipeline, and the join of DESIGN §2 in plain Python to hold it against."""
+"""Small logs for pipeline tests, and a reference join of DESIGN §2 in plain Python."""
 
 import gzip
 import itertools
@@ -42,7 +42,7 @@ def parse_rows(data: Path, split: str) -> list[dict[str, list]]:
 
 
 def parse_example(serialized: bytes) -> dict[str, list]:
-    """A `tf.Example` as lists, its bytes decoded."""
+    """`tf.Example` as lists of decoded values."""
     row = {}
     for name, feature in tf.train.Example.FromString(serialized).features.feature.items():
         values = list(getattr(feature, feature.WhichOneof("kind")).value) if feature.WhichOneof("kind") else []
@@ -74,7 +74,7 @@ def read_lines(pattern: Path) -> list[dict]:
 
 
 def to_table(rows: list[dict], schema: Schema, table: str, more: pa.Schema | None = None) -> pa.Table:
-    """Rows as the pipeline's own table of sound rows; each one's place is its index unless it has one."""
+    """Rows as a table of validated rows; each place is the index unless given."""
     layout = table_schema(schema, table)
     for field in more or ():
         layout = layout.append(field)
@@ -99,7 +99,7 @@ def join_rows(impressions: list[dict], actions: list[dict], items: list[dict], s
 
 
 def expected_credit(impressions: list[dict], action: dict, attribution: int) -> int | None:
-    """The index of the impression that an action is credited to, straight from DESIGN §2."""
+    """Index of the impression an action is credited to, by the reference join."""
     found = None
     for index, shown in enumerate(impressions):
         if (shown["user_id"], shown["item_id"]) != (action["user_id"], action["item_id"]):
@@ -122,7 +122,7 @@ def expected_credit(impressions: list[dict], action: dict, attribution: int) -> 
 
 
 def expected_labels(impressions: list[dict], actions: list[dict], schema: Schema) -> list[dict[str, int]]:
-    """Each impression's labels, straight from DESIGN §2."""
+    """Labels of each impression, by the reference join."""
     credited = [expected_credit(impressions, action, schema.labels.attribution) for action in actions]
     result = []
     for index, shown in enumerate(impressions):
@@ -155,7 +155,7 @@ def expected_attributes(table: list[dict], key: str, row: dict) -> dict:
 def expected_history(
     shown: dict, impressions: list[dict], actions: list[dict], items: list[dict], schema: Schema
 ) -> dict[str, list]:
-    """One impression's history columns, straight from DESIGN §2; ties in time by all that tells two actions apart."""
+    """History columns of one impression, by the reference join, with all keys as tie-breakers."""
     past = []
     for place, action in enumerate(actions):
         if action["user_id"] != shown["user_id"] or action["action"] not in schema.history.actions:

@@ -1,4 +1,4 @@
-"""Certificates for tests of TLS: an authority, and servers and clients on loopback that it vouches for."""
+"""Test certificates: an authority, and servers and clients on loopback."""
 
 import datetime
 import ipaddress
@@ -13,7 +13,7 @@ _LOOPBACK = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127
 
 
 class Authority:
-    """An authority of its own, whose files lie in `folder`: `ca` is its certificate in PEM."""
+    """Test certificate authority, with its files in `folder`; `ca` is its PEM certificate."""
 
     def __init__(self, folder: Path, name: str = "authority"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class Authority:
         self._write(self.ca, name, self._key)
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """Writes `<name>.pem` and `<name>.key`, a certificate of this authority and its key, and returns them."""
+        """Issues `<name>.pem` and `<name>.key` and returns their paths."""
         key = ec.generate_private_key(ec.SECP256R1())
         cert, key_file = self.files(name)
         self._write(cert, name, key)
@@ -31,7 +31,7 @@ class Authority:
         return cert, key_file
 
     def files(self, name: str) -> tuple[Path, Path]:
-        """Where `issue` puts them."""
+        """Paths of `issue`."""
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
     def _write(self, path: Path, name: str, key: ec.EllipticCurvePrivateKey) -> None:

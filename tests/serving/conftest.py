@@ -1,4 +1,4 @@
-"""A small SavedModel with the signatures of the serving contract, whose scores can be worked out by hand."""
+"""Toy SavedModel with the serving signatures, whose scores are computed by hand."""
 
 import shutil
 from pathlib import Path
@@ -88,14 +88,14 @@ def _save(folder: Path, bias: float) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_models(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
-    """Bias → a finished SavedModel to copy."""
+    """Bias → toy SavedModel to copy."""
     folder = tmp_path_factory.mktemp("toys")
     return {bias: _save(folder / f"bias-{bias}", bias) for bias in (0.5, 0.25)}
 
 
 @pytest.fixture
 def export(toy_models, tmp_path):
-    """`export(version, bias)` puts a version under the returned folder, in one step as an exporter does."""
+    """`export(version, bias)` publishes a toy version atomically in the returned folder."""
     base = tmp_path / "models"
     base.mkdir()
 
@@ -110,7 +110,7 @@ def export(toy_models, tmp_path):
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Of tests of TLS; it has issued `server` and `client`."""
+    """Test authority that has issued `server` and `client`."""
     made = Authority(tmp_path_factory.mktemp("certificates"))
     made.issue("server")
     made.issue("client")

@@ -1,4 +1,4 @@
-"""The three rankers, each as a blocking one."""
+"""The three clients behind one blocking interface."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from serving.client import AsyncRanker, Ranker, RestRanker
 
 
 class InLoop:
-    """An `AsyncRanker` on an event loop of its own."""
+    """`AsyncRanker` on its own event loop."""
 
     def __init__(self, *arguments, **options):
         self._runner = asyncio.Runner()

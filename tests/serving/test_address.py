@@ -1,4 +1,4 @@
-"""Addresses in every spelling, the proxies of the environment, and IPv6 from end to end."""
+"""Addresses, environment proxies, and IPv6 end to end."""
 
 import contextlib
 import http.server

@@ -1,4 +1,4 @@
-"""Two versions on the same requests: differences, rankings, figures and errors, worked out by hand."""
+"""Canary comparison: differences, rankings, AUC and errors by hand."""
 
 import json
 

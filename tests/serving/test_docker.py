@@ -1,4 +1,4 @@
-"""The container's files: TF Serving would read each of them, and they agree with each other and with the clients."""
+"""Container files: valid for TF Serving, and consistent with each other and the clients."""
 
 import http.server
 import inspect

@@ -1,4 +1,4 @@
-"""Golden requests: what is logged joined with what evaluation scored, and the comparison with what is served."""
+"""Golden requests: logged requests joined with offline scores, and comparison with served scores."""
 
 import json
 from pathlib import Path

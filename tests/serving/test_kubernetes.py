@@ -1,4 +1,4 @@
-"""The Kubernetes manifest: its objects find each other, TF Serving takes its configuration, and no request is lost."""
+"""Kubernetes manifest: consistent references, valid configuration, no lost requests."""
 
 import os
 import re

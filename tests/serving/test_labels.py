@@ -1,4 +1,4 @@
-"""The labels of versions, in the file that servers read."""
+"""Version labels in the configuration file."""
 
 import pytest
 from google.protobuf import text_format

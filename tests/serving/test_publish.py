@@ -1,4 +1,4 @@
-"""What is published scores as it was evaluated, and no edit of labels is one that TF Serving refuses."""
+"""Publish: parity of the published version, and label edits that TF Serving accepts."""
 
 import fcntl
 import itertools

@@ -1,4 +1,4 @@
-"""Warm-up records: TF Serving's file, written and read back."""
+"""Warm-up records: written and read back."""
 
 import json
 
@@ -10,10 +10,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from serving.publishing.warmup import (
     FILE,
     MAX_RECORDS,
-    read_warmup_records,
     write_logged_requests,
     write_warmup_records,
 )
+from tests.serving.warmup_records import read_warmup_records
 
 
 def test_records_read_back_as_written(tmp_path, search_inputs):

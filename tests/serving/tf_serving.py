@@ -1,4 +1,4 @@
-"""What TF Serving takes that no Python package tells: flags, metrics, and the messages of two of its text files.
+"""Facts of TF Serving that no Python package has: flags, metrics, and messages of two text files.
 
 Copied as facts from github.com/tensorflow/serving at 2.19 and 2.20:
 
@@ -60,7 +60,7 @@ _FIELDS = {
 
 
 def parse(text: str, message: str) -> Any:
-    """A text file as the server reads it: `ModelServerConfig`, `BatchingParameters` or `MonitoringConfig`."""
+    """Parses a text file as the server does: `ModelServerConfig`, `BatchingParameters` or `MonitoringConfig`."""
     if message == "ModelServerConfig":
         return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     return text_format.Parse(text, _message(message)())
@@ -71,7 +71,7 @@ def parse_file(path: Path, message: str) -> Any:
 
 
 def flag(argument: str) -> tuple[str, str]:
-    """`--name=value`, of a flag that the server has."""
+    """`--name=value`, checked to be a flag of the server."""
     name, equals, value = argument.removeprefix("--").partition("=")
     assert argument.startswith("--"), argument
     assert equals, argument

@@ -1,4 +1,4 @@
-"""TFRecord files that break off, and what is left of them by another reader than TensorFlow's."""
+"""Damaged TFRecord files, and an independent reader of their whole records."""
 
 import gzip
 import struct
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def break_off(file: Path, share: float) -> None:
-    """Leaves the first `share` of the file's bytes."""
+    """Truncates the file to `share` of its bytes."""
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
 
 
 def whole_records(file: Path) -> int:
-    """Records before the end or the break: each is a length, its checksum, the bytes, and theirs."""
+    """Whole records before the end or the damage."""
     content = b""
     with gzip.open(file) as stream:
         try:

@@ -1,4 +1,4 @@
-"""One small data directory, one run and one export for all tests of `usr_tf`."""
+"""Toy data, run and export, shared by all tests of `usr_tf`."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -13,7 +13,7 @@ from tests.usr_tf.fixtures import make_toy, small_config
 
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory):
-    """What `preprocess` makes of the toy shop's logs. Read only."""
+    """Data directory of the toy shop. Read only."""
     from usr_tf.data import open_data
 
     return open_data(made_once(tmp_path_factory, "toy", make_toy) / "data")
@@ -21,7 +21,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def toy_run(toy_data, tmp_path_factory: pytest.TempPathFactory):
-    """A finished run on the toy data. Read only."""
+    """Finished run on the toy data. Read only."""
     from usr_tf.run import open_run
     from usr_tf.train import train
 

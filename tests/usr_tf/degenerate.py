@@ -1,4 +1,4 @@
-"""A split that lacks something: a scenario, a class, users, or every row. As rows in memory, and as data on disk."""
+"""Degenerate splits: without a scenario, a class, users or any row; in memory and on disk."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ KINDS = (
 
 
 def degenerate(rows: Predictions, kind: str) -> Predictions:
-    """Rows of scenarios 0 and 1 and two tasks, of which some go or change their labels."""
+    """Degenerate rows of two scenarios and two tasks."""
     first = rows.scenario == 0
     kept = {
         "a scenario without rows": ~first,

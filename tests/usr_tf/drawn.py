@@ -1,8 +1,10 @@
-"""Predictions for tests of figures: a few by hand, or many drawn at random."""
+"""Predictions for metric tests: hand-made or random."""
+
+import dataclasses
 
 import numpy as np
 
-from usr_tf.metrics import Predictions
+from usr_tf.metrics import Predictions, metrics_document
 from usr_tf.schema import Schema
 
 SCHEMA = Schema.model_validate(
@@ -13,9 +15,12 @@ SCHEMA = Schema.model_validate(
     }
 )
 
+CTR = SCHEMA.model_copy(update={"tasks": SCHEMA.tasks[:1]})
+"""With its first task alone."""
+
 
 def predictions_of(labels, probabilities, users=None, requests=None, *, items=None, position=None, scenario=None):
-    """One task, `ctr`, with what a test leaves out filled in."""
+    """Predictions of one task, `ctr`, with defaults for the other fields."""
     n = len(labels)
     users = ["u"] * n if users is None else users
     return Predictions(
@@ -27,6 +32,19 @@ def predictions_of(labels, probabilities, users=None, requests=None, *, items=No
         labels={"ctr": np.array(labels, np.float64)},
         probabilities={"ctr": np.array(probabilities, np.float64)},
     )
+
+
+def scored(rows, probabilities):
+    """The same rows as another model scores them."""
+    return dataclasses.replace(rows, probabilities=probabilities)
+
+
+def metrics_of_rows(labels, probabilities, users, requests, oracle=None):
+    """What `metrics.json` holds of one task's rows."""
+    rows = predictions_of(labels, probabilities, users, requests)
+    rows = dataclasses.replace(rows, oracle={} if oracle is None else {"ctr": np.asarray(oracle)})
+    rows = scored(rows, {"ctr": np.asarray(probabilities)})
+    return metrics_document(rows, CTR)["overall"]["ctr"]
 
 
 def drawn_predictions(seed=0, n=3_000, users=150, oracle=True):

@@ -1,4 +1,4 @@
-"""A toy shop with a feature of every kind: its logs, and batches of rows for models that need no data on disk."""
+"""Toy shop with a feature of every kind: logs, and random batches for models without data."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def small_config(**keys) -> Config:
 
 
 def make_toy(folder: Path) -> None:
-    """The toy shop's `logs`, and the `data` that `preprocess` makes of them."""
+    """Toy shop: `logs`, and `data` of `preprocess`."""
     from pipelines.preprocess import preprocess
 
     preprocess(str(write_toy_logs(folder / "logs")), str(folder / "data"), partitions=2)
@@ -121,7 +121,7 @@ def write_toy_logs(folder: Path, seed: int = 0) -> Path:
 
 
 def sizes_of(schema: Schema, size: int = 7) -> dict[str, int]:
-    """Ids of each feature of `random_rows`."""
+    """Number of ids of each feature of `random_rows`."""
     return {name: size for name, feature in schema.features.items() if feature.type != "numeric"}
 
 

@@ -1,4 +1,4 @@
-"""One check for every layer: the same results eagerly, traced and from a reloaded SavedModel."""
+"""Layer check: eager, traced and reloaded results agree."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ import tf_keras as keras
 def check_everywhere(
     layer: keras.layers.Layer, arguments: tuple, path: Path, function: Callable | None = None, dynamic: int = 1
 ) -> Any:
-    """Results of `function(*arguments)`, the layer itself by default, after checking that all three ways agree.
+    """Results of `function(*arguments)`, checked to agree eagerly, traced and reloaded.
 
     Args:
       layer: What `function` calls; saved with its weights.
@@ -50,7 +50,7 @@ def check_everywhere(
 
 
 def check_config(layer: keras.layers.Layer) -> None:
-    """The configuration makes a layer with the same configuration, through Keras' own registry."""
+    """Checks that `get_config` round-trips through Keras's registry."""
     document = keras.saving.serialize_keras_object(layer)
     assert document["registered_name"] == f"usr_tf>{type(layer).__name__}"
     again = keras.saving.deserialize_keras_object(document)

@@ -1,4 +1,4 @@
-"""Ctrl-C in a process of its own: what a library makes of it does not reach the user."""
+"""Ctrl-C in its own process, also when a library wraps it."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Two runs on the same rows, from their directories to the table."""
+"""Comparison of two runs, from their directories to the table."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from tests.usr_tf.drawn import scored
 from usr_tf import compare
 from usr_tf.compare import compare_runs, format_comparison, write_comparison
 from usr_tf.errors import InputError
@@ -26,7 +27,7 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
         """The run's own probabilities for A, and noisy ones for B."""
         rows = predict(*args, **options)
         factor = np.exp(np.random.default_rng(0).normal(0, next(noise), len(rows)))
-        return rows.with_probabilities({task: np.clip(p * factor, 0, 1) for task, p in rows.probabilities.items()})
+        return scored(rows, {task: np.clip(p * factor, 0, 1) for task, p in rows.probabilities.items()})
 
     monkeypatch.setattr(compare, "predict", predict_with_noise)
     document = compare_runs(toy_run, toy_run, str(toy_data.directory), replicates=30)
@@ -41,9 +42,9 @@ def test_figures_of_two_runs_and_their_difference(toy_run, toy_data, tmp_path, m
     with console.capture() as capture:
         console.print(format_comparison(document))
     text = " ".join(capture.get().split())
-    assert f"search ctr auc {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
-    assert f"overall ctr auc {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
-    assert text.count("auc_given_previous") == 3  # ctcvr in both scenarios and overall
+    assert f"search ctr AUC {document['scenarios']['search']['ctr']['auc']['a']:.4f}" in text
+    assert f"overall ctr AUC {auc['a']:.4f} {auc['b']:.4f} {auc['difference']:+.4f}" in text
+    assert text.count("AUC given the task before") == 3  # ctcvr in both scenarios and overall
 
 
 def test_a_run_that_answers_no_probabilities_is_named(toy_run, toy_data, tmp_path, monkeypatch):

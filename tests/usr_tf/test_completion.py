@@ -1,4 +1,4 @@
-"""Shell completion: what each shell offers where."""
+"""Shell completion of each shell."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Splits that lack a scenario, a class, users or every row: every figure is null, and nobody who reads it fails."""
+"""Degenerate splits: every undefined metric is null, and no reader fails."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -18,6 +18,7 @@ from usr_tf.errors import InputError
 from usr_tf.evaluation.report.evaluation_page import evaluation_page
 from usr_tf.evaluation.report.evaluation_text import format_table
 from usr_tf.experiments.objective import value_in
+from usr_tf.metrics.registry import metrics_for
 from usr_tf.training.tensorboard import TensorBoardLog
 
 UNDEFINED = {
@@ -70,7 +71,8 @@ def test_a_scenario_without_rows_in_the_split_is_evaluated_and_compared(toy_run,
     assert main(["evaluate", run, f"--data={data.directory}", f"--out={tmp_path}/report"]) == 0
     assert main(["compare", run, f"--with={toy_run.directory}", f"--data={data.directory}"]) == 0
     document = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
-    assert {**document["scenarios"]["search"]["ctr"]} == dict.fromkeys(metrics.FIGURES) | {"n": 0, "positives": 0}
+    names = [metric.name for metric in metrics_for(SCHEMA, "ctr")]
+    assert {**document["scenarios"]["search"]["ctr"]} == dict.fromkeys(names) | {"n": 0, "positives": 0}
     assert document["overall"]["ctr"]["auc"] == document["scenarios"]["recommendation"]["ctr"]["auc"] > 0
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "No rows of this scenario." in page

@@ -1,4 +1,4 @@
-"""Evaluation by the Beam job against the same figures in memory."""
+"""Evaluation by Beam against the same metrics in memory."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import evaluate as job
-from pipelines.evaluate import evaluate_scores, main
+from pipelines.evaluate import evaluate_scores
 from pipelines.evaluation import rank_statistics as ordered
 from pipelines.evaluation.score_files import conform, label_column, layout_of, scored_schema
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions
 from usr_tf import metrics
+from usr_tf.cli import main
 from usr_tf.errors import InputError
 from usr_tf.metrics import Predictions
 from usr_tf.metrics.slices import Training, slices_of
@@ -194,10 +195,10 @@ def filled(name, value):
 
 class TestBadInput:
     def test_of_the_directory(self, rows, tmp_path, capsys):
-        assert main([f"--scores={tmp_path}/none", f"--out={tmp_path}/report"]) == 2
+        assert main(["evaluate_scores", f"--scores={tmp_path}/none", f"--out={tmp_path}/report"]) == 2
         assert "found no *.parquet, expected scored rows" in capsys.readouterr().err
         write(rows, tmp_path / "scores", SCHEMA)
-        assert main([f"--scores={tmp_path}", f"--out={tmp_path}/report"]) == 2
+        assert main(["evaluate_scores", f"--scores={tmp_path}", f"--out={tmp_path}/report"]) == 2
         assert "found no _SUCCESS" in capsys.readouterr().err
 
     @pytest.mark.parametrize(

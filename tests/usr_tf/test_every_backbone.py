@@ -1,4 +1,4 @@
-"""The whole model on every backbone, on batches that break models: eagerly, traced, reloaded, on two replicas."""
+"""Model with every backbone on difficult batches: eager, traced, reloaded, two replicas."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""Files written whole, and JSON that any reader takes."""
+"""Atomic file writes and strict JSON."""
 
 import json
 import math

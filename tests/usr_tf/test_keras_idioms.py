@@ -1,4 +1,4 @@
-"""What users do with any Keras model: each idiom works, or is refused in one line that says what to do."""
+"""Keras idioms: each works, or is refused with a one-line message."""
 
 import usr_tf  # picks Keras 2, before TensorFlow comes
 

@@ -1,4 +1,4 @@
-"""`kill -9`, ten times: `pytest -s -m slow tests/usr_tf/test_kill.py` tells when each of them came."""
+"""Training killed ten times with SIGKILL: `pytest -s -m slow tests/usr_tf/test_kill.py` prints when."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

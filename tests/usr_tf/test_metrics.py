@@ -1,4 +1,4 @@
-"""Figures against hand-computed values and against scikit-learn, group by group."""
+"""Metrics against hand-computed values and scikit-learn."""
 
 import itertools
 import subprocess
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, ndcg_score, roc_auc_score
 
-from tests.usr_tf.drawn import drawn_predictions, predictions_of
+from tests.usr_tf.drawn import CTR, drawn_predictions, metrics_of_rows, predictions_of
 from usr_tf import metrics
-from usr_tf.metrics import FIGURES
+from usr_tf.metrics.registry import metrics_for
 
 rows = st.lists(
     st.tuples(
@@ -26,9 +26,9 @@ rows = st.lists(
 )
 
 
-class TestTaskMetrics:
+class TestMetrics:
     def test_hand_computed(self):
-        figures = metrics.task_metrics(
+        figures = metrics_of_rows(
             labels=np.array([1.0, 0, 0, 1, 0, 1]),
             probabilities=np.array([0.5, 0.5, 0.25, 0.25, 0.5, 0.5]),
             users=np.array(["a", "a", "a", "b", "b", "c"]),
@@ -56,26 +56,26 @@ class TestTaskMetrics:
         # Two groups of tied rows: two of ¼ with one positive, four of ½ with two.
         assert figures["ece"] == pytest.approx((2 * (1 / 2 - 1 / 4) + 4 * 0) / 6)
         assert (figures["n"], figures["positives"]) == (6, 3)
-        assert list(figures) == [*FIGURES, "n", "positives"]
+        assert list(figures) == [*(metric.name for metric in metrics_for(CTR, "ctr")), "n", "positives"]
 
     def test_ndcg_counts_ten_places(self):
         labels = np.zeros(12)
         labels[[10, 11]] = 1
         scores = np.linspace(0.9, 0.1, 12)
         one = np.zeros(12, np.int64)
-        assert metrics.rank_metrics(labels, scores, one, one)["ndcg@10"] == 0
+        assert metrics_of_rows(labels, scores, one, one)["ndcg@10"] == 0
         # With places 10 and 11 tied, the positive of the two gets half of place 10.
         labels[:] = 0
         labels[10] = 1
         scores[10] = scores[9]
         expected = 0.5 / np.log2(11)
-        assert metrics.rank_metrics(labels, scores, one, one)["ndcg@10"] == pytest.approx(expected)
+        assert metrics_of_rows(labels, scores, one, one)["ndcg@10"] == pytest.approx(expected)
 
     @settings(max_examples=60)
     @given(rows)
     def test_equals_scikit_learn_group_by_group(self, rows):
         labels, probabilities, users, requests = (np.array(column) for column in zip(*rows, strict=True))
-        figures = metrics.task_metrics(labels.astype(np.float64), probabilities, users, requests)
+        figures = metrics_of_rows(labels.astype(np.float64), probabilities, users, requests)
 
         mixed = [users == user for user in set(users) if 0 < labels[users == user].mean() < 1]
         ranked = [requests == request for request in set(requests) if labels[requests == request].any()]
@@ -111,9 +111,11 @@ class TestTaskMetrics:
         shuffled = random.sample(range(len(rows)), len(rows))
         labels, scores, users, requests = (column[shuffled] for column in columns)
         # Powers of two of small whole numbers: as many distinct scores as before, in the same order.
-        rising = np.ldexp(1.0, np.unique(scores, return_inverse=True)[1])
-        expected = metrics.rank_metrics(columns[0], *columns[1:])
-        assert metrics.rank_metrics(labels, rising, users, requests) == pytest.approx(expected, nan_ok=True)
+        rising = np.ldexp(1.0, np.unique(scores, return_inverse=True)[1] - len(scores))
+        expected, found = metrics_of_rows(*columns), metrics_of_rows(labels, rising, users, requests)
+        for name, metric in metrics.METRICS.items():
+            if metric.ranking:
+                assert found[name] == pytest.approx(expected[name])
 
     @given(st.lists(st.integers(0, 1), min_size=1, max_size=6), st.data())
     def test_mrr_is_the_mean_over_the_orders_of_tied_rows(self, labels, data):
@@ -123,12 +125,12 @@ class TestTaskMetrics:
             ranked = sorted(order, key=lambda row: -scores[row])  # stable, so it keeps the order of ties
             ranks.append(next((1 / (1 + place) for place, row in enumerate(ranked) if labels[row]), None))
         one = np.zeros(len(labels), np.int64)
-        found = metrics.rank_metrics(np.array(labels), np.array(scores, np.float64), one, one)["mrr"]
+        found = metrics_of_rows(np.array(labels), np.array(scores) / 2, one, one)["mrr"]
         assert found == (pytest.approx(np.mean(ranks)) if any(labels) else None)
 
     @pytest.mark.parametrize("label", [0, 1])
     def test_one_class_is_undefined(self, label):
-        figures = metrics.task_metrics(
+        figures = metrics_of_rows(
             np.full(4, float(label)), np.full(4, 0.25), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
         )
         assert figures["auc"] is figures["gauc"] is figures["ne"] is None
@@ -141,22 +143,22 @@ class TestTaskMetrics:
 
     def test_no_rows(self):
         empty = np.array([])
-        figures = metrics.task_metrics(empty, empty, empty.astype(object), empty.astype(object), empty)
+        figures = metrics_of_rows(empty, empty, empty, empty, empty)
         assert figures.pop("n") == figures.pop("positives") == 0
         assert set(figures.values()) == {None}
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_certain_and_wrong_is_finite(self, dtype):
-        figures = metrics.task_metrics(np.array([0.0, 1.0]), np.array([1, 0], dtype), np.zeros(2), np.zeros(2))
+        figures = metrics_of_rows(np.array([0.0, 1.0]), np.array([1, 0], dtype), np.zeros(2), np.zeros(2))
         assert figures["logloss"] == pytest.approx(-np.log(np.finfo(dtype).eps), rel=1e-6)
 
     def test_oracle_only_where_every_row_has_one(self):
         labels, p, one = np.array([0.0, 1, 1]), np.array([0.5, 0.5, 0.5]), np.zeros(3)
-        known = metrics.task_metrics(labels, p, one, one, np.array([0.1, 0.2, 0.05]))
+        known = metrics_of_rows(labels, p, one, one, np.array([0.1, 0.2, 0.05]))
         assert known["oracle_auc"] == 0.5
-        partly = metrics.task_metrics(labels, p, one, one, np.array([0.1, np.nan, 0.3]))
+        partly = metrics_of_rows(labels, p, one, one, np.array([0.1, np.nan, 0.3]))
         assert "oracle_auc" not in partly
-        assert metrics.task_metrics(np.ones(3), p, one, one, p)["oracle_auc"] is None
+        assert metrics_of_rows(np.ones(3), p, one, one, p)["oracle_auc"] is None
 
     @pytest.mark.slow  # Numba compiles for half a minute
     @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaTypeSafetyWarning")
@@ -172,7 +174,7 @@ class TestTaskMetrics:
             ranked.setdefault(requests[row], {})[str(row)] = scores[row]
             relevant.setdefault(requests[row], {})[str(row)] = int(labels[row])
         expected = ranx.evaluate(ranx.Qrels(relevant), ranx.Run(ranked), ["ndcg@10", "mrr"])
-        figures = metrics.rank_metrics(labels, scores, predictions.user, requests)
+        figures = metrics_of_rows(labels, scores, predictions.user, requests)
         assert {name: figures[name] for name in expected} == pytest.approx(expected)
 
 
@@ -187,12 +189,6 @@ class TestPredictions:
         for name in ("labels", "probabilities", "oracle"):
             for task in ("ctr", "ctcvr"):
                 np.testing.assert_array_equal(getattr(taken, name)[task], getattr(predictions, name)[task][mask])
-
-    def test_with_probabilities_keeps_the_rest(self):
-        predictions = drawn_predictions(n=50)
-        other = predictions.with_probabilities({"ctr": np.zeros(50)})
-        assert list(other.probabilities) == ["ctr"]
-        assert other.labels is predictions.labels
 
     @pytest.mark.parametrize(
         ("labels", "probabilities", "message"),

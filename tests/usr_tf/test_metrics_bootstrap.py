@@ -1,4 +1,4 @@
-"""Resampling of users: what a resample is, and what it gives of one model and of two."""
+"""Poisson bootstrap over users: resamples, intervals and paired intervals."""
 
 import math
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tests.usr_tf.drawn import SCHEMA, drawn_predictions, predictions_of
+from tests.usr_tf.drawn import CTR, drawn_predictions, metrics_of_rows, predictions_of, scored
 from usr_tf import metrics
-from usr_tf.metrics import FIGURES
+from usr_tf.metrics.registry import metrics_for
 from usr_tf.metrics.resample import Resample
 
 
@@ -44,14 +44,14 @@ class TestResample:
         np.testing.assert_array_equal(resample.totals(np.array([1.0, 2, 4]))[0], 3 * drawn_a + 4 * drawn_b)
 
 
+def intervals(predictions, **arguments):
+    return metrics.details_document(predictions, CTR, **arguments)["overall"]["ctr"]["intervals"]
+
+
 class TestBootstrap:
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_is_the_figure_of_copied_users(self, figure):
+    def test_is_the_metrics_of_copied_users(self):
         predictions = drawn_predictions(n=400, users=12)
-        codes = np.unique(predictions.user, return_inverse=True)[1]
-        # One replicate has its one value at both ends.
-        low, high = metrics.bootstrap_interval(predictions, "ctr", figure, replicates=1, seed=5)
-        assert low == high
+        found = intervals(predictions, replicates=1, seed=5)  # one replicate has its one value at both ends
         resample = Resample.of(predictions.user, replicates=1, seed=5)
         assert resample.weights[1].max() > 1
         copies = [
@@ -61,76 +61,54 @@ class TestBootstrap:
         ]
         chosen = np.concatenate([index for index, _ in copies])
         copy = np.concatenate([np.full(len(index), number) for index, number in copies])
-        figures = metrics.task_metrics(
+        expected = metrics_of_rows(
             predictions.labels["ctr"][chosen],
             predictions.probabilities["ctr"][chosen],
-            codes[chosen] * 100 + copy,
+            resample.users[chosen] * 100 + copy,
             np.char.add(predictions.request[chosen].astype(str), copy.astype(str)),
         )
-        if figure != "ece":  # whose deciles are those of all rows
-            assert low == pytest.approx(figures[figure], rel=1e-9)
+        del found["ece"]  # whose deciles are those of all rows
+        assert set(found) == {metric.name for metric in metrics_for(CTR, "ctr")} - {"ece"}
+        for name, ends in found.items():
+            assert ends == pytest.approx([expected[name]] * 2, rel=1e-9)
 
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_holds_the_figure_and_repeats(self, figure):
+    def test_holds_the_metric_and_repeats(self):
         predictions = drawn_predictions()
-        value = metrics.metrics_document(predictions, SCHEMA)["overall"]["ctr"][figure]
-        interval = metrics.bootstrap_interval(predictions, "ctr", figure)
-        assert interval[0] < (interval[1] if figure == "ece" else value) <= interval[1]  # noise adds to ECE
-        assert metrics.bootstrap_interval(predictions, "ctr", figure) == interval
-        assert metrics.bootstrap_interval(predictions, "ctr", figure, seed=1) != interval
-        narrower = metrics.bootstrap_interval(predictions, "ctr", figure, level=0.5)
-        assert interval[0] < narrower[0] < narrower[1] < interval[1]
+        value = metrics.metrics_document(predictions, CTR)["overall"]["ctr"]
+        found = intervals(predictions)
+        assert intervals(predictions) == found
+        seeded, narrow = intervals(predictions, seed=1), intervals(predictions, level=0.5)
+        for name, (low, high) in found.items():
+            assert low < (high if name == "ece" else value[name]) <= high  # noise adds to ECE
+            assert seeded[name] != [low, high]
+            assert low < narrow[name][0] < narrow[name][1] < high
 
     def test_rows_of_a_user_are_not_independent(self):
         predictions = drawn_predictions(n=600)
         tripled = predictions.only(np.repeat(np.arange(600), 3))
-        assert metrics.bootstrap_interval(tripled, "ctr") == pytest.approx(
-            metrics.bootstrap_interval(predictions, "ctr")
-        )
-
-    @pytest.mark.parametrize("figure", FIGURES)
-    def test_undefined_without_rows(self, figure):
-        empty = drawn_predictions(n=50).only(np.zeros(50, bool))
-        assert metrics.bootstrap_interval(empty, "ctr", figure) is None
+        assert intervals(tripled)["auc"] == pytest.approx(intervals(predictions)["auc"])
 
     def test_undefined(self):
         labels, probabilities = [0, 1, 0, 1, 0, 0], [0.1, 0.4, 0.2, 0.3, 0.2, 0.3]
-        one_user = predictions_of(labels, probabilities)
-        assert metrics.bootstrap_interval(one_user, "ctr") is None
-        one_class = predictions_of([0] * 6, probabilities, list("aabbcc"))
-        assert metrics.bootstrap_interval(one_class, "ctr") is None
-        assert metrics.bootstrap_interval(one_class, "ctr", "logloss") is not None
+        one_user = intervals(predictions_of(labels, probabilities))
+        one_class = intervals(predictions_of([0] * 6, probabilities, list("aabbcc")))
         # A third of the resamples lack the only user who clicked.
-        one_clicker = predictions_of([0, 1, 0, 0, 0, 0], probabilities, list("aabbcc"))
-        assert metrics.bootstrap_interval(one_clicker, "ctr") is None
+        one_clicker = intervals(predictions_of([0, 1, 0, 0, 0, 0], probabilities, list("aabbcc")))
+        assert one_user["auc"] is one_class["auc"] is one_clicker["auc"] is None
+        assert one_class["logloss"] is not None
 
     def test_paired_is_of_a_less_b_and_narrower(self):
         a = drawn_predictions()
         noise = np.random.default_rng(1).normal(0, 0.2, len(a))
-        b = a.with_probabilities({"ctr": np.clip(a.probabilities["ctr"] * np.exp(noise), 0, 1)})
+        b = scored(a, {"ctr": np.clip(a.probabilities["ctr"] * np.exp(noise), 0, 1)})
         auc = {name: roc_auc_score(p.labels["ctr"], p.probabilities["ctr"]) for name, p in [("a", a), ("b", b)]}
-        low, high = metrics.paired_bootstrap(a, b, "ctr")
+
+        def difference(one, other):
+            return metrics.compare(one, other, CTR)["overall"]["ctr"]["auc"]["interval"]
+
+        low, high = difference(a, b)
         assert low < auc["a"] - auc["b"] < high
-        assert metrics.paired_bootstrap(b, a, "ctr") == pytest.approx((-high, -low))
-        assert metrics.paired_bootstrap(a, a, "ctr") == (0, 0)
-        alone = metrics.bootstrap_interval(a, "ctr")
+        assert difference(b, a) == pytest.approx([-high, -low])
+        assert difference(a, a) == [0, 0]
+        alone = intervals(a)["auc"]
         assert high - low < (alone[1] - alone[0]) / 2
-
-    def test_paired_refuses_other_rows(self):
-        a = drawn_predictions(n=100)
-        with pytest.raises(ValueError, match="Received: 100 and 99 rows"):
-            metrics.paired_bootstrap(a, a.only(np.arange(99)), "ctr")
-        with pytest.raises(ValueError, match="same rows"):
-            metrics.paired_bootstrap(a, a.only(np.arange(100)[::-1]), "ctr")
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"figure": "recall"}, "one of auc, gauc.*Received: 'recall'"),
-            ({"replicates": 0}, "Received: 0"),
-            ({"level": 95}, "Received: 95"),
-        ],
-    )
-    def test_refuses(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            metrics.bootstrap_interval(drawn_predictions(n=50), "ctr", **arguments)

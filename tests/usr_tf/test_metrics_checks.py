@@ -1,15 +1,15 @@
-"""What public functions of `usr_tf.metrics` refuse, each in one line that ends with what was received."""
+"""Argument checks of `usr_tf.metrics`; each message ends with the received value."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from tests.usr_tf.drawn import SCHEMA, drawn_predictions, scored
 from usr_tf import metrics
 
 ROWS = drawn_predictions(n=200, users=20)
-LABELS, SCORES, USERS, REQUESTS = ROWS.labels["ctr"], ROWS.probabilities["ctr"], ROWS.user, ROWS.request
+LABELS, SCORES, USERS = ROWS.labels["ctr"], ROWS.probabilities["ctr"], ROWS.user
 NAN = np.where(np.arange(200) == 3, np.nan, SCORES)
 
 
@@ -51,19 +51,12 @@ def test_rows_that_no_figure_is_defined_of(case):
     columns, message = BAD_ROWS[case]
     columns = {"labels": LABELS, "scores": SCORES} | columns
     labels, scores = columns["labels"], columns["scores"]
-    keys = {"users": USERS, "requests": REQUESTS}
-    assert message in receive(metrics.rank_metrics, labels=labels, scores=scores, **keys)
-    found = receive(metrics.task_metrics, labels=labels, probabilities=scores, **keys)
-    assert message in found.replace("probabilities", "scores")
     for a, b in ((scores, SCORES), (SCORES, scores)):
         assert message in receive(metrics.delong_test, labels=labels, scores_a=a, scores_b=b)
 
 
 def test_lists_are_arrays():
-    assert metrics.task_metrics([1, 0], [0.5, 0.25], ["u", "u"], ["r", "r"])["auc"] == 1
-    assert metrics.rank_metrics([1, 0], [3, 7], ["u", "u"], ["r", "r"])["auc"] == 0
     assert metrics.delong_test([1, 1, 0, 0], [4, 3, 2, 1], [4, 1, 3, 2]).difference == 0.5
-    assert metrics.task_metrics([], [], [], [])["auc"] is None
 
 
 def other(**columns):
@@ -71,18 +64,6 @@ def other(**columns):
 
 
 CALLS = {
-    "a probability above 1": (
-        lambda: metrics.task_metrics(LABELS, SCORES + 1, USERS, REQUESTS),
-        "`probabilities` must be from 0 to 1. Received: ",
-    ),
-    "an oracle above 1": (
-        lambda: metrics.task_metrics(LABELS, SCORES, USERS, REQUESTS, with_first(SCORES, 2)),
-        "`oracle` must be from 0 to 1. Received: 2.0 in row 0",
-    ),
-    "too few users": (
-        lambda: metrics.task_metrics(LABELS, SCORES, USERS[1:], REQUESTS),
-        "must be of one length. Received: ",
-    ),
     "predictions whose oracle is no probability": (
         lambda: other(oracle={"ctr": SCORES - 1}),
         "`oracle.ctr` must be from 0 to 1. Received: ",
@@ -100,19 +81,15 @@ CALLS = {
         "`labels` must hold ctr, ctcvr. Received: ctr",
     ),
     "probabilities without a task": (
-        lambda: metrics.compare(ROWS, ROWS.with_probabilities({}), SCHEMA),
+        lambda: metrics.compare(ROWS, scored(ROWS, {}), SCHEMA),
         "`probabilities` must hold ctr, ctcvr. Received: none",
-    ),
-    "details of an unknown figure": (
-        lambda: metrics.details_document(ROWS, SCHEMA, figures=("auc", "recall")),
-        "Received: 'recall'",
     ),
     "details without replicates": (
         lambda: metrics.details_document(ROWS, SCHEMA, replicates=0),
         "`replicates` must be at least 1. Received: 0",
     ),
     "half a replicate": (
-        lambda: metrics.bootstrap_interval(ROWS, "ctr", replicates=1.5),
+        lambda: metrics.details_document(ROWS, SCHEMA, replicates=1.5),
         "`replicates` must be a whole number from 0. Received: 1.5",
     ),
     "a level in percent": (
@@ -120,16 +97,8 @@ CALLS = {
         "`level` must be above 0 and below 1. Received: 95",
     ),
     "a level of NaN": (
-        lambda: metrics.paired_bootstrap(ROWS, ROWS, "ctr", level=np.nan),
+        lambda: metrics.compare(ROWS, ROWS, SCHEMA, level=np.nan),
         "`level` must be above 0 and below 1. Received: nan",
-    ),
-    "a bootstrap of an unknown task": (
-        lambda: metrics.bootstrap_interval(ROWS, "cvr"),
-        "`task` must be one of ctr, ctcvr. Received: 'cvr'",
-    ),
-    "a sample of other rows": (
-        lambda: metrics.paired_bootstrap_sample(ROWS, ROWS.only(np.arange(9)), "ctr"),
-        "needs the same rows twice. Received: 200 and 9 rows that differ",
     ),
     "more clicks than impressions": (
         lambda: metrics.popularity_baseline(ROWS, {"i1": (1, 2), "i2": (3, 2)}),

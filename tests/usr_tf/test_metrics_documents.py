@@ -1,4 +1,4 @@
-"""What `metrics.json` and `details.json` hold."""
+"""Contents of `metrics.json` and `details.json`."""
 
 import dataclasses
 import json
@@ -8,11 +8,13 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from tests.usr_tf.drawn import SCHEMA, drawn_predictions, predictions_of
+from tests.usr_tf.drawn import CTR, SCHEMA, drawn_predictions, predictions_of, scored
 from usr_tf import metrics
-from usr_tf.metrics import FIGURES, GIVEN_PREVIOUS
+from usr_tf.metrics import METRICS
 from usr_tf.metrics.curves import BINS, bin_sums, bins_of, deciles_of, roc_of, roc_points
 from usr_tf.metrics.resample import Resample
+
+GIVEN_PREVIOUS = "auc_given_previous"
 
 
 class TestDocument:
@@ -37,14 +39,16 @@ class TestDocument:
         empty = document["scenarios"]["recommendation"]["ctr"]
         assert empty["n"] == 0
         assert empty["auc"] is empty["logloss"] is None
-        assert set(document["scenarios"]["search"]["ctr"]) == {*FIGURES, "n", "positives", "oracle_auc"}
+        assert set(document["scenarios"]["search"]["ctr"]) == {*METRICS, "n", "positives", "oracle_auc"} - {
+            GIVEN_PREVIOUS
+        }
         assert set(document["overall"]["ctcvr"]) - set(document["overall"]["ctr"]) == {GIVEN_PREVIOUS}
 
     def test_conversion_given_the_click_is_among_clicked_rows(self):
         predictions = drawn_predictions()
         noise = np.random.default_rng(2).uniform(0.1, 0.3, len(predictions))
         ctr = predictions.probabilities["ctr"]
-        document = metrics.metrics_document(predictions.with_probabilities({"ctr": ctr, "ctcvr": ctr * noise}), SCHEMA)
+        document = metrics.metrics_document(scored(predictions, {"ctr": ctr, "ctcvr": ctr * noise}), SCHEMA)
         clicked = (predictions.labels["ctr"] == 1) & (ctr > 0)
         assert document["overall"]["ctcvr"][GIVEN_PREVIOUS] == pytest.approx(
             roc_auc_score(predictions.labels["ctcvr"][clicked], noise[clicked]), abs=0.01
@@ -61,8 +65,9 @@ class TestDocument:
         assert json.loads(json.dumps(details, allow_nan=False)) == details
         assert (details["level"], details["replicates"], details["seed"]) == (0.95, 20, 3)
         search = predictions.only(predictions.scenario == 0)
+        alone = metrics.details_document(search, CTR, replicates=20, seed=3)
         task = details["scenarios"]["search"]["ctr"]
-        assert task["intervals"]["auc"] == list(metrics.bootstrap_interval(search, "ctr", "auc", 20, 3))
+        assert task["intervals"]["auc"] == alone["overall"]["ctr"]["intervals"]["auc"]
         assert task["baselines"]["position"]["auc"] == pytest.approx(
             roc_auc_score(search.labels["ctr"], -search.position)
         )
@@ -96,16 +101,9 @@ class TestDocument:
         details = metrics.details_document(predictions.only(predictions.scenario == 0), SCHEMA, replicates=5)
         empty, full = (details["scenarios"][name]["ctcvr"] for name in ("recommendation", "search"))
         assert set(empty) == set(full) - {"oracle_roc"}
-        assert set(empty["intervals"]) == set(full["intervals"]) == {*FIGURES, GIVEN_PREVIOUS}
+        assert set(empty["intervals"]) == set(full["intervals"]) == {*METRICS}
         assert set(empty["intervals"].values()) == {None}
         assert (empty["deciles"], empty["roc"], empty["scores"]["edges"]) == ([], None, [])
-
-    def test_intervals_of_both_documents_and_of_one_figure_agree(self):
-        predictions = drawn_predictions(n=600)
-        details = metrics.details_document(predictions, SCHEMA, replicates=10, seed=1)
-        for figure in FIGURES:
-            alone = metrics.bootstrap_interval(predictions, "ctcvr", figure, 10, 1)
-            assert details["overall"]["ctcvr"]["intervals"][figure] == pytest.approx(alone)
 
 
 class TestPlots:

@@ -1,4 +1,4 @@
-"""What importing the package does. Each in a process of its own, where nothing has been imported yet."""
+"""Import effects of the package, each in its own process."""
 
 import os
 import re
@@ -38,6 +38,7 @@ def test_is_content_with_a_tensorflow_of_keras_2():
 
 
 NEEDED = {
+    "baseline": ["usr_tf.baseline.lightgbm", "lightgbm"],
     "client": ["serving.client", "serving.publishing.canary", "serving.publishing.smoke"],
     "serve": ["serving.local_server"],
     "pipelines": ["pipelines.simulator.simulate", "pipelines.preprocess", "pipelines.score", "pipelines.evaluate"],
@@ -50,7 +51,11 @@ NEEDED = {
     ],
 }
 """Extra → what it is for."""
-BROUGHT = {"pipelines": {"grpc"}, "train": {"apache_beam", "pyarrow", "tensorflow_metadata", "tfx_bsl"}}
+BROUGHT = {
+    "baseline": {"numpy", "scipy"},
+    "pipelines": {"grpc"},
+    "train": {"apache_beam", "pyarrow", "tensorflow_metadata", "tfx_bsl"},
+}
 """Extra → what its requirements require."""
 
 

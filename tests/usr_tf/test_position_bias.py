@@ -1,4 +1,4 @@
-"""The position tower in the whole model: it takes the place's part in training, and no score knows of it."""
+"""Position tower in the model: used in training, absent from every score."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

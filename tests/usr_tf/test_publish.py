@@ -1,4 +1,4 @@
-"""A real run, from `usr-tf publish` to a server that passes every check against its golden requests."""
+"""`usr-tf publish` of a real run, up to a server that passes the smoke test."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""The files of a report: what they hold, and that the page stands alone."""
+"""Report files: contents, and a self-contained page."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Pictures that stand in a page and take its colours."""
+"""Inline SVG plots in the colours of the page."""
 
 import re
 import xml.etree.ElementTree as ElementTree

@@ -1,4 +1,4 @@
-"""Whole runs on the toy data that are cut off, or whose data are broken."""
+"""Interrupted runs on the toy data, and runs on damaged data."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

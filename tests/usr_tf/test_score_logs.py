@@ -1,4 +1,4 @@
-"""Batch scoring of the toy shop's logs by the toy run's export."""
+"""Batch scoring of the toy shop's logs with the toy run's export."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from pipelines.evaluation.saved_model import Scorer
 from pipelines.evaluation.score_files import SCHEMA_KEY
-from pipelines.score import main, score_logs
+from pipelines.score import score_logs
 from tests.pipelines.tiny import read_lines
+from usr_tf.cli import main
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.schema import SUCCESS, parse_schema
@@ -141,16 +142,17 @@ def test_a_schema_that_lies_in_the_model_is_taken(logs, toy_version, tmp_path):
 
 
 def test_what_cannot_be_scored_is_refused(logs, toy_version, tmp_path, capsys):
-    assert main([f"--model={toy_version.parent}", f"--logs={logs}", f"--out={tmp_path}/out"]) == 2
+    assert main(["score_logs", f"--model={toy_version.parent}", f"--logs={logs}", f"--out={tmp_path}/out"]) == 2
     assert f"{toy_version.parent}: found no SavedModel" in capsys.readouterr().err
     for name in ("thesis.txt", "scores"):  # we write a folder of that name too, but not this one
         taken = tmp_path / f"taken by {name}"
         taken.mkdir()
         (taken / name).write_text("the only copy")
-        assert main([f"--model={toy_version}", f"--logs={logs}", f"--out={taken}"]) == 2
+        assert main(["score_logs", f"--model={toy_version}", f"--logs={logs}", f"--out={taken}"]) == 2
         assert f"found other files ({name})" in capsys.readouterr().err
         assert (taken / name).exists()
-    assert main([f"--model={toy_version}", f"--out={tmp_path}/out"]) == 2
+    assert main(["score_logs", f"--model={toy_version}", f"--out={tmp_path}/out"]) == 2
     assert "--logs: found nothing" in capsys.readouterr().err
-    assert main([f"--model={toy_version}", f"--logs={logs}", f"--out={tmp_path}/out", "--since=soon"]) == 2
+    flags = [f"--model={toy_version}", f"--logs={logs}", f"--out={tmp_path}/out", "--since=soon"]
+    assert main(["score_logs", *flags]) == 2
     assert "--since: found 'soon'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a candidate costs in serving: nothing of the request is computed once for each of them."""
+"""Serving cost per candidate: request-side values are computed once."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

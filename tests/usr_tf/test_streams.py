@@ -1,4 +1,4 @@
-"""Output on terminals that lack a character."""
+"""Output on terminals whose encoding lacks a character."""
 
 import io
 import json

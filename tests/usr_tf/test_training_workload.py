@@ -1,4 +1,4 @@
-"""The workload of the training benchmark: what `usr_tf.data` reads, and the same rows as the peers'."""
+"""Training workload: rows of `usr_tf.data` equal those of the peers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a layer is as a graph: which weights it still reads once exported, and how large its tensors are."""
+"""Graph inspection of a layer: weights read after export, and the largest tensor."""
 
 import tensorflow as tf
 import tf_keras as keras
@@ -7,7 +7,7 @@ from usr_tf.layers.folding import folding
 
 
 def exported(function, *examples: tf.Tensor) -> tf.types.experimental.ConcreteFunction:
-    """`function` as an export traces it, for any number of rows."""
+    """`function` traced as for export, for any number of rows."""
     with folding():
         specs = [tf.TensorSpec([None, *example.shape[1:]], example.dtype) for example in examples]
         return tf.function(function).get_concrete_function(*specs)

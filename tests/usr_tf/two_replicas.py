@@ -1,4 +1,4 @@
-"""A process for tests: two logical CPU devices, which stand for two GPUs, train as one.
+"""Test process: training on two logical CPU devices, in place of two GPUs.
 
 python -m tests.usr_tf.two_replicas [BACKBONE [device | host]]
 """
@@ -50,7 +50,7 @@ def main(backbone: str = "shared_bottom", weights_on: str = "device") -> None:
 
 
 def check_same_start(strategy: tf.distribute.Strategy, backbone: str) -> None:
-    """A seed makes the same weights."""
+    """Checks that a seed gives the same initial weights."""
     weights = []
     for each in (tf.distribute.get_strategy(), strategy):
         with each.scope():
@@ -61,7 +61,7 @@ def check_same_start(strategy: tf.distribute.Strategy, backbone: str) -> None:
 
 
 def check_same_as_one(strategy: tf.distribute.Strategy, backbone: str) -> None:
-    """The same global batches leave the same losses, figures and weights.
+    """Checks that the same global batches give the same losses, metrics and weights.
 
     Replicas meet the same ids, so this fails where Adagrad squares their gradients before it adds them.
     """
@@ -78,7 +78,7 @@ def check_same_as_one(strategy: tf.distribute.Strategy, backbone: str) -> None:
 
 
 def check_evaluation(one: USRModel, two: USRModel) -> None:
-    """The figures of each scenario, against one replica's and scikit-learn's."""
+    """Checks the metrics of each scenario against one replica and scikit-learn."""
     sizes = (150, 55, 1)
     rows = random_rows(SCHEMA, sum(sizes), seed=2)
     figures = two.evaluate(batches(rows, sizes), verbose=0, return_dict=True)

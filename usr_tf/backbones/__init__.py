@@ -1,4 +1,4 @@
-"""The networks that USR plugs into, by the name that `backbone` has in the configuration.
+"""Backbones: multi-scenario, multi-task networks, by their name in the configuration.
 
 A further backbone is a file here with a `Backbone`, its name in `usr_tf.config.BackboneName` with a section of its
 sizes, whose keys are its constructor's, and a line in `BACKBONES`.
@@ -28,6 +28,6 @@ __all__ = ["BACKBONES", "Backbone", "BackboneOutput", "make_backbone"]
 
 
 def make_backbone(config: Config, scenarios: int, tasks: int) -> Backbone:
-    """The backbone that `config` names, for so many scenarios and tasks."""
+    """Backbone named by `config`, for a number of scenarios and tasks."""
     sizes = config.sizes.model_dump()
     return BACKBONES[config.backbone](scenarios, tasks, config.usr.glmt, l2=config.train.l2, **sizes)

@@ -1,4 +1,4 @@
-"""APG: a network whose layers have a core generated for the scenario or the example (Yan et al., NeurIPS 2022)."""
+"""APG: layers with a low-rank core generated per scenario or example (Yan et al., NeurIPS 2022)."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -97,20 +97,8 @@ class APG(Backbone):
         shared = own if self.condition == "self" else self._hidden(x, self._any_embedding)
         return BackboneOutput(result, self._shared_towers(shared))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "bottom": list(self.bottom),
-            "tower": list(self.tower),
-            "condition": self.condition,
-            "scenario_embedding": self.scenario_embedding,
-            "rank": self.rank,
-            "overparameter": self.overparameter,
-            "generator": list(self.generator),
-        }
-
     def _hidden(self, x: Split, embedding: tf.Variable | None, scenario: Scenario | None = None) -> tf.Tensor:
-        """The bottom's output, `[B, bottom[-1]]`, under `embedding[scenario]`, or `embedding` without a scenario."""
+        """Output of the bottom `[B, bottom[-1]]`, under `embedding[scenario]`, or `embedding` without a scenario."""
         if embedding is None:
             known = ()
         else:

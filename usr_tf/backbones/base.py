@@ -1,4 +1,4 @@
-"""What every backbone is to the model that plugs into it."""
+"""Base class of backbones, and their output."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform, relu_network
 from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 
 class BackboneOutput(NamedTuple):
-    """Hidden layers for the heads, h wide."""
+    """Hidden layers that the heads read, width h."""
 
     scenario: tf.Tensor
     """`[B, T, h]`, of the example's own scenario."""
@@ -22,10 +23,10 @@ class BackboneOutput(NamedTuple):
     """`[B, T]`, added to the scenario heads' logits; None for nothing."""
 
 
-class Backbone(keras.layers.Layer):
-    """A multi-scenario, multi-task network up to its heads.
+class Backbone(ConfiguredLayer):
+    """Multi-scenario, multi-task network without its heads.
 
-    A subclass adds its own sizes to the constructor and to `get_config`, and writes `call`.
+    A subclass adds its own sizes to the constructor, keeps them in attributes of the same names, and writes `call`.
 
     Args:
       scenarios: Number of scenarios, K.
@@ -59,22 +60,13 @@ class Backbone(keras.layers.Layer):
     ) -> BackboneOutput:
         raise NotImplementedError
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "tasks": self.tasks,
-            "use_shared": self.use_shared,
-            "l2": self.l2,
-        }
-
     def _kernel_regularizer(self) -> keras.regularizers.Regularizer | None:
         return keras.regularizers.L2(self.l2) if self.l2 else None
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class Towers(keras.layers.Layer):
-    """A ReLU network for each task, and for each scenario unless `scenarios` is None.
+class Towers(ConfiguredLayer):
+    """ReLU networks, one per task, and per scenario unless `scenarios` is None.
 
     The rows of a mixed batch are routed to their scenarios' towers (`usr_tf.layers.scenario.route`), and each runs
     through one tower a task.
@@ -132,12 +124,3 @@ class Towers(keras.layers.Layer):
         if scenario is None:
             return relu_network(inputs, *self._parameters)
         return apply_own_weights(relu_network, inputs, self._parameters, scenario)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "tasks": self.tasks,
-            "scenarios": self.scenarios,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }

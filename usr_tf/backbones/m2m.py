@@ -1,4 +1,4 @@
-"""M2M: experts, attention over them and towers, both generated from the scenario (Zhang et al., WSDM 2022)."""
+"""M2M: experts with meta attention and meta towers generated from the scenario (Zhang et al., WSDM 2022)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _ACTIVATION = "leaky_relu"
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class M2M(Backbone):
-    """Experts mixed by a meta attention and refined by a meta tower, the weights of both generated for the scenario.
+    """Experts mixed by meta attention and refined by a meta tower; the scenario generates the weights of both.
 
     For scenario p with knowledge `s_p`, task t, experts `E_e(x)` of `x = [request ; candidate]` and
     `σ = leaky_relu`::
@@ -106,19 +106,8 @@ class M2M(Backbone):
         own = route(lambda rows, p: self._refine(rows, self._knowledge, p), experts, scenario, self.scenarios)
         return BackboneOutput(own, self._refine(experts, self._any_knowledge) if self.use_shared else None)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "experts": self.experts,
-            "expert": list(self.expert),
-            "scenario_embedding": self.scenario_embedding,
-            "task_embedding": self.task_embedding,
-            "unit_depth": self.unit_depth,
-            "tower_depth": self.tower_depth,
-        }
-
     def _refine(self, experts: tf.Tensor, knowledge: tf.Variable, scenario: int | None = None) -> tf.Tensor:
-        """Attention and tower, `[B, T, h]`, of experts `[B, E, h]` for one scenario."""
+        """Meta attention and tower `[B, T, h]` of experts `[B, E, h]` for one scenario."""
         # [B, 1, E, h] and [1, T, 1, h]: the unit's first layer multiplies either once and adds the results
         pairs = (experts[:, tf.newaxis], self._task_views()[tf.newaxis, :, tf.newaxis])
         compared = self._attention_unit(pairs, knowledge, scenario)  # [B, T, E, 2h]
@@ -129,5 +118,5 @@ class M2M(Backbone):
         return hidden
 
     def _task_views(self) -> tf.Tensor:
-        """The `T_t`, `[T, h]`: of weights alone."""
+        """Task vectors `T_t`, `[T, h]`, functions of weights alone."""
         return fold(lambda: self._task_net(self._tasks), self._tasks, *self._task_net.weights)

@@ -1,4 +1,4 @@
-"""MMoE: experts that gates mix for each scenario and task (Ma et al., KDD 2018)."""
+"""MMoE: experts mixed by a gate per scenario and task (Ma et al., KDD 2018)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -57,11 +57,3 @@ class MMoE(Backbone):
         if not self.use_shared:
             return BackboneOutput(own, None)
         return BackboneOutput(own, self._shared_towers(tf.matmul(self._shared_gates(x), experts)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "experts": self.experts,
-            "expert": list(self.expert),
-            "tower": list(self.tower),
-        }

@@ -1,4 +1,4 @@
-"""PEPNet: gates personalise the input, EPNet, and the towers' hidden units, PPNet (Chang et al., KDD 2023)."""
+"""PEPNet: personalised gates on the input (EPNet) and on the towers (PPNet) (Chang et al., KDD 2023)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.backbones.base import Backbone, BackboneOutput
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, StackedDense
 from usr_tf.layers.gate_unit import GateUnit
 from usr_tf.layers.scenario import Scenario, own_row
@@ -25,7 +26,7 @@ class PEPNet(Backbone):
 
     PPNet's prior is in the paper the embeddings of the user's, the item's and the author's id, which learn from the
     gates. A backbone does not know which column is which, so ours is all of x, and no gate passes a gradient to x.
-    EPNet's gate reads the candidate, and so the request's columns are scaled anew for each candidate.
+    EPNet's gate reads the candidate, so the request's columns are rescaled for each candidate.
 
     Args:
       scenario_embedding: Size of the vectors e.
@@ -78,18 +79,10 @@ class PEPNet(Backbone):
         shared = self._shared_ppnet(self._epnet(x, (self._any_embedding, *prior)), prior)
         return BackboneOutput(own, shared)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenario_embedding": self.scenario_embedding,
-            "gate_hidden": self.gate_hidden,
-            "tower": list(self.tower),
-        }
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PPNet(keras.layers.Layer):
-    """A ReLU network for each task, each of whose layers is scaled by a gate.
+class PPNet(ConfiguredLayer):
+    """ReLU networks, one per task, with each layer scaled by a gate.
 
     Args:
       units: Size of each layer, at least one.
@@ -127,12 +120,3 @@ class PPNet(keras.layers.Layer):
             tasks = tf.unstack(dense(hidden), axis=1)  # T parts, which one gate scales
             hidden = tf.stack(gate(tasks, condition), axis=1)
         return hidden
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "tasks": self.tasks,
-            "gate_hidden": self.gate_hidden,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }

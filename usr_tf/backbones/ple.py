@@ -1,4 +1,4 @@
-"""PLE: experts of each task's own beside shared ones, level upon level (Tang et al., RecSys 2020)."""
+"""PLE: levels of task-specific and shared experts (Tang et al., RecSys 2020)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +15,7 @@ from usr_tf.layers.scenario import Scenario, apply_own_weights
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class PLE(Backbone):
-    """Levels of Customised Gate Control, then a tower, for each group g = (scenario p, task t).
+    """Levels of Customised Gate Control, then a tower, per group g = (scenario p, task t).
 
     A group has m experts of its own, and n experts are shared. With `x_g` the group's input to a level and `x_s` the
     shared one, both `[request ; candidate]` at the first level::
@@ -33,7 +33,7 @@ class PLE(Backbone):
     Args:
       levels: Number of levels.
       specific_experts: Experts of each group at each level, m; 0 makes one level an MMoE.
-      shared_experts: Shared experts of each level, n. At least 1, but for one level without the shared part.
+      shared_experts: Shared experts of each level, n. At least 1, except with one level and no shared part.
       expert: Size of each layer of an expert, at least one.
       tower: Size of each layer of a tower.
       scenarios, tasks, use_shared, l2: As for `Backbone`.
@@ -93,19 +93,9 @@ class PLE(Backbone):
             return BackboneOutput(hidden, None)
         return BackboneOutput(hidden, self._shared_towers(tf.matmul(self._shared_gates(shared), *experts)))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "levels": self.levels,
-            "specific_experts": self.specific_experts,
-            "shared_experts": self.shared_experts,
-            "expert": list(self.expert),
-            "tower": list(self.tower),
-        }
-
 
 def _own_stream(own: Sequence[Split], scenario: Scenario) -> Split:
-    """`([B, T, h],)`, of each row's own scenario."""
+    """Stream `([B, T, h],)` of each row's own scenario."""
     if isinstance(scenario, int):
         return own[scenario]
     return (tf.gather(tf.stack([stream for (stream,) in own], axis=1), scenario, axis=1, batch_dims=1),)
@@ -116,7 +106,7 @@ Experts = tuple[tf.Tensor, ...]
 
 
 class _GateControl(keras.layers.Layer):
-    """What every level has: experts and gates for each scenario and task, and shared experts.
+    """Common parts of every level: experts and gates per scenario and task, and shared experts.
 
     The first call argument is what the shared experts read, `(request [R, dr], candidate [B, dc])` or `([B, h],)`. A
     scenario's tasks read the first form as well, or `([B, T, h],)`, a slice for each.
@@ -160,7 +150,7 @@ class _GateControl(keras.layers.Layer):
         return (self._shared(inputs),) if self._shared else ()
 
     def _extract(self, inputs: Split, shared: Experts, *weights: tf.Tensor) -> tuple[Experts, tf.Tensor]:
-        """A scenario's specific experts, m of its first task first, and what its gates make of all, `[B, T, h]`."""
+        """A scenario's specific experts (m of its first task first) and its gated mixtures `[B, T, h]`."""
         gate_kernel, gate_bias, *expert_weights = weights
         gate = tf.nn.softmax(affine(inputs, gate_kernel, gate_bias))  # [B, T, m + n]
         outputs = []
@@ -178,7 +168,7 @@ class _GateControl(keras.layers.Layer):
 
 
 class _Level(_GateControl):
-    """A level below the last: all scenarios' tasks, and the shared gate that reads all experts.
+    """Level below the last: tasks of all scenarios, and the shared gate that reads all experts.
 
     Call arguments:
       shared: What the shared experts read.
@@ -206,7 +196,7 @@ class _Level(_GateControl):
 
 
 class _LastLevel(_GateControl):
-    """The last level: each row's own scenario's tasks, and no shared gate.
+    """Last level: tasks of each row's own scenario, without a shared gate.
 
     Call arguments:
       shared: What the shared experts read.

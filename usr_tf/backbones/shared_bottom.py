@@ -1,4 +1,4 @@
-"""SharedBottom: one network for all, and a tower for each scenario and task (Caruana, "Multitask Learning", 1997)."""
+"""SharedBottom: one shared network, and a tower per scenario and task (Caruana, "Multitask Learning", 1997)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -54,6 +54,3 @@ class SharedBottom(Backbone):
             scenario=self._scenario_towers(hidden, scenario),
             shared=self._shared_towers(hidden) if self.use_shared else None,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bottom": list(self.bottom), "tower": list(self.tower)}

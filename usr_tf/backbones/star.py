@@ -1,4 +1,4 @@
-"""STAR: a network whose weights are a shared centre's times each scenario's own (Sheng et al., CIKM 2021)."""
+"""STAR: star topology, shared centre weights times scenario weights (Sheng et al., CIKM 2021)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,9 +22,9 @@ class STAR(Backbone):
         hidden_t = relu((W_{p,t} ⊗ W_t) h + b_{p,t} + b_t), upon layers   the tower of each task
         s_t = [MLP([e_p ; x])]_t                                          the auxiliary network, `scenario_logit`
 
-    `e_p` is the scenario's vector, and the auxiliary network reads x as it is: normalised by scenario, it could not
-    tell scenarios apart. The paper has one task, all of whose layers are stars; here the first layers serve all tasks
-    and the towers are stars as well. A head's own weights for each scenario take the place of the last layer's star.
+    `e_p` is the scenario's vector. The auxiliary network reads the raw x, because x normalised by scenario does not
+    distinguish scenarios. The paper has one task, all of whose layers are stars; here all tasks share the first layers,
+    and the towers are stars as well. The weights of the heads per scenario replace the star of the last layer.
 
     The shared part is the same network and towers by the weights of the centre alone (W, b, γ, β), on an input that is
     normalised by the statistics of all rows, whatever their scenario.
@@ -80,24 +80,15 @@ class STAR(Backbone):
             scenario_logit=self._auxiliary_logits(x, scenario),
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "network": list(self.network),
-            "tower": list(self.tower),
-            "auxiliary": list(self.auxiliary),
-            "scenario_embedding": self.scenario_embedding,
-        }
-
     def _hidden(self, x: Split, scenario: Scenario | None) -> tf.Tensor:
-        """`[B, T, h]`, by the scenarios' stars, or by the centre alone."""
+        """Hidden layers `[B, T, h]` of the scenarios' stars, or of the centre alone."""
         hidden = self._network(x, scenario)
         if self._towers is None:
             return tf.repeat(hidden[:, tf.newaxis], self.tasks, axis=1)
         return self._towers(hidden, scenario)
 
     def _auxiliary_logits(self, x: Split, scenario: Scenario) -> tf.Tensor:
-        """`[B, T]`."""
+        """Logits `[B, T]` of the auxiliary network."""
         hidden = (own_row(self._embedding, scenario), *x)
         for dense in self._auxiliary:
             hidden = (dense(hidden),)

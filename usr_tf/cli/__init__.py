@@ -1,4 +1,4 @@
-"""The console program `usr-tf`. `program` reads the command line; the verbs are in a file for each subject."""
+"""Console program `usr-tf`: `program` parses the command line; one file per subject defines the verbs."""
 
 from usr_tf.cli.program import VERBS, main
 from usr_tf.cli.verb import Verb

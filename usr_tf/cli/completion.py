@@ -20,7 +20,7 @@ class _Option(NamedTuple):
 
 
 def script(shell: str, verbs: Mapping[str, Verb]) -> str:
-    """The completion script of a shell.
+    """Completion script of a shell.
 
     Raises:
       InputError: another shell than bash, zsh or fish.
@@ -41,7 +41,7 @@ def _option(flag: flags.Flag) -> _Option:
 
 
 def _words(verb: Verb) -> tuple[str, ...]:
-    """What may stand after a verb without a flag, where there is a choice."""
+    """Values that may follow a verb without a flag."""
     return next((option.choices for option in _options(verb) if option.name == verb.more), ())
 
 

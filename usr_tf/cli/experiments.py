@@ -148,17 +148,19 @@ def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _command(verb: str, values: flags.FlagValues) -> str:
-    """What was typed, without where it was to lie."""
-    told = [PROGRAM, verb]
+    """The typed command without its output flags."""
+    arguments = [PROGRAM, verb]
     for name in values:
         flag = values[name]
         if flag.value is None or flag.value == flag.default or name in ("out", "work", "document", "workers"):
             continue
         if isinstance(flag.value, bool):
-            told.append(f"--{name}" if flag.value else f"--no{name}")
+            arguments.append(f"--{name}" if flag.value else f"--no{name}")
         else:
-            told += [f"--{name}={value}" for value in (flag.value if isinstance(flag.value, list) else [flag.value])]
-    return shlex.join([*told, "--out=OUT"])
+            arguments += [
+                f"--{name}={value}" for value in (flag.value if isinstance(flag.value, list) else [flag.value])
+            ]
+    return shlex.join([*arguments, "--out=OUT"])
 
 
 VERBS = {

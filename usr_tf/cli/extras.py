@@ -1,4 +1,4 @@
-"""Optional dependencies: which modules each extra of the package brings, and which are missing."""
+"""Optional dependencies: modules of each extra of the package, and which are missing."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ _CLIENT = ("grpc", "httpx", "numpy", "orjson", *_TENSORFLOW)
 _SERVE = (*_CLIENT, "aiohttp", "grpc_health", "grpc_reflection", "prometheus_client")
 
 EXTRAS = {
+    "baseline": ("lightgbm",),
     "client": _CLIENT,
     "serve": _SERVE,
     "pipelines": (
@@ -39,7 +40,7 @@ EXTRAS = {
 
 
 def require(extras: Iterable[str], place: str) -> None:
-    """Refuses to go on without the modules of some extras.
+    """Raises if modules of some extras are missing.
 
     Raises:
       InputError: the first missing module, and the command that installs the extras.

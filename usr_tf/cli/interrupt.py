@@ -1,4 +1,4 @@
-"""Ctrl-C: told apart from other errors, also where a library wraps it in an error of its own."""
+"""Ctrl-C detection, also where a library wraps the interrupt in an error of its own."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupts:
-    """Notices SIGINT in the main thread of a program, for the rest of its life.
+    """Record of SIGINT in the main thread, for the rest of the process.
 
     Beam turns a `KeyboardInterrupt` inside a stage into a RuntimeError, and its worker processes report their own end:
     by `seen`, whatever is raised after a Ctrl-C is known to come of it. Threads that fail because of it print nothing.
@@ -18,7 +18,7 @@ class Interrupts:
         self.seen = False
 
     def watch(self) -> None:
-        """Begins. A process that ignores SIGINT, as a shell's background jobs do, goes on ignoring it."""
+        """Installs the handler. A process that ignores SIGINT, such as a background job, still ignores it."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._notice)
 

@@ -1,4 +1,4 @@
-"""Verbs that make logs and turn logs into training data."""
+"""Verbs for logs and Beam jobs."""
 
 import logging
 import os
@@ -34,10 +34,18 @@ def _simulate_flags(values: flags.FlagValues) -> None:
         "The same of the actions that only global labels see; as --label_noise when absent",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "signals",
+        [],
+        "NAME or NAME=STRENGTH (0 to 1, 0.5 when absent) of price, stock, retrieval, zero_results, vectors, drift: "
+        "what the shop logs beside the rest, and what people heed",
+        flag_values=values,
+    )
     flags.DEFINE_integer("workers", None, "Processes; one a core if that pays when absent", flag_values=values)
 
 
 def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.simulator.signals import parse_signals
     from pipelines.simulator.simulate import simulate
 
     asked = values.scenarios
@@ -50,6 +58,7 @@ def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
         global_label_noise=values.global_label_noise,
         scenarios=int(asked) if asked.isdecimal() else [name.strip() for name in asked.split(",")],
         needs=values.needs,
+        signals=parse_signals(values.signals),
         workers=values.workers,
     )
     print(f"{values.out}: " + ", ".join(f"{rows:,} {table}" for table, rows in made["counts"].items()))
@@ -59,7 +68,10 @@ def _simulate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 def _import_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "source", None, "Whose logs: ga360, ga4, kuaisar, diginetica, or MODULE:CLASS of your own", flag_values=values
+        "source",
+        None,
+        "Whose logs: ga360 or another of docs/sources.md, or MODULE:CLASS of your own",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values

@@ -1,4 +1,4 @@
-"""Verbs from training data to a SavedModel, and the demonstration of all."""
+"""Verbs for models: training to export, and the demo."""
 
 import shlex
 import sys
@@ -61,14 +61,43 @@ def _train(values: flags.FlagValues, _: Sequence[str]) -> None:
     print(f"{values.out}: the run; its best epoch's validation figures are in metrics.json")
 
 
+def _baseline_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("data", None, "Data directory of preprocess", flag_values=values)
+    flags.DEFINE_string("out", None, "Run directory to make", flag_values=values)
+    flags.DEFINE_enum(
+        "objective",
+        "binary",
+        ["binary", "lambdarank"],
+        "binary: a model a task; lambdarank: LambdaMART, one model that orders each request",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string("set", None, "key=value of LightGBM, such as num_leaves=63", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "The same seed, data and parameters make the same model", 0, flag_values=values)
+
+
+def _baseline(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from usr_tf.baseline.config import make_config
+
+    config = make_config(values.objective, values.seed, values["set"].value or [])
+
+    from usr_tf.baseline.train import train_baseline
+    from usr_tf.data import open_data
+
+    train_baseline(open_data(values.data), values.out, config, print)
+    print(f"{values.out}: the tree run; what its trees use is in importances.json")
+
+
 def _evaluate_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("run", None, "Run directory of train", flag_values=values)
+    flags.DEFINE_string("run", None, "Run directory of train or baseline", flag_values=values)
     flags.DEFINE_string("data", None, "Data directory; the one trained on when absent", flag_values=values)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "Split to evaluate on", flag_values=values)
     flags.DEFINE_string("out", None, "Report directory to make", flag_values=values)
     flags.DEFINE_string("beside", None, "Another run on the same data, to show its views beside", flag_values=values)
     flags.DEFINE_multi_string(
         "slice", [], "Features to slice the figures by, such as category,device", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "baseline", None, "Run on the same data to compare with, such as one of baseline", flag_values=values
     )
 
 
@@ -77,12 +106,14 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
 
     from usr_tf.evaluate import evaluate
     from usr_tf.evaluation.report import format_table
-    from usr_tf.run import open_run, open_run_data
+    from usr_tf.run import open_any_run, open_run, open_run_data
 
-    run = open_run(values.run)
+    run, baselines = open_any_run(values.run), [open_any_run(run) for run in values["baseline"].value or []]
     data, beside = open_run_data(run, values.data), open_run(values.beside) if values.beside else None
     slices = list(dict.fromkeys(name.strip() for names in values["slice"].value for name in names.split(",")))
-    document, details = evaluate(run, data, values.out, values.split, progress=True, beside=beside, slices=slices)
+    document, details = evaluate(
+        run, data, values.out, values.split, progress=True, beside=beside, slices=slices, baselines=baselines
+    )
     Console().print(format_table(document, details))
     print(f"{values.out}: metrics.json, details.json, report.html")
 
@@ -90,6 +121,13 @@ def _evaluate(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _export_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run", None, "Run directory of train", flag_values=values)
     flags.DEFINE_string("out", None, "Directory of the model's versions", flag_values=values)
+    flags.DEFINE_enum(
+        "counters",
+        None,
+        ["snapshot", "request"],
+        "Where counters come from, in place of the run's export.counters: a snapshot in the model, or each request",
+        flag_values=values,
+    )
 
 
 def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -98,12 +136,17 @@ def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run
 
     run = open_run(values.run)
-    print(export(run, values.out, lambda version: write_logged_requests(version, run.requests)))
+    records = lambda version: write_logged_requests(version, run.requests)  # noqa: E731
+    print(export(run, values.out, records, values.counters))
 
 
 def _explain_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("run", None, "Run directory of train", flag_values=values)
-    flags.DEFINE_string("request", None, "Request, a JSON file as `usr-tf score` takes it", flag_values=values)
+    flags.DEFINE_string(
+        "run", None, "Run directory of train; of baseline, to list what its trees use", flag_values=values
+    )
+    flags.DEFINE_string(
+        "request", None, "Request, a JSON file as `usr-tf score` takes it; not for a tree run", flag_values=values
+    )
     flags.DEFINE_string("scenario", None, "Scenario; the request's own when absent", flag_values=values)
     flags.DEFINE_string("item", None, "Candidate to explain", flag_values=values)
     flags.DEFINE_integer("top", 1, "In place of --item: so many candidates, the best first", 1, flag_values=values)
@@ -117,6 +160,19 @@ def _explain_flags(values: flags.FlagValues) -> None:
 
 def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
+
+    from usr_tf.baseline.importances import format_importances
+    from usr_tf.baseline.run import is_tree_run, open_tree_run
+
+    if is_tree_run(values.run):
+        given = [name for name in values if name != "run" and values[name].present]
+        if given:
+            raise InputError(f"{PROGRAM} explain: --{given[0]}", "a tree run", "--run alone, which lists importances")
+        for table in format_importances(open_tree_run(values.run).importances):
+            Console().print(table)
+        return
+    if not values.request:
+        raise InputError(f"{PROGRAM} explain: --request", "nothing", "this required flag")
 
     from serving.formats.logged_requests import read_requests
     from serving.formats.request import load_request, request_inputs
@@ -169,8 +225,8 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _compare_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("run", None, "Run directory of train: A", flag_values=values)
-    flags.DEFINE_string("with", None, "Run directory of train: B", flag_values=values)
+    flags.DEFINE_string("run", None, "Run directory of train or baseline: A", flag_values=values)
+    flags.DEFINE_string("with", None, "Run directory of train or baseline: B", flag_values=values)
     flags.DEFINE_string("data", None, "Data directory; each run's own when absent", flag_values=values)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "Split to compare on", flag_values=values)
     flags.DEFINE_string("out", None, "JSON file to write all figures to", flag_values=values)
@@ -180,9 +236,9 @@ def _compare(values: flags.FlagValues, _: Sequence[str]) -> None:
     from rich.console import Console
 
     from usr_tf.compare import compare_runs, format_comparison, write_comparison
-    from usr_tf.run import open_run
+    from usr_tf.run import open_any_run
 
-    runs = open_run(values.run), open_run(values["with"].value)
+    runs = open_any_run(values.run), open_any_run(values["with"].value)
     document = compare_runs(*runs, values.data, values.split, progress=True)
     Console().print(format_comparison(document))
     if values.out:
@@ -200,12 +256,21 @@ VERBS = {
         extras=("train",),
         resumes=True,
     ),
+    "baseline": Verb(
+        "Train LightGBM on the same rows, to compare with",
+        _baseline_flags,
+        _baseline,
+        ("data", "out"),
+        "set",
+        example="--data DATA --out TREES --objective lambdarank",
+        extras=("train", "baseline"),
+    ),
     "evaluate": Verb(
         "Figures and a report of a run",
         _evaluate_flags,
         _evaluate,
         ("run", "out"),
-        example="--run RUN --out REPORT",
+        example="--run RUN --baseline TREES --out REPORT",
         extras=("train",),
     ),
     "compare": Verb(
@@ -228,7 +293,7 @@ VERBS = {
         "Tell what moved a candidate's scores",
         _explain_flags,
         _explain,
-        ("run", "request"),
+        ("run",),
         example="--run RUN --request request.json --top 3",
         extras=("train",),
     ),

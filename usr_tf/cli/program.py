@@ -1,4 +1,4 @@
-"""The console program `usr-tf`: each verb reads its flags and makes one call of the library.
+"""Console program `usr-tf`: each verb parses its flags and makes one library call.
 
 Exit status: 0 done, 2 the user's input is wrong (one line, no traceback), 130 interrupted by Ctrl-C, 141 nobody reads
 its output any more, 1 anything else.
@@ -38,15 +38,20 @@ VERBS: dict[str, Verb] = {name: verb for group in GROUPS for name, verb in group
 _INTERRUPTED, _BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `usr-tf VERB --flags`, and returns the exit status."""
+def main(argv: Sequence[str] | None = None, *, beam_program: bool = False) -> int:
+    """Runs `usr-tf VERB --flags`, and returns the exit status.
+
+    Args:
+      argv: arguments after the program's name; those of the process when absent.
+      beam_program: flags that the verb lacks are Beam's, as in a Beam program, without `--` before them.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     accept_any_text()
     interrupts = Interrupts()
     if argv is None:
         interrupts.watch()
     try:
-        status = _run(arguments)
+        status = _run(arguments, beam_program)
         sys.stdout.flush()
     except BaseException as error:
         if interrupts.seen or isinstance(error, KeyboardInterrupt):
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], beam_program: bool) -> int:
     if not arguments:
         print(usage(GROUPS))
         return 2
@@ -78,7 +83,7 @@ def _run(arguments: list[str]) -> int:
         print(verb_help(name, verb))
         return 0
     try:
-        values, beam_options = _parse(name, verb, rest)
+        values, beam_options = _parse(name, verb, rest, beam_program)
         require(verb.extras, f"{PROGRAM} {name}")
         if verb.tensorflow:
             _quiet()
@@ -93,7 +98,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(name: str, verb: Verb, arguments: list[str]) -> tuple[flags.FlagValues, list[str]]:
+def _parse(name: str, verb: Verb, arguments: list[str], beam_program: bool) -> tuple[flags.FlagValues, list[str]]:
     beam_options: list[str] = []
     if "--" in arguments:
         cut = arguments.index("--")
@@ -103,9 +108,12 @@ def _parse(name: str, verb: Verb, arguments: list[str]) -> tuple[flags.FlagValue
         raise InputError(place, f"options after -- ({beam_options[0]})", "none")
     values = verb.flags()
     try:
-        extra = values([name, *(_with_underscores(argument, values) for argument in arguments)])[1:]
+        spelt = [_with_underscores(argument, values) for argument in arguments]
+        extra = values([name, *spelt], known_only=beam_program)[1:]
     except (flags.Error, ValueError) as error:
         raise InputError(place, " ".join(str(error).split()), f"flags that {place} --help lists") from error
+    if beam_program:
+        beam_options, extra = [*extra, *beam_options], []
     if extra and verb.more is None:
         raise InputError(place, f"the argument {extra[0]!r}", "flags alone")
     if verb.more:
@@ -117,7 +125,7 @@ def _parse(name: str, verb: Verb, arguments: list[str]) -> tuple[flags.FlagValue
 
 
 def _with_underscores(argument: str, values: flags.FlagValues) -> str:
-    """`--dry-run` as `--dry_run`, `--no-dry-run` as `--nodry_run`; what names no flag as it is."""
+    """`--dry-run` as `--dry_run`, `--no-dry-run` as `--nodry_run`; other arguments unchanged."""
     match = re.fullmatch(r"--?(?P<name>[\w-]+)(?P<value>=.*)?", argument, re.DOTALL)
     if match is None:
         return argument
@@ -141,7 +149,7 @@ def _interruption(arguments: Sequence[str]) -> str:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether nobody reads standard output any more. If so, what is still to be written is dropped."""
+    """Whether the reader of standard output has gone. If so, drops the remaining output."""
     poller = select.poll()
     poller.register(sys.stdout, 0)
     closed = any(events & select.POLLERR for _, events in poller.poll(0))
@@ -156,7 +164,7 @@ def _is_serving_error(error: Exception) -> bool:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' chatter out of the way; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stays."""
+    """Silences library logs; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stay."""
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("usr_tf").setLevel(logging.WARNING)  # ours are few, and about what the user has
     warnings.filterwarnings("ignore")

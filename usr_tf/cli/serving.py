@@ -1,4 +1,4 @@
-"""Verbs that serve SavedModels, and that ask those who serve them."""
+"""Verbs for serving: servers, clients, publishing."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Help texts: the verbs in groups, and the flags of one verb."""
+"""Help texts: verbs in groups, and the flags of one verb."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from usr_tf.cli.verb import PROGRAM, Verb
 
 
 class Group(NamedTuple):
-    """Verbs under one heading, and the one whose example stands for them."""
+    """Verbs under one heading, with the verb whose example represents them."""
 
     heading: str
     verbs: Mapping[str, Verb]
@@ -15,7 +15,7 @@ class Group(NamedTuple):
 
 
 def usage(groups: list[Group]) -> str:
-    """What `usr-tf help` prints."""
+    """Text of `usr-tf help`."""
     width = max(len(name) for group in groups for name in group.verbs)
     lines = [f"usage: {PROGRAM} VERB [--flags]"]
     for heading, verbs, typical in groups:
@@ -26,7 +26,7 @@ def usage(groups: list[Group]) -> str:
 
 
 def verb_help(name: str, verb: Verb) -> str:
-    """What `usr-tf help VERB` and `usr-tf VERB --help` print."""
+    """Text of `usr-tf help VERB` and `usr-tf VERB --help`."""
     values = verb.flags()
     beam = " [-- BEAM OPTIONS]" if verb.beam else ""
     lines = [f"usage: {PROGRAM} {name} [--flags]{beam}", "", verb.summary, f"e.g. {_example(name, verb)}", ""]

@@ -1,4 +1,4 @@
-"""What a command of `usr-tf` is."""
+"""Verb: one command of `usr-tf`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ PROGRAM = "usr-tf"
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """A command: its flags, and what it does with them.
+    """Command of `usr-tf`: its flags and its function.
 
     `more` names the flag that arguments without a flag belong to: `--set a=1 b=2`. `beam` lets options
     after `--` through to Beam; `tensorflow` tells whether it takes TensorFlow's time to start.
@@ -34,7 +34,7 @@ class Verb:
     resumes: bool = False
 
     def flags(self) -> flags.FlagValues:
-        """The verb's flags, with their defaults."""
+        """Flags of the verb with their defaults."""
         values = flags.FlagValues()
         self.define(values)
         return values

@@ -1,4 +1,4 @@
-"""Training data as `tf.data`: reads what `usr-tf preprocess` wrote."""
+"""Datasets of a data directory as `tf.data`."""
 
 import contextlib
 import dataclasses
@@ -45,7 +45,7 @@ _OPEN_SHARDS = 4
 
 
 class Shard(NamedTuple):
-    """What a file was found to hold."""
+    """Result of reading a TFRecord file through."""
 
     file: str
     records: int
@@ -56,19 +56,19 @@ class Shard(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A directory of training data."""
+    """Data directory, as `preprocess` writes it."""
 
     directory: Path
     schema: Schema
 
     @functools.cached_property
     def stats(self) -> dict:
-        """What `stats.json` holds."""
+        """Contents of `stats.json`."""
         return json.loads((self.directory / "stats.json").read_text(encoding="utf-8"))
 
     @functools.cached_property
     def vocabulary_sizes(self) -> dict[str, int]:
-        """Ids of each feature that has any, 0 for padding included."""
+        """Number of ids of each feature that has ids, including 0 for padding."""
         return vocabulary_sizes(self.schema, self.directory / "transform")
 
     def training(
@@ -81,7 +81,7 @@ class Data:
         skip: int = 0,
         skip_corrupt: bool = False,
     ) -> tf.data.Dataset:
-        """The training split in random order: `(features, labels)` batches for `model.fit`, all full but the last.
+        """Shuffled training split: `(features, labels)` batches for `model.fit`, all full except the last.
 
         Args:
           with_position: whether features hold `position` too, int64 `[B]`, 0 where unknown: for a position tower.
@@ -109,7 +109,7 @@ class Data:
         return self._parsed(batches.skip(skip), keys).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:
-        """A split in the order of its files: `(features, labels)` batches."""
+        """A split in file order: `(features, labels)` batches."""
         return self._parsed(self._in_order(split, batch_size)).map(split_labels(self.schema), tf.data.AUTOTUNE)
 
     def evaluation(self, batch_size: int, split: Split = "test") -> tf.data.Dataset:
@@ -155,7 +155,7 @@ class Data:
         return found
 
     def rows(self, split: Split) -> int:
-        """Rows of a split, as `stats.json` counts them."""
+        """Number of rows of a split, as counted in `stats.json`."""
         return sum(scenario["impressions"] for scenario in self.stats["splits"][split].values())
 
     def rows_without(self, feature: str, split: Split) -> int:
@@ -164,7 +164,7 @@ class Data:
         return sum(round(found["rows"] * (1 - (found["coverage"] or 0))) for found in scenarios)
 
     def shown(self, split: Split = "train", skip_corrupt: bool = False) -> Training:
-        """How often a split showed each user, item and query, and the first task's positives of each item.
+        """Impressions of each user, item and query in a split, and positives of the first task per item.
 
         Args:
           skip_corrupt: whether the rest of a broken file is left out, as in `training`.
@@ -193,12 +193,12 @@ class Data:
         return Training(users, {item: (clicks[item], shown) for item, shown in items.items()}, queries)
 
     def read_through(self, split: Split) -> list[Shard]:
-        """What every file of a split holds. It reads all of them, so it is for when something is known to be wrong."""
+        """Reads every file of a split through, to locate damage."""
         return [_read_through(file) for file in self._files(split)]
 
     @contextlib.contextmanager
     def naming_broken(self, split: Split) -> Iterator[None]:
-        """Where `tf.data` tells that the split cannot be read, `refuse_broken` tells why."""
+        """Context that turns read errors of `tf.data` into those of `refuse_broken`."""
         try:
             yield
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
@@ -206,7 +206,7 @@ class Data:
             raise
 
     def refuse_broken(self, split: Split) -> None:
-        """Names what cannot be read, after `tf.data` has told that there is something.
+        """Raises an `InputError` that names the damaged file, after `tf.data` has failed.
 
         Raises:
           InputError: a file breaks off, there are more or fewer rows than `stats.json` counts, or the schema lacks a
@@ -238,7 +238,7 @@ class Data:
         return files
 
     def _in_order(self, split: Split, batch_size: int) -> tf.data.Dataset:
-        """Batches `[B]` of serialized rows. They are formed inside a file: interleaving single records is slow."""
+        """Batches `[B]` of serialized rows, formed within a file: interleaving single records is slow."""
         files = self._files(split)
         return tf.data.Dataset.from_tensor_slices(files).interleave(
             lambda file: _records(file).batch(batch_size),
@@ -247,7 +247,7 @@ class Data:
         )
 
     def _shuffled(self, batch_size: int, seed: int, skip_corrupt: bool, epoch: tf.Tensor) -> tf.data.Dataset:
-        """Batches `[B]` of serialized rows of the training split.
+        """Shuffled batches `[B]` of serialized rows of the training split.
 
         Files come in a random order. Each is shuffled in blocks of rows, and its batches alternate with those of the
         other files that are open. Files hold rows at random, so a batch of one file is as mixed as any.
@@ -275,7 +275,7 @@ class Data:
         return batches.rebatch(batch_size)  # a file's last batch is filled up from the next one's
 
     def _parsed(self, batches: tf.data.Dataset, keys: Spec | None = None) -> tf.data.Dataset:
-        """Batches of what the rows hold, made ahead."""
+        """Parsed batches, prefetched."""
         spec = row_spec(self.schema) | (keys or {})
         parsed = batches.map(functools.partial(parse, spec=spec, schema=self.schema), tf.data.AUTOTUNE)
         options = tf.data.Options()
@@ -284,7 +284,7 @@ class Data:
 
 
 def open_data(directory: str | Path) -> Data:
-    """Opens what `usr-tf preprocess --out DIRECTORY` wrote.
+    """Opens a data directory of `usr-tf preprocess`.
 
     Raises:
       InputError: the directory is not there, was not written to its end, or has rows of another format.
@@ -300,7 +300,7 @@ def open_data(directory: str | Path) -> Data:
 
 
 def vocabulary_sizes(schema: Schema, transform: Path) -> dict[str, int]:
-    """Rows that each feature's embedding table needs: padding, out-of-vocabulary buckets and vocabulary."""
+    """Rows of each feature's embedding table: padding, out-of-vocabulary buckets and vocabulary."""
     output = tft.TFTransformOutput(str(transform))
     sizes = {}
     for name, feature in schema.inputs.items():
@@ -327,7 +327,7 @@ def _read_through(file: str) -> Shard:
 
 
 def _broken_end(file: str) -> str | None:
-    """What is wrong with a file whose records are whole: TensorFlow takes a cut between two of them for the end."""
+    """Damage of a file whose records are whole: TensorFlow takes a cut between records for the end."""
     try:
         with tf.io.gfile.GFile(file, "rb") as stream, gzip.GzipFile(fileobj=stream) as content:
             while content.read(1 << 20):
@@ -338,7 +338,7 @@ def _broken_end(file: str) -> str | None:
 
 
 def split_labels(schema: Schema):
-    """A function from a parsed row batch to `(features, labels)`, labels float32 `[B]`."""
+    """Function from a parsed batch to `(features, labels)`, labels float32 `[B]`."""
 
     def divide(row: Features) -> tuple[Features, Labels]:
         labels = {name: tf.cast(row.pop(name), tf.float32) for name in schema.label_names}

@@ -1,4 +1,4 @@
-"""Rows as the model takes them: stored ones parsed, and those that a serving graph has just transformed."""
+"""Parsing of rows to model features: stored rows, and rows that a serving graph has just transformed."""
 
 import tensorflow as tf
 
@@ -18,7 +18,7 @@ Spec = dict[str, tf.io.FixedLenFeature | tf.io.FixedLenSequenceFeature]
 
 
 def row_spec(schema: Schema) -> Spec:
-    """What `parse` reads of a row: its features, scenario and labels."""
+    """Parsing specification of a row: features, scenario and labels."""
     spec: Spec = {SCENARIO: tf.io.FixedLenFeature([], tf.string)}
     spec |= {name: tf.io.FixedLenFeature([], tf.int64) for name in schema.label_names}
     if schema.id_columns:
@@ -34,7 +34,7 @@ def row_spec(schema: Schema) -> Spec:
 
 
 def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
-    """`[B]` serialized rows of `pipelines.transform.packing`, by `row_spec` and keys that are to be read beside it.
+    """Parses `[B]` serialized rows of `pipelines.transform.packing` by `row_spec` and optional keys.
 
     Ids and numbers are `[B]`, lists `[B, n]`, histories `[B, L]` and histories of lists `[B, L, n]`, 0 where they are
     shorter. The scenario is its number, int32 `[B]`.
@@ -56,7 +56,7 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 
 
 def densify(transformed: Features, schema: Schema) -> Features:
-    """What the transform's graph gives, padded as `parse` does."""
+    """Dense, padded features from the output of the transform's graph, as `parse` gives them."""
     dense: Features = {}
     bounds = {bounds_column(name) for name in schema.number_features}  # which no model reads
     for name, values in transformed.items():
@@ -79,7 +79,7 @@ def densify(transformed: Features, schema: Schema) -> Features:
 
 
 def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
-    """int32 `[B]` numbers of scenarios `[B]`."""
+    """int32 `[B]` scenario indices of scenario names `[B]`."""
     found = scenarios[:, tf.newaxis] == tf.constant(schema.scenarios)
     known = tf.reduce_any(found, axis=1)
     expected = f"Scenarios must be among {', '.join(schema.scenarios)}. Received:"
@@ -89,7 +89,7 @@ def _numbers(scenarios: tf.Tensor, schema: Schema) -> tf.Tensor:
 
 
 def _padded(shape: list[int], dtype: tf.DType = tf.int64) -> tf.io.FixedLenSequenceFeature:
-    """Any number of values in such groups; the parser pads them itself, which costs less than to do it after it."""
+    """Specification of a ragged column that the parser pads, which is faster than padding afterwards."""
     return tf.io.FixedLenSequenceFeature(shape, dtype, allow_missing=True)
 
 
@@ -103,7 +103,7 @@ def _numbers_of(packed: tf.Tensor, schema: Schema) -> Features:
 
 
 def _apart(packed: tf.Tensor, names: tuple[str, ...], places: tuple[int, ...], schema: Schema) -> Features:
-    """The columns of sequences `[B, L, places]`."""
+    """Columns of packed histories `[B, L, places]`."""
     columns = dict(zip(names, tf.split(packed, places, axis=2), strict=True))
     lists = {name for name in names if name == PAST_QUERIES or schema.history_width(name)}
     return {name: part if name in lists else tf.squeeze(part, axis=2) for name, part in columns.items()}

@@ -1,1 +1,1 @@
-"""Evaluation of a run: its report, explanations of its scores, and diagnostics of its views."""
+"""Evaluation of a run: report, explanations of scores, view diagnostics."""

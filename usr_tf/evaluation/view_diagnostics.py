@@ -1,4 +1,4 @@
-"""What the views of a trained model have learned, on a sample of a split's rows, as a document to draw from."""
+"""View diagnostics of a trained model on a sample of rows: gates, attention, projections."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ _LEAST_HISTORY = 4
 def views_document(
     run: Run, model: USRModel, data: Data, split: Split = "test", rows: int = 600, points: int = 150, examples: int = 2
 ) -> dict[str, Any] | None:
-    """Gates, attention and pictures of the views, of the first rows of a split: files hold them at random.
+    """Gates, attention and projections of the views, on the first rows of a split (files are shuffled).
 
     Every row is looked at in every view, though a score takes its own view alone.
 
@@ -84,7 +84,7 @@ def views_document(
 
 
 def picture(vectors: np.ndarray, points: int) -> dict[str, Any] | None:
-    """Vectors `[B, K, d]` of K views by their first two principal components; None of fewer than two rows.
+    """First two principal components of vectors `[B, K, d]` of K views; None for fewer than two rows.
 
     Returns:
       `points`: for each view `[points, 2]`, of the same rows; `explained`: the two components' shares of the variance;
@@ -111,7 +111,7 @@ def picture(vectors: np.ndarray, points: int) -> dict[str, Any] | None:
 
 
 def _mean_cosine(vectors: np.ndarray) -> float:
-    """Mean over groups `[G, n, d]` of the cosine of a group's vectors, two by two: `(|Σ u|² - Σ |u|²) / n (n - 1)`."""
+    """Mean pairwise cosine within groups `[G, n, d]`: `(|Σ u|² - Σ |u|²) / n (n - 1)`."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     units = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
     n = vectors.shape[1]
@@ -120,14 +120,14 @@ def _mean_cosine(vectors: np.ndarray) -> float:
 
 
 def _by_feature(gates: np.ndarray, model: USRModel) -> dict[str, list[float]]:
-    """Means of gates `[B, K, columns]`."""
+    """Mean gate per feature of gates `[B, K, columns]`."""
     columns = model.columns()
     owners = np.array(columns["request"] + columns["candidate"])
     return {name: gates[:, :, owners == name].mean(axis=(0, 2)).tolist() for name in dict.fromkeys(owners.tolist())}
 
 
 def _difference(weights: np.ndarray) -> np.ndarray:
-    """`[B]`: the total variation between the two views that differ most, of attention `[B, K, L]`."""
+    """`[B]` total variation of attention `[B, K, L]` between the two views that differ most."""
     apart = np.abs(weights[:, :, np.newaxis] - weights[:, np.newaxis]).sum(axis=-1) / 2
     return apart.max(axis=(1, 2))
 
@@ -156,7 +156,7 @@ def _example(
     schema: Schema,
     raw: RawValues,
 ) -> dict[str, Any]:
-    """One row: who, what, and the actions of its history, newest first, each with its weight in every view."""
+    """One row: user, item, and its history, newest first, with each action's weight in every view."""
 
     def described(column: Callable[[str], str], at: Any) -> dict[str, str]:
         ids = {feature: features[column(feature)].numpy()[at] for feature in schema.history_features}

@@ -1,1 +1,1 @@
-"""Experiments on finished models and on grids of them: `grid` and its `specs`, `tune`, `abtest`."""
+"""Experiments: `grid` and its `specs`, `tune`, `abtest`."""

@@ -1,13 +1,14 @@
-"""What a search aims at: a figure of an epoch's validation, or SCENARIO/TASK/FIGURE of `metrics.json`."""
+"""Tuning objective: a validation metric of an epoch, or SCENARIO/TASK/METRIC of `metrics.json`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from usr_tf.errors import InputError
+from usr_tf.metrics import METRICS
 from usr_tf.schema import Schema
 
-_HIGHER_IS_BETTER = ("auc", "gauc", "gauc_clicks", "ndcg@10", "mrr", "pr_auc")
-_LOWER_IS_BETTER = ("loss", "nll", "logloss", "ne", "ece")
+_LOSSES = ("loss", "nll")
+"""Of an epoch's validation, beside `SCENARIO/TASK_loss`."""
 
 
 def is_of_validation(objective: str) -> bool:
@@ -15,7 +16,7 @@ def is_of_validation(objective: str) -> bool:
 
 
 def is_higher_better(objective: str, schema: Schema) -> bool:
-    """Whether a search for it goes up.
+    """Whether larger values of the objective are better.
 
     Raises:
       InputError: a figure that has no better end, or one of no scenario or task. Whether validation has that loss,
@@ -32,16 +33,19 @@ def is_higher_better(objective: str, schema: Schema) -> bool:
             known = f"{' or '.join(scenarios)}, of {' or '.join(schema.task_names)}"
             raise InputError("--objective", repr(objective), f"val_FIGURE or SCENARIO/TASK/FIGURE: of {known}")
     figure = figure.removeprefix("val_")
-    if figure in _HIGHER_IS_BETTER or figure.endswith("_auc"):
+    better = {name: metric.higher_is_better for name, metric in METRICS.items() if metric.higher_is_better is not None}
+    if figure in better:
+        return better[figure]
+    if figure.endswith("_auc"):
         return True
-    if figure in _LOWER_IS_BETTER or figure.endswith("_loss"):
+    if figure in _LOSSES or figure.endswith("_loss"):
         return False
-    known = ", ".join((*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER))
+    known = ", ".join((*better, *_LOSSES))
     raise InputError("--objective", repr(objective), f"a figure that has a better end: {known}")
 
 
 def value_in(metrics: Mapping[str, Any], objective: str) -> float:
-    """SCENARIO/TASK/FIGURE of what `metrics.json` holds.
+    """Value of SCENARIO/TASK/METRIC in `metrics.json`.
 
     Raises:
       InputError: it is not there, or undefined.

@@ -1,4 +1,4 @@
-"""Where tuning looks: keys of the training configuration, each with bounds or choices. Needs no TensorFlow."""
+"""Search space of tuning: configuration keys with bounds or choices. Needs no TensorFlow."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ class _Strict(BaseModel):
 
 
 class Range(_Strict):
-    """Numbers from `low` to `high`; whole ones if both are."""
+    """Interval from `low` to `high`; integers if both are."""
 
     low: int | float
     high: int | float
@@ -38,7 +38,7 @@ class Range(_Strict):
 
 
 class Choices(_Strict):
-    """One of these values."""
+    """Finite set of values."""
 
     choices: tuple[Any, ...] = Field(min_length=1)
 
@@ -52,7 +52,7 @@ Space = dict[str, Range | Choices]
 
 
 def default_space(config: Config) -> Space:
-    """Bounds around the defaults, of what the configuration has: no weight of a part that is switched off."""
+    """Default space around the default values, without weights of parts that are switched off."""
     space: Space = {
         "train.learning_rate": Range(low=3e-4, high=1e-2, log=True),
         "train.embedding_learning_rate": Range(low=0.01, high=0.3, log=True),
@@ -72,7 +72,7 @@ def default_space(config: Config) -> Space:
 
 
 def load_space(path: str | Path, config_path: str | None = None, overrides: Iterable[str] = ()) -> Space:
-    """The space of a YAML file, each end and choice of which the configuration takes.
+    """Space from a YAML file, checked against the configuration.
 
     Raises:
       InputError: an unreadable file, an unknown key, or a value that does not suit its key.

@@ -1,4 +1,4 @@
-"""`usr-tf tune`: a search for the configuration with the best validation figure, by Optuna.
+"""Hyperparameter search with Optuna: `usr-tf tune`.
 
 The study lies in `OUT/journal.log`. The same command goes on with it, and may run several times at once. Whoever runs a
 trial holds the lock of its folder, so a trial whose lock is free and that never ended was killed: it has failed, and
@@ -56,7 +56,7 @@ def tune(
     seed: int = 0,
     command: str = "",
 ) -> optuna.Study:
-    """Trains models until the study has so many trials that ended or were pruned.
+    """Trains models until the study has a number of finished or pruned trials.
 
     Leaves in `out`: `config.yaml`, the best configuration, whole; `trials.csv`; `report.html`; `journal.log`.
 
@@ -109,13 +109,13 @@ def tune(
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Those that ended, the best first."""
+    """Finished trials, best first."""
     ended = study.get_trials(states=[TrialState.COMPLETE])
     return sorted(ended, key=lambda trial: trial.value, reverse=_maximises(study))
 
 
 def values_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What a trial set, by key."""
+    """Values of a trial by key."""
     return {
         key: json.loads(value.partition("=")[2]) if isinstance(value, str) else value
         for key, value in trial.params.items()
@@ -154,7 +154,7 @@ def _open(out: Path, data: Data, base: Config, space: Space, objective: str, see
 
 @contextlib.contextmanager
 def _held(out: Path, number: int) -> Iterator[None]:
-    """The lock of a trial, which the system lets go of when its process dies."""
+    """Lock of a trial, which the system releases when its process dies."""
     with locked(_folder(out, number) / "lock"):
         yield
 
@@ -165,7 +165,7 @@ def _folder(out: Path, number: int) -> Path:
 
 @dataclass(frozen=True)
 class _Search:
-    """A study, and what its trials have in common."""
+    """Study and the settings common to its trials."""
 
     study: optuna.Study
     data: Data
@@ -177,8 +177,9 @@ class _Search:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """One process at a time begins a trial or ends one, so one that the study has as running either has its lock
-        held or was lost.
+        """Lock of the study: one process at a time begins or ends a trial.
+
+        A running trial therefore either has its lock held or is lost.
         """
         with locked(self.out / "ask.lock"):
             yield
@@ -187,7 +188,7 @@ class _Search:
         return len(self.study.get_trials(deepcopy=False, states=tuple(states)))
 
     def fail_lost(self) -> None:
-        """Gives up the trials that nobody runs any more."""
+        """Marks trials as failed whose process has died."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             folder = _folder(self.out, trial.number)
             folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +198,7 @@ class _Search:
                 shutil.rmtree(folder)
 
     def run(self, trial: Trial) -> None:
-        """One trial, from its configuration to its figure."""
+        """Runs one trial."""
         folder, began = _folder(self.out, trial.number), time.time()
         config = load_config(self.config_path, [*self.overrides, *_suggest(trial, self.space)])
         higher = config.train.monitor.endswith("auc")  # which is the objective where that is of validation
@@ -227,7 +228,7 @@ class _Search:
             self.study.tell(trial, value, state)
 
     def _value(self, metrics: Mapping[str, Any], epochs: Sequence[float]) -> float:
-        """The objective of a finished run."""
+        """Objective value of a finished run."""
         if is_of_validation(self.objective):
             defined = [value for value in epochs if math.isfinite(value)]
             if not defined:
@@ -236,7 +237,7 @@ class _Search:
         return value_in(metrics, self.objective)
 
     def write(self) -> None:
-        """The trials so far, and the best of them."""
+        """Writes the trials and the best configuration."""
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(["trial", "state", self.objective, "epochs", "seconds", *self.space])
@@ -255,7 +256,7 @@ class _Search:
 
 
 class _Report(keras.callbacks.Callback):
-    """Tells the pruner how each epoch went, and ends the training that it gives up."""
+    """Callback that reports each epoch to the pruner and stops a pruned trial."""
 
     def __init__(self, trial: Trial, figure: str, opposed: bool):
         super().__init__()
@@ -272,7 +273,7 @@ class _Report(keras.callbacks.Callback):
 
 
 def _suggest(trial: Trial, space: Space) -> list[str]:
-    """What the trial sets in the configuration."""
+    """Suggested values of a trial."""
     settings = []
     for key, axis in space.items():
         if isinstance(axis, Choices):  # storage knows plain values alone

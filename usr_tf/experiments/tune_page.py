@@ -1,4 +1,4 @@
-"""What a search found, as a page and as a table."""
+"""HTML page and terminal table of a hyperparameter search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,11 +20,11 @@ Values = Mapping[int, Mapping[str, Any]]
 
 
 def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, objective: str, command: str) -> str:
-    """The page; `best` are the trials that ended, the best first."""
+    """HTML page; `best` are the finished trials, best first."""
     counts = {state.name.lower(): 0 for state in TrialState}
     for trial in study.get_trials(deepcopy=False):
         counts[trial.state.name.lower()] += 1
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     columns, rows = _rows(best, values, objective)
     plots = [card(_history(best, study, objective), "Trial by trial")]
     plots += [card(_scatter(best, values, key, objective), key) for key in values[best[0].number]]
@@ -33,11 +33,11 @@ def tune_page(study: optuna.Study, best: Sequence[FrozenTrial], values: Values, 
         Section("What was tried", grid(plots, least=320), "Each dot is a trial that ended."),
         Section("The command", card(code(command))),
     ]
-    return page(f"Search for the best {objective}", f"{told} trials.", sections, kicker="tuning")
+    return page(f"Search for the best {objective}", f"{summary} trials.", sections, kicker="tuning")
 
 
 def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) -> Table:
-    """The best trials, for a terminal."""
+    """Table of the best trials for the terminal."""
     columns, rows = _rows(best, values, objective)
     table = Table(title=f"The best {len(rows)} of {len(best)} trials that ended")
     for column in columns:
@@ -48,7 +48,7 @@ def format_table(best: Sequence[FrozenTrial], values: Values, objective: str) ->
 
 
 def _rows(best: Sequence[FrozenTrial], values: Values, objective: str) -> tuple[list[str], list[list[str]]]:
-    """Columns, and a row for each of the best trials: its number, its figure and what it set."""
+    """Columns, and a row per best trial: number, objective and values."""
     shown = best[:_SHOWN]
     keys = list(values[shown[0].number]) if shown else []
     rows = [

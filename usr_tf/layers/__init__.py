@@ -1,4 +1,4 @@
-"""The layers that USR is made of."""
+"""Layers of USR and of its backbones."""
 
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
 from usr_tf.layers.dense import ExpertStack, ScenarioDense, SplitDense, StackedDense

@@ -1,4 +1,4 @@
-"""Contrastive loss between scenario views (DESIGN §4.3; our reading of arXiv 2405.10835)."""
+"""Contrastive loss between scenario views (docs/models.md; our reading of arXiv 2405.10835)."""
 
 import math
 from typing import Any, Literal, NamedTuple, get_args
@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.shapes import check_shapes
 
 Variant = Literal["same_view", "augmented"]
@@ -15,7 +16,7 @@ _LOWEST_TEMPERATURE = 0.01
 
 
 class SummedLoss(NamedTuple):
-    """A loss as sum and count, so that replicas and batches add up before the mean is taken."""
+    """Loss as sum and count, which add over replicas and batches."""
 
     total: tf.Tensor
     """Scalar: the sum of weighted losses."""
@@ -24,8 +25,8 @@ class SummedLoss(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class ContrastiveLoss(keras.layers.Layer):
-    """InfoNCE on vectors of each view, after a projection and L2 normalisation.
+class ContrastiveLoss(ConfiguredLayer):
+    """InfoNCE between views, after a projection and L2 normalisation.
 
     An anchor is one example's vector in one view. With similarities `s` (cosines over the temperature)::
 
@@ -36,7 +37,7 @@ class ContrastiveLoss(keras.layers.Layer):
     under feature dropout; negatives are, of that pass, the example's other views and every view of up to `negatives`
     other examples. The other examples are the next rows of the batch, the first following its last.
 
-    Prefer `augmented`. `same_view` rewards a point per view whoever the user is: trained on it alone for 60 steps on
+    Prefer `augmented`. `same_view` rewards one point per view for all users: after 60 steps of training on it alone, on
     48 random rows, the mean distance between rows of one view, in the projected space, fell from 1.32 to 0.26, while
     under `augmented` it was 1.22 (`tests/usr_tf/layers/test_contrastive.py`).
 
@@ -44,10 +45,10 @@ class ContrastiveLoss(keras.layers.Layer):
 
     Args:
       variant: `same_view` or `augmented`.
-      projection: Size of the space in which likeness is measured.
-      temperature: Temperature τ, or where a learned one starts.
-      learn_temperature: Whether τ is a weight. It does not go below 0.01.
-      negatives: The most other examples that an anchor is held against.
+      projection: Size of the projection in which cosines are computed.
+      temperature: Temperature τ, or the initial value of a learned one.
+      learn_temperature: Whether τ is trained. It stays at 0.01 or above.
+      negatives: Maximum number of other examples that an anchor is compared with.
 
     Call arguments:
       z: `[B, V, d]`.
@@ -121,16 +122,6 @@ class ContrastiveLoss(keras.layers.Layer):
         )
         return SummedLoss(tf.reduce_sum(count * loss), tf.reduce_sum(count))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "variant": self.variant,
-            "projection": self.projection,
-            "temperature": self.temperature,
-            "learn_temperature": self.learn_temperature,
-            "negatives": self.negatives,
-        }
-
     def _embed(self, z: tf.Tensor) -> tf.Tensor:
         # The epsilon bounds the gradient at the zero vector, whose direction means nothing.
         return tf.math.l2_normalize(self._project(z), axis=-1, epsilon=1e-6)
@@ -139,7 +130,7 @@ class ContrastiveLoss(keras.layers.Layer):
         return self.temperature if self._log_temperature is None else tf.exp(self._log_temperature)
 
     def _roles(self, valid: tf.Tensor, views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Which keys are positives and which negatives, bool `[B, V, S, U]`, of `valid [B, S]` rows.
+        """Masks of positives and negatives, bool `[B, V, S, U]`, for `valid [B, S]` rows.
 
         U are the key's views; S counts from the anchor's own row.
         """
@@ -157,7 +148,7 @@ class ContrastiveLoss(keras.layers.Layer):
 
 
 def _info_nce(logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
-    """`[B, V]` from `[B, V, S, U]`: at most one positive an anchor. Finite, but meaningless, where one has none."""
+    """InfoNCE `[B, V]` from logits `[B, V, S, U]`. Finite but meaningless for an anchor without positive."""
     axes = [2, 3]
     lowest = logits.dtype.min / 2
     denominator = tf.reduce_logsumexp(tf.where(positive | negative, logits, lowest), axes)

@@ -1,4 +1,4 @@
-"""Dense layers that split over request and candidate, and stacks of dense layers with weights of their own."""
+"""Dense layers that split over request and candidate, and stacked dense layers."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario, apply_own_weights
 
@@ -19,8 +20,8 @@ _NARROW = 40
 (`docs/performance.md`)."""
 
 
-class _Dense(keras.layers.Layer):
-    """What the layers below share: an affine map with leading axes `stack`, and an activation."""
+class _Dense(ConfiguredLayer):
+    """Base class: an affine map with leading axes `stack`, and an activation."""
 
     def __init__(
         self,
@@ -54,15 +55,6 @@ class _Dense(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(*self._stack, self.units), initializer="zeros")
         super().build(input_shape)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-
     @property
     def _parameters(self) -> list[tf.Variable]:
         return [self.kernel, self.bias] if self.use_bias else [self.kernel]
@@ -70,7 +62,7 @@ class _Dense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class SplitDense(_Dense):
-    """`activation(W [x_1; x_2; …] + b)` of parts that are never put side by side.
+    """`activation(W [x_1; x_2; …] + b)` of parts that are never concatenated.
 
     `W [r; c] = W_r r + W_c c`, so in serving the one request is multiplied once and not once a candidate. The result
     and the distribution of the initial weights are those of a `Dense` on the concatenation.
@@ -105,7 +97,7 @@ class SplitDense(_Dense):
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class StackedDense(_Dense):
-    """`layers` dense layers side by side, each with weights of its own, in one product.
+    """`layers` independent dense layers in one product.
 
     Args:
       units: Size of each layer's output.
@@ -142,13 +134,10 @@ class StackedDense(_Dense):
     def call(self, inputs: tf.Tensor | Split) -> tf.Tensor:
         return self.activation(affine(inputs, *self._parameters))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "layers": self.layers}
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class ScenarioDense(_Dense):
-    """A dense layer with weights of its own for each scenario, and if asked for each task.
+    """Dense layer with weights per scenario, and optionally per task.
 
     The rows of a mixed batch are routed to their scenarios' kernels (`usr_tf.layers.scenario.route`): as many products
     as a `Dense` has, and no row has a kernel to itself. Where all scenarios' outputs together are narrow, they are
@@ -206,13 +195,10 @@ class ScenarioDense(_Dense):
         own = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)
         return tf.reduce_sum(every * tf.reshape(own, [-1, self.scenarios] + [1] * len(self._stack)), axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scenarios": self.scenarios, "tasks": self.tasks}
-
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class ExpertStack(keras.layers.Layer):
-    """ReLU networks that read the same input, each with weights of its own.
+class ExpertStack(ConfiguredLayer):
+    """Independent ReLU networks that read the same input.
 
     Args:
       experts: Number of experts, E.
@@ -254,17 +240,9 @@ class ExpertStack(keras.layers.Layer):
     def call(self, inputs: Split) -> tf.Tensor:
         return relu_network(inputs, *self._parameters)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "experts": self.experts,
-            "units": list(self.units),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-
 
 def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
-    """Glorot's uniform rule with the fans given.
+    """Glorot uniform initializer with explicit fans.
 
     Keras would count the leading axes of a stack of kernels as a convolution's window. Every entry of the stack is
     drawn on its own, so no two layers of it are born alike.
@@ -274,7 +252,7 @@ def glorot_uniform(fan_in: int, fan_out: int) -> keras.initializers.Initializer:
 
 
 def relu_network(inputs: tf.Tensor | Split, *weights: tf.Tensor) -> tf.Tensor:
-    """ReLU layers `inputs → relu(inputs W + b)` upon each other, by each one's kernel and bias in turn.
+    """ReLU network `inputs → relu(inputs W + b)` from its kernels and biases.
 
     Inputs and kernels are as for `affine`. With kernels `[S, in, u]` S networks side by side, one after the other: a
     product for each moves less than one batched product a layer, whose results are too large for the cache. On a CPU
@@ -291,7 +269,7 @@ def relu_network(inputs: tf.Tensor | Split, *weights: tf.Tensor) -> tf.Tensor:
 
 
 def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-    """The kernel's product with the concatenation of `inputs`, and the bias.
+    """Product of a kernel with the concatenation of `inputs`, plus bias.
 
     Args:
       inputs: `[..., in]`, or parts `[..., in_i]` whose leading axes broadcast, each multiplied by itself.
@@ -325,7 +303,7 @@ def affine(inputs: tf.Tensor | Split, kernel: tf.Tensor, bias: tf.Tensor | None 
 
 
 def _affine_each(parts: Sequence[tf.Tensor], kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
-    """`[B, S, u]` of stacked kernels `[S, in, u]`."""
+    """`[B, S, u]` products of stacked kernels `[S, in, u]`."""
     stack, width, units = kernel.shape
     if all(len(part.shape) == 2 for part in parts):  # the same for all: one product
         together = fold(lambda: tf.reshape(tf.transpose(kernel, [1, 0, 2]), [width, stack * units]), kernel)
@@ -338,12 +316,12 @@ def _affine_each(parts: Sequence[tf.Tensor], kernel: tf.Tensor, bias: tf.Tensor 
 
 
 def _slices(inputs: tf.Tensor | Split, stack: int) -> list[tf.Tensor | Split]:
-    """What each of S networks reads of `inputs`: its slice of a part `[B, S, in]`, all of a part `[B, in]`."""
+    """Input of each of S networks: its slice of a part `[B, S, in]`, all of a part `[B, in]`."""
     parts = tf.nest.flatten(inputs)
     own = [tf.unstack(part, stack, axis=1) if len(part.shape) == 3 else [part] * stack for part in parts]
     return [tuple(slices) for slices in zip(*own, strict=True)]
 
 
 def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x [..., in]` by a kernel `[in, u]`."""
+    """Product of `x [..., in]` and a kernel `[in, u]`."""
     return tf.matmul(x, kernel) if len(x.shape) == 2 else tf.tensordot(x, kernel, axes=1)

@@ -1,4 +1,4 @@
-"""DIN's attention over the history, what a ranker without USR's interest extractor has (Zhou et al., KDD 2018)."""
+"""DIN: target attention over the history by an activation unit (Zhou et al., KDD 2018)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.folding import fold
 from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class DIN(keras.layers.Layer):
+class DIN(ConfiguredLayer):
     """The sum of a history's actions, each weighed by an activation unit that compares it with the candidate::
 
         a_l = MLP([h_l ; e ; h_l − e ; h_l ⊙ e]),   i = Σ_l a_l h_l   over the real history
@@ -57,7 +58,7 @@ class DIN(keras.layers.Layer):
         return tf.matmul(self.attention(item, history, mask)[:, tf.newaxis], history)[:, 0]
 
     def attention(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """`[B, L]`: what `call` weighs each action with, once the layer is built."""
+        """Attention weights `[B, L]`, once the layer is built."""
         check_shapes(item=(item, "B d"), history=(history, "B L d"), mask=(mask, "B L"))
         check_mask(mask)
         of_history, of_item, of_product = self._kernels()
@@ -67,7 +68,7 @@ class DIN(keras.layers.Layer):
         return self._weigh(first, mask)
 
     def serve(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """The same sums for one request's candidates, once the layer is built.
+        """Pooled histories of one request's candidates, once the layer is built.
 
         `(h_l ⊙ e) K_p = e (diag(h_l) K_p)`: with the request's history known, the first layer is one affine map of
         the candidate, whose kernel `[d, L·u]` is computed once.
@@ -88,11 +89,8 @@ class DIN(keras.layers.Layer):
         first = tf.reshape(first, [tf.shape(item)[0], length, units]) + tf.matmul(history, of_history)
         return tf.matmul(self._weigh(first, mask), history)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": list(self.units)}
-
     def _kernels(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What the history, the candidate and their product are multiplied with, each `[d, u]`."""
+        """First-layer kernels of history, candidate and their product, each `[d, u]`."""
 
         def compute() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             history, item, difference, product = tf.split(self.kernel, 4)
@@ -101,7 +99,7 @@ class DIN(keras.layers.Layer):
         return fold(compute, self.kernel)
 
     def _weigh(self, first: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """`[B, L]`: the weights, of the first layer `[B, L, u]` before bias and activation; 0 for padding."""
+        """Attention weights `[B, L]` from first-layer outputs `[B, L, u]`; 0 for padding."""
         hidden = first + self.bias
         for layer in self._rest:
             hidden = layer(hidden)

@@ -1,4 +1,4 @@
-"""The dense layer with a core that is generated from a condition (Yan et al., "APG", NeurIPS 2022)."""
+"""Dense layer with a low-rank core generated from a condition (Yan et al., "APG", NeurIPS 2022)."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, SplitDense, affine
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
@@ -17,7 +18,7 @@ _SPREAD = 0.1
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class DynamicDense(keras.layers.Layer):
+class DynamicDense(ConfiguredLayer):
     """`activation(x V S(z) U + b)` with a core `S(z) = reshape(MLP(z))`, `[r, r]`, for the condition `z`.
 
     `V [in, r]` and `U [r, units]` are shared by all rows. Over-parameterised, `V = V_l V_r` and `U = U_l U_r` with an
@@ -106,22 +107,11 @@ class DynamicDense(keras.layers.Layer):
         return self.activation(affine(compressed, fold(_product_of(self._up), *self._up), self.bias))
 
     def cores(self, condition: Split) -> tf.Tensor:
-        """`S(z)`, `[..., r, r]`, for parts `[..., e_i]`."""
+        """Cores `S(z)`, `[..., r, r]`, for parts `[..., e_i]`."""
         hidden = condition
         for layer in self._mlp:
             hidden = layer(hidden)
         return hidden
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "rank": self.rank,
-            "overparameter": self.overparameter,
-            "generator": list(self.generator),
-            "activation": keras.activations.serialize(self.activation),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
 
     def _compressor(self, condition: Split, scenario: int | None) -> tf.Tensor:
         """`V S(z)`, `[in, r]`, for one condition."""
@@ -135,7 +125,7 @@ class DynamicDense(keras.layers.Layer):
 
 
 class _Core(keras.layers.Layer):
-    """`reshape(z W + b)`, `[..., r, r]`, for parts of z; near the identity at the start."""
+    """Core generator `reshape(z W + b)`, `[..., r, r]`, near the identity at the start."""
 
     def __init__(self, rank: int, kernel_regularizer: Any = None):
         super().__init__()

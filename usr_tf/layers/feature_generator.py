@@ -1,4 +1,4 @@
-"""The S&R Views Feature Generator (FG, DESIGN §4.3; our reading of arXiv 2405.10835)."""
+"""Feature generator (FG) of USR (DESIGN §4.3; our reading of arXiv 2405.10835)."""
 
 from typing import Any, Literal, get_args
 
@@ -14,15 +14,15 @@ Condition = Literal["trigger", "trigger_and_features"]
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class FeatureGenerator(GateUnit):
-    """Rescales the scenario-agnostic features, once for each scenario view.
+    """Gate that rescales the scenario-agnostic features, once per scenario view.
 
     With `t` the view's trigger, `x = [request ; candidate]` and `sg` stop-gradient::
 
         f = x ⊗ δ,   δ = 2 · σ(W_2 relu(W_1 c + b_1) + b_2),   c = t  or  [t ; sg(x)]
 
     `W_2` and `b_2` start at zero, so the layer starts as the identity. The condition `trigger` costs once a request
-    in serving and leaves the request's features as one row, so the layer after it still splits (DESIGN §5);
-    `trigger_and_features` scales the request's features anew for every candidate.
+    in serving and leaves the request's features as one row, so the layer after it still splits;
+    `trigger_and_features` rescales the request's features for every candidate.
 
     Args:
       hidden: Width of the gate's hidden layer.
@@ -52,7 +52,7 @@ class FeatureGenerator(GateUnit):
         return super().call(values, self._condition(values, trigger))
 
     def gates(self, features: Split, trigger: tf.Tensor) -> Split:
-        """What `call` scales the features by, once the layer is built: δ, for the request and for the candidate."""
+        """Gates δ of request and candidate, once the layer is built."""
         values = _by_view(features)
         return self._gates(values, self._condition(values, trigger))
 
@@ -61,10 +61,7 @@ class FeatureGenerator(GateUnit):
             return (trigger,)
         return (trigger, *map(tf.stop_gradient, values))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "condition": self.condition}
-
 
 def _by_view(features: Split) -> Split:
-    """The features with an axis for the views."""
+    """Features with a view axis."""
     return tuple(tf.expand_dims(part, 1) for part in features)

@@ -1,4 +1,4 @@
-"""Computes at export what depends on weights alone, so that no request pays for it."""
+"""Constant folding at export of expressions that depend on weights alone."""
 
 import contextlib
 import contextvars
@@ -14,7 +14,7 @@ _FOLDING = contextvars.ContextVar("folding", default=False)
 
 @contextlib.contextmanager
 def folding() -> Iterator[None]:
-    """Within it, a trace embeds the results of `fold` as constants: the weights as they are at that moment."""
+    """Context in which traces embed the results of `fold` as constants."""
     token = _FOLDING.set(True)
     try:
         yield
@@ -23,7 +23,7 @@ def folding() -> Iterator[None]:
 
 
 def fold(compute: Callable[[], Tensors], *weights: tf.Variable | tf.Tensor) -> Tensors:
-    """`compute()`: a constant while folding, else computed where it stands.
+    """`compute()`, as a constant inside `folding`.
 
     Args:
       weights: all that it depends on. Where one of them is already a constant of the graph, TensorFlow's own

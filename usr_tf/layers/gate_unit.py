@@ -1,4 +1,4 @@
-"""PEPNet's gate unit, Gate NU (Chang et al., KDD 2023)."""
+"""Gate NU, the gate unit of PEPNet (Chang et al., KDD 2023)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, SplitDense
 
 _GAMMA = 2.0
@@ -13,8 +14,8 @@ _GAMMA = 2.0
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class GateUnit(keras.layers.Layer):
-    """Scales values by what a small network makes of a condition::
+class GateUnit(ConfiguredLayer):
+    """Scales values by the output of a small network on a condition::
 
         x ⊗ δ,   δ = 2 · σ(W_2 relu(W_1 c + b_1) + b_2)
 
@@ -54,13 +55,6 @@ class GateUnit(keras.layers.Layer):
         return tuple(value * gate for value, gate in zip(values, self._gates(values, condition), strict=True))
 
     def _gates(self, values: Sequence[tf.Tensor], condition: Split) -> Split:
-        """δ of each part, `[..., d_i]`."""
+        """Gates δ of each part, `[..., d_i]`."""
         gate = _GAMMA * self._gate(self._hidden(condition))
         return tuple(tf.split(gate, [value.shape[-1] for value in values], axis=-1))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "hidden": self.hidden,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }

@@ -1,17 +1,18 @@
-"""Heads of the Global Label Space Multi-Task layer (GLMT, DESIGN §4.4; our reading of arXiv 2405.10835)."""
+"""Heads of the global label space multi-task layer, GLMT (DESIGN §4.4; our reading of arXiv 2405.10835)."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.scenario import Scenario, apply_own_weights
 from usr_tf.layers.shapes import check_shapes
 
 
 class LogProbabilities(NamedTuple):
-    """Natural logs of each task's probabilities."""
+    """Natural logarithms of each task's probabilities."""
 
     scenario: tf.Tensor
     """`[B, T]`, of the label in the example's scenario."""
@@ -20,8 +21,8 @@ class LogProbabilities(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class GlobalLabelHeads(keras.layers.Layer):
-    """From hidden layers to probabilities along the chain of tasks, tied to the global labels.
+class GlobalLabelHeads(ConfiguredLayer):
+    """Heads that give probabilities along the chain of tasks, tied to the global labels.
 
     A scenario label implies its global label, and a later task implies the one before it. With global logits `a_t`
     and scenario logits `b_t`::
@@ -113,23 +114,14 @@ class GlobalLabelHeads(keras.layers.Layer):
         return LogProbabilities(log_global + log_own, log_global)
 
     def _own_logits(self, hidden: tf.Tensor, scenario: Scenario) -> tf.Tensor:
-        """`[B, T]`. A head's kernel is one vector, so a row takes a copy of its own scenario's."""
+        """Logits `[B, T]` of each row's own scenario; heads are vectors, so rows gather copies."""
         if isinstance(scenario, int):
             return apply_own_weights(_logits, hidden, self._scenario_head, scenario)
         # A product with 0 and 1, unlike a gather, has a dense gradient without a scatter.
         own = tf.one_hot(scenario, self.scenarios, dtype=hidden.dtype)
         return _logits(hidden, *(tf.tensordot(own, weight, axes=1) for weight in self._scenario_head))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "tasks": self.tasks,
-            "scenarios": self.scenarios,
-            "use_global": self.use_global,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-
 
 def _logits(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`hidden [B, T, h]` by `kernel [T, h]` or `[B, T, h]`: `[B, T]`."""
+    """Logits `[B, T]` of `hidden [B, T, h]` and `kernel [T, h]` or `[B, T, h]`."""
     return tf.reduce_sum(hidden * kernel, axis=-1) + bias

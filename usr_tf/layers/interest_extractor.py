@@ -1,17 +1,18 @@
-"""The S&R Views User Interest Extractor (IE, DESIGN §4.2; our reading of arXiv 2405.10835)."""
+"""Interest extractor (IE) of USR (DESIGN §4.2; our reading of arXiv 2405.10835)."""
 
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import glorot_uniform
 from usr_tf.layers.shapes import check_mask, check_shapes
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class InterestExtractor(keras.layers.Layer):
-    """Target attention over the history whose projections are generated from a scenario trigger.
+class InterestExtractor(ConfiguredLayer):
+    """Target attention over the history, with projections generated from a scenario trigger.
 
     Each projection is the identity and a correction of low rank, `W(t) = I + U · S(t) · V`, with `U [d, r]` and
     `V [r, d]` of its own for query, key and value, and `S(t) = I + reshape(MLP(t))`, `[r, r]`::
@@ -26,9 +27,9 @@ class InterestExtractor(keras.layers.Layer):
     a head compares and pools with its own columns, and the heads' interests stand side by side. `U` and `S(t)` serve
     all heads, so more of them need no further weights.
 
-    All of it is linear, so the query is projected back, `p = e W_q W_kᵀ`, compared with the history as it is, and the
-    history is pooled before it is projected. The history is thus read twice, an example and view costs
-    `O(H·(L·d + d·r + r²))`, and no example gets a `d × d` or `d × r` matrix. An empty history gives the zero vector.
+    The projections are linear, so the query is projected back, `p = e W_q W_kᵀ`, and compared with the raw history, and
+    the history is pooled before it is projected. The history is thus read twice, the cost per example and view is
+    `O(H·(L·d + d·r + r²))`, and no example needs a `d × d` or `d × r` matrix. An empty history gives the zero vector.
 
     Args:
       rank: Rank of the projections, r.
@@ -84,13 +85,13 @@ class InterestExtractor(keras.layers.Layer):
         return tf.reduce_sum(_project(pooled, self.value_down, value, self.value_up) * self._columns, axis=2)
 
     def attention(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
-        """`[B, V, H, L]`: what `call` weighs each action with in each view and head, once the layer is built."""
+        """Attention `[B, V, H, L]` by view and head, once the layer is built."""
         query, key, _ = self._generate(trigger)
         weights, shape = self._weigh(item, history, mask, query, key)
         return tf.reshape(weights, [*tf.unstack(shape[:3]), tf.shape(history)[1]])
 
     def serve(self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, trigger: tf.Tensor) -> tf.Tensor:
-        """The same interests for one request's candidates in one view, once the layer is built.
+        """Interests of one request's candidates in one view, once the layer is built.
 
         What depends on the request alone is computed once: the history compared through all four projections
         (`[d, L]`, for each head) and its projected values (`[L, d]`). A candidate then costs
@@ -112,13 +113,10 @@ class InterestExtractor(keras.layers.Layer):
         values = _project(history, self.value_down, value, self.value_up) * self._columns[:, tf.newaxis]
         return tf.reduce_sum(tf.matmul(_attention(tf.matmul(item, keys, transpose_b=True), mask), values), axis=0)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rank": self.rank, "hidden": self.hidden, "heads": self.heads}
-
     def _weigh(
         self, item: tf.Tensor, history: tf.Tensor, mask: tf.Tensor, query: tf.Tensor, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attention `[B, V·H, L]`, and the shape `[B, V, H, d]`: views and heads are alike here."""
+        """Attention `[B, V·H, L]`, with views and heads on one axis, and the shape `[B, V, H, d]`."""
         queries = _project(item[:, tf.newaxis, tf.newaxis], self.query_down, query, self.query_up) * self._columns
         back = _project(queries, tf.transpose(self.key_up), _transpose(key), tf.transpose(self.key_down))
         shape = tf.shape(back)
@@ -128,11 +126,11 @@ class InterestExtractor(keras.layers.Layer):
 
     @property
     def _columns(self) -> tf.Tensor:
-        """`[H, d]`: 1 for the columns of each head, else 0."""
+        """Head mask `[H, d]`: 1 for the columns of each head."""
         return tf.repeat(tf.eye(self.heads, dtype=self.compute_dtype), self._head_width, axis=1)
 
     def _generate(self, trigger: tf.Tensor) -> list[tf.Tensor]:
-        """`S_q`, `S_k` and `S_v`, each `[B, V, r, r]`."""
+        """Generated cores `S_q`, `S_k` and `S_v`, each `[B, V, r, r]`."""
         generated = trigger
         for dense in self._generator:
             generated = dense(generated)
@@ -142,7 +140,7 @@ class InterestExtractor(keras.layers.Layer):
 
 
 def _project(x: tf.Tensor, down: tf.Tensor, core: tf.Tensor, up: tf.Tensor) -> tf.Tensor:
-    """`x (I + U S V)`: `x [..., N, d]` by `U [d, r]`, `S [..., r, r]` and `V [r, d]`."""
+    """Low-rank projection `x (I + U S V)`: `x [..., N, d]`, `U [d, r]`, `S [..., r, r]`, `V [r, d]`."""
     # tensordot makes one product of all rows where matmul would make one a row
     return x + tf.tensordot(tf.matmul(tf.tensordot(x, down, axes=1), core), up, axes=1)
 
@@ -152,7 +150,7 @@ def _transpose(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def _attention(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Softmax of `scores` over the last axis where `mask` is True; zeros where it nowhere is."""
+    """Masked softmax of `scores` over the last axis; zeros where nothing is unmasked."""
     scores = tf.where(mask, scores, scores.dtype.min / 2)
     # A row without real history has equal scores, hence finite weights, which the product then sets to zero.
     return tf.nn.softmax(scores) * tf.cast(mask, scores.dtype)

@@ -1,4 +1,4 @@
-"""Probabilities as their logarithms, where a product of many is a sum and none rounds to 0 or 1."""
+"""Probabilities in log space: stable products, complements and cross-entropy."""
 
 import math
 
@@ -9,7 +9,7 @@ _LARGEST = -1e-37
 
 
 def log1mexp(x: tf.Tensor) -> tf.Tensor:
-    """`log(1 - exp(x))` of `x ≤ 0`: from the log of a probability, the log of its complement.
+    """`log(1 - exp(x))` of `x ≤ 0`: log of the complement of a probability.
 
     Two forms, each exact where the other loses its digits (Mächler, "Accurately computing log(1 - exp(-|a|))",
     2012). Values and gradients are finite for every `x ≤ 0`; above -1e-37 the value stays at log(1e-37) = -85.2.

@@ -1,10 +1,11 @@
-"""The meta unit: dense layers whose weights are generated from what is known of the scenario (M2M, WSDM 2022)."""
+"""Meta unit: dense layers with weights generated from the scenario's knowledge (M2M, WSDM 2022)."""
 
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, affine, glorot_uniform
 from usr_tf.layers.folding import fold
 
@@ -13,7 +14,7 @@ _SPREAD = 0.1
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class MetaUnit(keras.layers.Layer):
+class MetaUnit(ConfiguredLayer):
     """`h_{i+1} = activation(h_i W_i + b_i)` with `[W_i, b_i] = reshape(s A_i + a_i)` for the scenario's knowledge `s`.
 
     Every layer is as wide as the input, w. Of the `w·w + w` generated numbers the first `w·w` are `W_i`, `[in, out]`
@@ -85,7 +86,7 @@ class MetaUnit(keras.layers.Layer):
     def generate(
         self, knowledge: tf.Variable | tf.Tensor, scenario: int | None = None
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Each layer's `(W_i [w, w], b_i [w])`, once the layer is built; arguments as for a call."""
+        """Weights `(W_i [w, w], b_i [w])` of each layer, once the layer is built."""
 
         def compute() -> list[tuple[tf.Tensor, tf.Tensor]]:
             known = knowledge if scenario is None else knowledge[scenario]
@@ -97,12 +98,3 @@ class MetaUnit(keras.layers.Layer):
             return layers
 
         return fold(compute, knowledge, *(weight for generator in self._generators for weight in generator))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "depth": self.depth,
-            "knowledge": self.knowledge,
-            "activation": keras.activations.serialize(self.activation),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }

@@ -1,10 +1,11 @@
-"""Normalisation of the input by each scenario's own statistics (Sheng et al., "STAR", CIKM 2021)."""
+"""Partitioned normalisation: statistics per scenario (Sheng et al., "STAR", CIKM 2021)."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario
@@ -13,7 +14,7 @@ from usr_tf.training.strategies import sum_over_replicas
 
 
 class Normalized(NamedTuple):
-    """The input's parts, normalised."""
+    """Normalised parts of the input."""
 
     scenario: Split
     """With the row's own scenario's statistics and weights."""
@@ -22,7 +23,7 @@ class Normalized(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PartitionedNormalization(keras.layers.Layer):
+class PartitionedNormalization(ConfiguredLayer):
     """Partitioned normalisation; for row `z` of scenario p, column by column::
 
         scenario:  (γ ⊗ γ_p) ⊗ (z - μ_p) / √(σ_p² + ε) + (β + β_p)
@@ -111,17 +112,8 @@ class PartitionedNormalization(keras.layers.Layer):
         weights = [every.mean, every.variance, self.gamma, self.beta]
         return Normalized(normalized, _apply(fold(lambda: self._affine(*weights), *weights), inputs))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "use_shared": self.use_shared,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-        }
-
     def _own_affine(self, own: "_Statistics", scenario: Scenario) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scale and shift of each row's own scenario: `[B, d]`, or `[d]` of a static one."""
+        """Scale and shift of each row's own scenario: `[B, d]`, or `[d]` if static."""
         weights = [own.mean, own.variance, self.scenario_gamma, self.scenario_beta]
 
         def compute(mean: tf.Tensor, variance: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple:
@@ -135,12 +127,12 @@ class PartitionedNormalization(keras.layers.Layer):
     def _affine(
         self, mean: tf.Tensor, variance: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scale and shift that normalise and weigh a column."""
+        """Scale and shift that normalise a column and apply gain and bias."""
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
         return scale, beta - mean * scale
 
     def _statistics(self, x: tf.Tensor, scenario: tf.Tensor) -> "_Statistics":
-        """Of the rows of each scenario in the batch; zeros where there are none."""
+        """Batch statistics of the rows of each scenario; zeros for an absent one."""
 
         def summed(values: tf.Tensor) -> tf.Tensor:
             return sum_over_replicas(tf.math.unsorted_segment_sum(values, scenario, self.scenarios))
@@ -161,7 +153,7 @@ class PartitionedNormalization(keras.layers.Layer):
 
 
 class _Statistics(NamedTuple):
-    """Of the columns of some rows; with an axis for the scenarios first, or without."""
+    """Column statistics of some rows, optionally with a leading scenario axis."""
 
     rows: tf.Tensor
     mean: tf.Tensor
@@ -171,7 +163,7 @@ class _Statistics(NamedTuple):
 
 
 def _pooled(parts: _Statistics) -> _Statistics:
-    """The statistics of all rows from those of each scenario's: variance within and between."""
+    """Statistics of all rows from those per scenario: variance within plus between."""
     rows = tf.reduce_sum(parts.rows)
     share = tf.math.divide_no_nan(parts.rows, rows)[:, tf.newaxis]
     mean = tf.reduce_sum(share * parts.mean, axis=0)
@@ -180,7 +172,7 @@ def _pooled(parts: _Statistics) -> _Statistics:
 
 
 def _apply(affine: tuple[tf.Tensor, tf.Tensor], inputs: Split) -> Split:
-    """Each part, by its columns of the scale and the shift."""
+    """Applies scale and shift to each part, by its columns."""
     widths = [part.shape[-1] for part in inputs]
     scales, shifts = (tf.split(values, widths, axis=-1) for values in affine)
     return tuple(part * scale + shift for part, scale, shift in zip(inputs, scales, shifts, strict=True))

@@ -1,15 +1,16 @@
-"""The shown position's bias, learned in training and left out of every score (Zhao et al., RecSys 2019)."""
+"""Position tower: position bias, learned in training and left out of every score (Zhao et al., RecSys 2019)."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.shapes import check_shapes
 
 
 class LogitBias(NamedTuple):
-    """What is added to the logits of `GlobalLabelHeads`."""
+    """Terms added to the logits of `GlobalLabelHeads`."""
 
     scenario: tf.Tensor
     """`[B, T]`, to those of the example's scenario."""
@@ -18,8 +19,8 @@ class LogitBias(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class PositionTower(keras.layers.Layer):
-    """What the place on the page adds to the logits: learned numbers for each scenario and place.
+class PositionTower(ConfiguredLayer):
+    """Learned logit bias per scenario and position.
 
     Users look more at what stands first, so a model of logged clicks learns where the old ranker put an item as well as
     how good the item is. This tower, called in training alone, takes the first part upon itself. A row of unknown place
@@ -39,7 +40,7 @@ class PositionTower(keras.layers.Layer):
       scenarios: Number of scenarios, K.
       tasks: Number of tasks, T.
       use_global: Whether there are global labels.
-      positions: Places that are told apart; those behind share the last one's bias.
+      positions: Number of distinct positions; later ones share the last one's bias.
       dropout: Share of the rows that get 0 at random.
 
     Call arguments:
@@ -85,13 +86,3 @@ class PositionTower(keras.layers.Layer):
         if not self.use_global:
             return LogitBias(tf.pad(bias, first_alone), None)
         return LogitBias(bias[:, 1:], tf.pad(bias[:, :1], first_alone))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scenarios": self.scenarios,
-            "tasks": self.tasks,
-            "use_global": self.use_global,
-            "positions": self.positions,
-            "dropout": self.dropout,
-        }

@@ -1,4 +1,4 @@
-"""Weights of which each row of a batch uses one scenario's."""
+"""Scenario routing: each row of a batch uses the weights of its own scenario."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Scenario = tf.Tensor | int
 
 
 def route(function: Callable[[Any, int], tf.Tensor], inputs: Any, scenario: Scenario, scenarios: int) -> tf.Tensor:
-    """`function(rows, p)` of each scenario p and its own rows, put back in the rows' order.
+    """Applies `function(rows, p)` to the rows of each scenario p and restores the row order.
 
     Each row is computed once, however many scenarios there are. A scenario without rows in the batch gets none, and
     its weights a gradient of zero. Against computing every scenario for every row and keeping one, towers take 0.4 to
@@ -50,7 +50,7 @@ def route(function: Callable[[Any, int], tf.Tensor], inputs: Any, scenario: Scen
 def apply_own_weights(
     function: Callable[..., tf.Tensor], inputs: Any, weights: Sequence[tf.Tensor], scenario: Scenario
 ) -> tf.Tensor:
-    """`function(rows, *weights)` of each scenario's rows and weights, as in `route`.
+    """Applies `function(rows, *weights)` per scenario with that scenario's weights, as `route`.
 
     Args:
       function: Maps `inputs` of n rows, and weights `[...]`, to values `[n, ...]`.
@@ -73,7 +73,7 @@ def apply_own_weights(
 
 
 def own_row(table: tf.Variable, scenario: Scenario) -> tf.Tensor:
-    """Each row's own scenario's row of `table [K, e]`: `[B, e]`; or `[1, e]` of a static scenario, folded at export.
+    """Row of `table [K, e]` of each row's scenario: `[B, e]`; `[1, e]` if static, folded at export.
 
     Raises:
       ValueError: A static scenario that does not exist.

@@ -1,10 +1,10 @@
-"""Shape checks at trace time: they read static shapes, so they cost nothing in a graph."""
+"""Shape checks at trace time on static shapes, at no cost in a graph."""
 
 import tensorflow as tf
 
 
 def check_shapes(**tensors: tuple[tf.Tensor | None, str]) -> None:
-    """Refuses tensors whose static shapes are not as described.
+    """Raises for tensors whose static shapes differ from the description.
 
     An axis is a size, or a name that stands for one size in all tensors. What is not known until the graph runs is not
     checked, and None is left out::
@@ -25,12 +25,12 @@ def check_shapes(**tensors: tuple[tf.Tensor | None, str]) -> None:
             if size is not None:
                 known = int(axis) if axis.isdecimal() else sizes.setdefault(axis, size)
                 if known != size:
-                    told = "" if axis.isdecimal() else f" with {axis} = {known}"
-                    raise ValueError(f"`{name}` must be {expected}{told}. Received: shape {tensor.shape}")
+                    suffix = "" if axis.isdecimal() else f" with {axis} = {known}"
+                    raise ValueError(f"`{name}` must be {expected}{suffix}. Received: shape {tensor.shape}")
 
 
 def check_mask(mask: tf.Tensor) -> None:
-    """Refuses a mask that is not bool.
+    """Raises for a mask that is not bool.
 
     Raises:
       ValueError: names its dtype.

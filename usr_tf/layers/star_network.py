@@ -1,4 +1,4 @@
-"""A network in star topology: a centre that all scenarios share, and factors of each one's own."""
+"""Star topology network: centre weights shared by all scenarios, and factors per scenario."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,14 +7,15 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
 from usr_tf.layers.dense import Split, glorot_uniform, relu_network
 from usr_tf.layers.folding import fold
 from usr_tf.layers.scenario import Scenario, apply_own_weights, route
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class StarNetwork(keras.layers.Layer):
-    """ReLU layers `relu((W_p ⊗ W) x + b_p + b)` for a row of scenario p, or `relu(W x + b)`, the centre alone.
+class StarNetwork(ConfiguredLayer):
+    """ReLU layers `relu((W_p ⊗ W) x + b_p + b)` of scenario p, or `relu(W x + b)` of the centre alone.
 
     The `W_p` start at one and the `b_p` at zero: every scenario starts as the centre. The products depend on weights
     alone; those of a static scenario are folded at export.
@@ -80,20 +81,11 @@ class StarNetwork(keras.layers.Layer):
             return route(lambda rows, p: relu_network(rows, *self._star_of(p)), inputs, scenario, self.scenarios)
         return apply_own_weights(relu_network, inputs, self._star(self._factors), scenario)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "scenarios": self.scenarios,
-            "tasks": self.tasks,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-
     def _star_of(self, scenario: int) -> list[tf.Tensor]:
         return fold(lambda: self._star([factor[scenario] for factor in self._factors]), *self._center, *self._factors)
 
     def _star(self, factors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The weights that one scenario's factors, or all scenarios' `[K, ...]`, make of the centre."""
+        """Weights of the centre times one scenario's factors, or all scenarios' `[K, ...]`."""
         star = []
         for kernel, bias, own_kernel, own_bias in zip(
             self._center[::2], self._center[1::2], factors[::2], factors[1::2], strict=True

@@ -1,4 +1,4 @@
-"""Rankings that need no model, for a model to be held against."""
+"""Baselines without a model: position and popularity."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,9 @@ from usr_tf.metrics.predictions import Predictions
 
 
 def position_baseline(predictions: Predictions) -> np.ndarray:
-    """Scores `[N]` of whoever made the slate: 1 / position. NaN where the position is unknown.
+    """Position baseline: scores `[N]` 1 / position; NaN for an unknown position.
 
-    Only their order means something: give those that are known to `rank_metrics`.
+    Only their order means something.
     """
     return np.where(predictions.position > 0, 1.0 / np.maximum(predictions.position, 1), np.nan)
 
@@ -19,11 +19,11 @@ def position_baseline(predictions: Predictions) -> np.ndarray:
 def popularity_baseline(
     predictions: Predictions, train_clicks: Mapping[str, tuple[int, int]], strength: float = 20.0
 ) -> np.ndarray | None:
-    """Scores `[N]` of ranking by popularity: the item's smoothed click rate in the training split.
+    """Popularity baseline: scores `[N]`, the item's smoothed click rate in the training split.
 
     `(clicks + strength · prior) / (impressions + strength)`, where the prior is the click rate of all
     training rows. An item that training has not seen scores the prior. None where training has no rows.
-    Only their order means something: give them to `rank_metrics`.
+    Only their order means something.
 
     Args:
       train_clicks: item → (clicks, impressions).
@@ -48,5 +48,5 @@ def popularity_baseline(
 
 
 def smoothed_rate(clicks: np.ndarray, impressions: np.ndarray, prior: float, strength: float = 20.0) -> np.ndarray:
-    """Click rates as if there were `strength` more impressions, of the prior rate."""
+    """Click rates smoothed with `strength` impressions of the prior rate."""
     return (clicks + strength * prior) / (impressions + strength)

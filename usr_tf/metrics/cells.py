@@ -1,4 +1,4 @@
-"""The sums of every cell of the figures: each scenario and all rows, each task, the whole of it and every slice.
+"""Additive sums of every metric cell: scenario × task × slice.
 
 `tally` takes them of rows in memory. The job for sets that do not fit takes the same parts of shards: `tally_users` of
 whole users, `tally_requests` of whole requests, `tally_order` of a stretch of an order; `merge` adds them.
@@ -12,9 +12,11 @@ import numpy as np
 
 from usr_tf.metrics.curves import bin_sums, bins_of, histogram_sums, roc_points
 from usr_tf.metrics.keys import hash_keys
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.probability import losses
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import Outside, Sums, losses, order_sums, request_sums, row_sums, user_sums
+from usr_tf.metrics.sums import Outside, order_sums, request_sums, row_sums, user_sums
 from usr_tf.schema import Schema
 
 OVERALL = "overall"
@@ -22,7 +24,7 @@ MODEL, ORACLE, GIVEN = "model", "oracle", "given_previous"
 
 
 class Cell(NamedTuple):
-    """What figures are given of: the task's rows in a scenario or `overall`, whole or those of a slice's value."""
+    """Cell of metrics: a task's rows in a scenario or `overall`, all of them or those of a slice value."""
 
     scenario: str
     task: str
@@ -31,7 +33,7 @@ class Cell(NamedTuple):
 
 
 class Order(NamedTuple):
-    """An order of rows by a score: the model's, the oracle's or a baseline's, or of the model given the task before."""
+    """Order of rows by a score: of the model, oracle or baseline, or of the model given the previous task."""
 
     score: str
     task: str
@@ -41,7 +43,7 @@ Cells = dict[Cell, Sums]
 
 
 def tally(rows: Predictions, schema: Schema, replicates: int = 0, seed: int = 0) -> Cells:
-    """The sums of every cell that has rows, of a whole split.
+    """Sums of every non-empty cell of a whole split.
 
     Raises:
       ValueError: a scenario that the schema lacks.
@@ -59,7 +61,7 @@ def tally(rows: Predictions, schema: Schema, replicates: int = 0, seed: int = 0)
 
 
 def coded(rows: Predictions, schema: Schema) -> Predictions:
-    """The rows with users and requests as hashes: texts are read once instead of in every cell.
+    """Rows with hashed users and requests, so that texts are read once and not in every cell.
 
     Raises:
       ValueError: a scenario that the schema lacks, or no labels or probabilities of one of its tasks.
@@ -78,7 +80,7 @@ def coded(rows: Predictions, schema: Schema) -> Predictions:
 
 
 def tally_users(rows: Predictions, schema: Schema, resample: Resample) -> Cells:
-    """What needs all rows of a user together, and what needs none others: sums over rows and users."""
+    """Sums that need all rows of a user together, and sums over rows."""
     cells: Cells = {}
     for cell, chosen in cells_of(rows, schema):
         labels, probabilities = rows.labels[cell.task][chosen], rows.probabilities[cell.task][chosen]
@@ -95,7 +97,7 @@ def tally_users(rows: Predictions, schema: Schema, resample: Resample) -> Cells:
 
 
 def tally_requests(rows: Predictions, schema: Schema, resample: Resample) -> Cells:
-    """What needs all rows of a request together."""
+    """Sums that need all rows of a request together."""
     cells: Cells = {}
     for cell, chosen in cells_of(rows, schema, sliced=False):
         labels, requests, draws = rows.labels[cell.task][chosen], rows.request[chosen], resample.only(chosen)
@@ -107,7 +109,7 @@ def tally_requests(rows: Predictions, schema: Schema, resample: Resample) -> Cel
 
 
 def orders_of(rows: Predictions, schema: Schema) -> list[Order]:
-    """The orders that `tally_order` is to go through."""
+    """Orders for `tally_order`."""
     orders = []
     for place, task in enumerate(schema.task_names):
         names = [MODEL, *rows.baselines]
@@ -118,7 +120,7 @@ def orders_of(rows: Predictions, schema: Schema) -> list[Order]:
 
 
 def scores_of(rows: Predictions, schema: Schema, order: Order) -> np.ndarray:
-    """What an order goes by, `[N]`; NaN for a row that is not in it."""
+    """Scores `[N]` of an order; NaN for a row outside it."""
     if order.score == MODEL:
         return rows.probabilities[order.task]
     if order.score == ORACLE:
@@ -139,7 +141,7 @@ def tally_order(
     order: Order,
     outside: Callable[[Cell], Outside | None] = lambda _: None,
 ) -> Cells:
-    """What needs the rows of an order together, of a stretch of it that holds all rows of each score that it holds.
+    """Rank sums of a stretch of an order that holds all rows of each of its scores.
 
     Args:
       rows: of which scenario, user, slices and the label of the order's task are read.
@@ -168,7 +170,7 @@ def tally_order(
 
 
 def merge(left: Sums, right: Sums) -> Sums:
-    """The sums of both."""
+    """Sum of both."""
     merged = left | right
     for name in left.keys() & right.keys():
         kind = name.rpartition(".")[2]
@@ -177,14 +179,14 @@ def merge(left: Sums, right: Sums) -> Sums:
 
 
 def of_score(sums: Sums, score: str) -> Sums:
-    """What `sums` holds of a score other than the model's."""
+    """Entries of `sums` for a score other than the model's."""
     return {name.removeprefix(f"{score}."): each for name, each in sums.items() if name.startswith(f"{score}.")}
 
 
 def cells_of(
     rows: Predictions, schema: Schema, tasks: tuple[str, ...] | None = None, sliced: bool = True
 ) -> Iterator[tuple[Cell, np.ndarray]]:
-    """Each cell that has rows, and their numbers."""
+    """Non-empty cells and their row indices."""
     everywhere = np.arange(len(rows))
     scenarios = [(name, np.flatnonzero(rows.scenario == index)) for index, name in enumerate(schema.scenarios)]
     for scenario, inside in (*scenarios, (OVERALL, everywhere)):

@@ -1,4 +1,4 @@
-"""Validation of arrays that public functions are given. Each check raises a ValueError that ends with what it received.
+"""Argument checks of public functions: ValueErrors that end with the received value.
 
 They read every value once, so they stand at the door of public functions and in no loop.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def check_numbers(name: str, values: Any, least: float = -np.inf, most: float = np.inf) -> np.ndarray:
-    """Finite numbers `[N]` from `least` to `most`, as an array.
+    """Checks finite numbers `[N]` between `least` and `most`; returns an array.
 
     Raises:
       ValueError: another shape, no numbers, or one that is NaN, infinite or out of the range.
@@ -26,7 +26,7 @@ def check_numbers(name: str, values: Any, least: float = -np.inf, most: float = 
 
 
 def check_probabilities(name: str, values: Any, optional: bool = False) -> np.ndarray:
-    """Numbers `[N]` from 0 to 1, as an array; with `optional` NaN too, for a row that has none.
+    """Checks numbers `[N]` between 0 and 1; with `optional` also NaN. Returns an array.
 
     Raises:
       ValueError: another shape, or a number that is no probability.
@@ -38,7 +38,7 @@ def check_probabilities(name: str, values: Any, optional: bool = False) -> np.nd
 
 
 def check_labels(name: str, values: Any) -> np.ndarray:
-    """0 or 1 `[N]`, as an array.
+    """Checks labels `[N]` of 0 or 1; returns an array.
 
     Raises:
       ValueError: another shape, or another value.
@@ -51,7 +51,7 @@ def check_labels(name: str, values: Any) -> np.ndarray:
 
 
 def check_lengths(**columns: Sequence[Any] | np.ndarray | None) -> None:
-    """Columns of one length; None is left out.
+    """Checks that columns have equal lengths; None is skipped.
 
     Raises:
       ValueError: two lengths.
@@ -62,7 +62,7 @@ def check_lengths(**columns: Sequence[Any] | np.ndarray | None) -> None:
 
 
 def check_share(name: str, value: float) -> None:
-    """A number above 0 and below 1.
+    """Checks a number between 0 and 1, exclusive.
 
     Raises:
       ValueError: another one, or NaN.

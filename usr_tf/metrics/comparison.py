@@ -1,4 +1,4 @@
-"""Two models on the same rows: the difference of every figure with its interval, and DeLong's test for AUC."""
+"""Comparison of two models on the same rows: paired intervals of every metric, DeLong's test for AUC."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from usr_tf.metrics.bootstrap import check_same_rows
 from usr_tf.metrics.cells import OVERALL, Cell, tally
 from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers
-from usr_tf.metrics.documents import figure_names
-from usr_tf.metrics.figures import figure_of, value_of
 from usr_tf.metrics.keys import hash_keys
 from usr_tf.metrics.predictions import Predictions
+from usr_tf.metrics.registry import metrics_for
 from usr_tf.metrics.resample import check_interval, interval
 from usr_tf.schema import Schema
 
 
 @dataclass(frozen=True)
 class DeLong:
-    """AUC(a) − AUC(b) and its test."""
+    """Result of DeLong's test of AUC(a) − AUC(b)."""
 
     difference: float
     standard_error: float
@@ -30,7 +28,7 @@ class DeLong:
 
 
 def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) -> DeLong | None:
-    """DeLong's test of two AUCs on the same rows, which it takes as independent of each other.
+    """DeLong's test of two AUCs on the same rows, which it assumes to be independent.
 
     Of rows in which users come back it makes too much: there the bootstrap by user is to be believed. None with fewer
     than two rows of either class, or where the two rank alike and there is nothing to test.
@@ -64,7 +62,7 @@ def delong_test(labels: np.ndarray, scores_a: np.ndarray, scores_b: np.ndarray) 
 def compare(
     a: Predictions, b: Predictions, schema: Schema, *, replicates: int = 200, seed: int = 0, level: float = 0.95
 ) -> dict[str, Any]:
-    """Every figure of two models on the same rows, in any order, laid out as `metrics.json`.
+    """Comparison of two models on the same rows, in any order, with the layout of `metrics.json`.
 
     A figure holds `a`, `b`, `difference` (a − b) and its `interval` from resampled users, the same ones for both;
     `auc` holds `delong` too, its test or null. What is undefined is null.
@@ -75,7 +73,7 @@ def compare(
     """
     check_interval(replicates, level)
     a, b = in_order(a), in_order(b)
-    check_same_rows(a, b)
+    _check_same_rows(a, b)
     cells_a, cells_b = (
         tally(dataclasses.replace(rows, oracle={}, baselines={}, slices={}), schema, replicates, seed)
         for rows in (a, b)
@@ -85,18 +83,18 @@ def compare(
         cell = Cell(scenario, task)
         if cell not in cells_a:
             undefined = dict.fromkeys(("a", "b", "difference", "interval"))
-            empty: dict[str, Any] = {name: dict(undefined) for name in figure_names(schema, task)}
+            empty: dict[str, Any] = {metric.name: dict(undefined) for metric in metrics_for(schema, task)}
             empty["auc"]["delong"] = None
             return empty | {"n": 0, "positives": 0}
         mine, other = cells_a[cell], cells_b[cell]
         figures: dict[str, Any] = {}
-        for name in figure_names(schema, task):
-            sample = figure_of(mine, name) - figure_of(other, name)
-            figures[name] = {
-                "a": value_of(mine, name),
-                "b": value_of(other, name),
+        for metric in metrics_for(schema, task):
+            sample = metric.sample(mine) - metric.sample(other)
+            figures[metric.name] = {
+                "a": metric.value(mine),
+                "b": metric.value(other),
                 "difference": float(sample[0]) if np.isfinite(sample[0]) else None,
-                "interval": interval(sample, mine["users"][0], level),
+                "interval": interval(sample, mine["users"][0], level) if metric.interval else None,
             }
         rows = slice(None) if scenario == OVERALL else a.scenario == schema.scenarios.index(scenario)
         test = delong_test(a.labels[task][rows], a.probabilities[task][rows], b.probabilities[task][rows])
@@ -113,12 +111,19 @@ def compare(
 
 
 def in_order(rows: Predictions) -> Predictions:
-    """The rows by request, user and item, whatever the order of the files that they were read from."""
+    """Rows sorted by request, user and item, independent of the file order."""
     return rows.only(np.lexsort([hash_keys(keys) for keys in (rows.item, rows.user, rows.request)]))
 
 
+def _check_same_rows(a: Predictions, b: Predictions) -> None:
+    columns = [(getattr(a, name), getattr(b, name)) for name in ("scenario", "user", "request", "item")]
+    columns += [(a.labels[task], b.labels.get(task)) for task in a.labels]
+    if len(a) != len(b) or not all(np.array_equal(left, right) for left, right in columns):
+        raise ValueError(f"A comparison needs the same rows twice. Received: {len(a)} and {len(b)} rows that differ")
+
+
 def _shares(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each positive the share of negatives below it, and of each negative that of positives above it; ties half."""
+    """Share of negatives below each positive, and of positives above each negative, ties as halves."""
     ranks = rankdata(scores)
     hits, falls = np.count_nonzero(positive), np.count_nonzero(~positive)
     return (

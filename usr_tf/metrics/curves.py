@@ -1,12 +1,13 @@
-"""What plots are drawn from: deciles, ROC points and histograms of the scores, as sums and as documents."""
+"""Data of plots: deciles, ROC points and score histograms, as sums and documents."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from usr_tf.metrics.metric import Sums
 from usr_tf.metrics.resample import Resample
-from usr_tf.metrics.sums import BINS, Sums
+from usr_tf.metrics.sums import BINS
 
 ROC_POINTS = 200
 _PER_CLASS = ROC_POINTS // 2 - 1
@@ -15,7 +16,7 @@ _HISTOGRAM_EDGES = np.linspace(-8, 0, 161)
 
 
 def bins_of(scores: np.ndarray, below: float = 0, rows: float | None = None) -> np.ndarray:
-    """Number `[N]` of each row's bin, from 0: as near to `BINS` bins of equal share as can be with tied rows together.
+    """Bin index `[N]` of each row, in about `BINS` bins of equal share, ties together.
 
     Bin i begins with the row of rank ⌊i · rows / BINS⌋, and so do all rows tied with it.
 
@@ -29,8 +30,9 @@ def bins_of(scores: np.ndarray, below: float = 0, rows: float | None = None) -> 
 
 
 def bin_sums(labels: np.ndarray, probabilities: np.ndarray, bins: np.ndarray, resample: Resample) -> Sums:
-    """Of each bin `[BINS]` its rows, positives and summed, lowest and highest probability, and `bin_excess`
-    `[BINS, 1 + R]`, predicted less observed, which is what ECE is made of.
+    """Sums per bin `[BINS]` (rows, positives, probabilities, lowest, highest) and `bin_excess` of ECE.
+
+    `bin_excess` `[BINS, 1 + R]` is predicted minus observed.
     """
     lowest, highest = np.full(BINS, np.inf), np.full(BINS, -np.inf)
     np.minimum.at(lowest, bins, probabilities)
@@ -47,7 +49,7 @@ def bin_sums(labels: np.ndarray, probabilities: np.ndarray, bins: np.ndarray, re
 
 
 def deciles_of(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The bins that hold rows, by rising probability: rows, positives, and mean, lowest and highest probability."""
+    """Non-empty bins by rising probability: rows, positives, and mean, lowest and highest probability."""
     return [
         {
             "rows": int(rows),
@@ -68,7 +70,7 @@ def deciles_of(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 def roc_points(
     labels: np.ndarray, scores: np.ndarray, totals: np.ndarray | None = None, above: np.ndarray | None = None
 ) -> np.ndarray:
-    """Negatives and positives `[points, 2]` that score as high as a threshold or higher, at some of the thresholds.
+    """Counts `[points, 2]` of negatives and positives at or above some thresholds.
 
     They are those at which another 1/99 of either class is reached, so at most 198 of them: near each other where the
     curve is steep and where it is flat.

@@ -1,4 +1,4 @@
-"""Figures of each user's or each request's own rows. Tied rows share their places evenly."""
+"""Metrics per user or request: AUC, NDCG, reciprocal rank, with ties shared evenly."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ CUTOFF = 10
 
 
 def grouped_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """AUC of each group `[G]`, NaN where it has one class only: the Mann-Whitney statistic of average ranks.
+    """AUC `[G]` of each group by the Mann-Whitney statistic; NaN with one class.
 
     Args:
       groups: number of each row's group, from 0, `[N]`.
@@ -25,7 +25,7 @@ def grouped_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> n
 
 
 def grouped_ndcg(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """NDCG@10 of each group `[G]`, NaN where it has no positive; every order of tied rows is as likely."""
+    """NDCG@10 `[G]` of each group, mean over the orders of ties; NaN without a positive."""
     positives = np.bincount(groups, labels)
     rows = positives[groups] > 0
     blocks = _tie_blocks(-scores[rows], groups[rows], labels[rows])
@@ -38,7 +38,7 @@ def grouped_ndcg(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> 
 
 
 def grouped_reciprocal_rank(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """1 / the place of the first positive of each group `[G]`, its mean over the orders of tied rows; NaN without one.
+    """Reciprocal rank `[G]` of the first positive, mean over the orders of ties; NaN without one.
 
     Of a block of s tied rows with m positives the first positive stands at place j with probability
     `C(s − j, m − 1) / C(s, m)`.
@@ -63,7 +63,7 @@ def grouped_reciprocal_rank(labels: np.ndarray, scores: np.ndarray, groups: np.n
 
 @dataclass(frozen=True)
 class _TieBlocks:
-    """Rows of one group with one score, as arrays over the blocks; a group's blocks go by rising score."""
+    """Tied rows of a group, as arrays over blocks; blocks of a group by rising score."""
 
     group: np.ndarray
     offset: np.ndarray

@@ -1,4 +1,4 @@
-"""Keys of users, requests and queries: as numbers from 0, and as hashes that are the same in every process."""
+"""Keys of users, requests and queries, as dense codes and as process-independent hashes."""
 
 from collections.abc import Mapping
 
@@ -9,12 +9,12 @@ from usr_tf.schema import Schema
 
 
 def codes_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys `[N]` as numbers from 0, and the distinct keys in the order in which they come."""
+    """Dense codes `[N]` of keys, and the distinct keys in order of appearance."""
     return pd.factorize(keys, use_na_sentinel=False)
 
 
 def hash_keys(keys: np.ndarray) -> np.ndarray:
-    """uint64 hashes `[N]` of keys: of a text and of its UTF-8 alike. Hashes stay as they are."""
+    """uint64 hashes `[N]` of keys, equal for a text and its UTF-8. Hashes stay as they are."""
     if keys.dtype == np.uint64:
         return keys
     codes, distinct = codes_of(keys)
@@ -24,7 +24,7 @@ def hash_keys(keys: np.ndarray) -> np.ndarray:
 
 
 def query_keys(row: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
-    """uint64 keys `[B]` of the queries of a batch, by the ids of their features; 0 where there is no id at all.
+    """uint64 query keys `[B]` from the ids of the query features; 0 without any id.
 
     Args:
       row: the query's features with ids among others, `[B]` or `[B, n]` each, 0 pads.
@@ -39,7 +39,7 @@ def query_keys(row: Mapping[str, np.ndarray], schema: Schema) -> np.ndarray:
 
 
 def mix(bits: np.ndarray) -> np.ndarray:
-    """A permutation of uint64 that makes near keys unlike: the finaliser of SplitMix64 (Steele et al., 2014)."""
+    """Bijective mixer of uint64: the finaliser of SplitMix64 (Steele et al., 2014)."""
     with np.errstate(over="ignore"):
         bits = bits + np.uint64(0x9E3779B97F4A7C15)
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

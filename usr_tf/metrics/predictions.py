@@ -1,4 +1,4 @@
-"""The rows of an evaluated split: keys, labels, probabilities, and what else is known of each row."""
+"""Predictions: rows of an evaluated split with keys, labels, probabilities and slice columns."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from usr_tf.metrics.checks import check_labels, check_lengths, check_numbers, ch
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The rows of an evaluated split, as aligned arrays of length `N`.
+    """Rows of an evaluated split, as aligned arrays of length `N`.
 
     Raises:
       ValueError: arrays of another shape or of unequal length, labels other than 0 and 1, probabilities outside [0, 1],
@@ -65,7 +65,7 @@ class Predictions:
         return len(self.scenario)
 
     def only(self, mask: np.ndarray) -> "Predictions":
-        """The rows that a boolean `[N]` or an array of row numbers selects."""
+        """Rows selected by a bool mask `[N]` or an array of indices."""
         taken: dict[str, Any] = {}
         for column in dataclasses.fields(self):
             values = getattr(self, column.name)
@@ -74,10 +74,6 @@ class Predictions:
             else:
                 taken[column.name] = None if values is None else values[mask]
         return Predictions(**taken)
-
-    def with_probabilities(self, probabilities: Mapping[str, np.ndarray]) -> "Predictions":
-        """The same rows as another model scores them."""
-        return dataclasses.replace(self, probabilities=probabilities)
 
     def _columns(self) -> Iterator[tuple[str, Any]]:
         for column in dataclasses.fields(self):
@@ -92,7 +88,7 @@ class Predictions:
 def refuse_improbable(
     probabilities: Mapping[str, np.ndarray], keys: Callable[[int], tuple[str, str, str]], place: Any
 ) -> None:
-    """Refuses numbers that are no probabilities, such as those of a model whose weights are NaN.
+    """Raises for values that are no probabilities, such as NaN of a diverged model.
 
     Args:
       probabilities: name → `[N]`.
@@ -111,5 +107,5 @@ def refuse_improbable(
 
 
 def _improbable(values: np.ndarray) -> np.ndarray:
-    """Numbers of the rows that hold no probability."""
+    """Indices of rows without a valid probability."""
     return np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is neither

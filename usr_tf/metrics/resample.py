@@ -1,4 +1,4 @@
-"""The bootstrap's draws of users: how often each is in each resample, from a hash of both.
+"""Poisson bootstrap over users, with draws from a hash of user and resample.
 
 A Poisson bootstrap (Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", 2006;
 Chamandy et al., "Estimating uncertainty for massive data streams", 2012): each user is drawn Poisson(1) times,
@@ -21,7 +21,7 @@ _CAST_ROWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Resample:
-    """The users of `N` rows and how often each of them is drawn."""
+    """Users of `N` rows, and how often each is drawn in each resample."""
 
     users: np.ndarray
     """int `[N]`: number of the row's user."""
@@ -30,7 +30,7 @@ class Resample:
 
     @classmethod
     def of(cls, users: np.ndarray, replicates: int, seed: int = 0) -> "Resample":
-        """Of the rows' users `[N]`, any keys.
+        """Resamples of the rows' users `[N]`.
 
         Raises:
           ValueError: replicates that are no whole number from 0.
@@ -46,11 +46,11 @@ class Resample:
         return cls(codes, weights)
 
     def only(self, rows: np.ndarray) -> "Resample":
-        """Of the rows that a boolean `[N]` or an array of row numbers selects."""
+        """Resamples of rows selected by a bool mask `[N]` or an array of indices."""
         return Resample(self.users[rows], self.weights)
 
     def undrawn(self) -> "Resample":
-        """The data as they are alone."""
+        """The data without resampling."""
         return Resample(self.users, self.weights[:1])
 
     def totals(self, *columns: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class Resample:
 
 
 def interval(sample: np.ndarray, users: float, level: float = 0.95) -> list[float] | None:
-    """Percentile interval `[low, high]` of a figure, from its value and its replicates `[1 + R]`, NaN where undefined.
+    """Percentile interval `[low, high]` of a metric from its value and replicates `[1 + R]`.
 
     None where the figure itself is undefined, where more than a tenth of the replicates are (the positives hang on one
     or two users), or with fewer than two users.
@@ -82,7 +82,7 @@ def interval(sample: np.ndarray, users: float, level: float = 0.95) -> list[floa
 
 
 def check_interval(replicates: int, level: float) -> None:
-    """What an interval needs.
+    """Checks the parameters of an interval.
 
     Raises:
       ValueError: no replicates, or a level outside (0, 1).
@@ -93,7 +93,7 @@ def check_interval(replicates: int, level: float) -> None:
 
 
 def _draw(keys: np.ndarray, replicate: int, seed: int) -> np.ndarray:
-    """Poisson(1) draws, uint8, of hashed keys."""
+    """Poisson(1) draws, uint8, from hashed keys."""
     salt = mix(np.array([(seed * 1_000_003 + replicate + 1) % 2**64], np.uint64))
     return np.searchsorted(_poisson_cdf(), mix(keys ^ salt) >> np.uint64(32), side="right").astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Parts of a split that figures are given for: who and what training has seen, history, query, place and day."""
+"""Slices of a split: new users and items, history, query frequency, position, day."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _FIRST = re.compile(r"\d+")
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What the training split showed, by the keys that rows have. Counted there alone: nothing of a later row is in it.
+    """Impression counts of the training split by key.
 
     Attributes:
       users: user → impressions.
@@ -40,7 +40,7 @@ class Training:
 
 
 def slices_of(rows: Predictions, training: Training) -> dict[str, pd.Categorical]:
-    """The slices that the rows know enough for: `user`, `item`, `history`, `query`, `position`, `day` (UTC).
+    """Slices that the columns of the rows allow: `user`, `item`, `history`, `query`, `position`, `day` (UTC).
 
     Raises:
       ValueError: a history of negative length, or a time that is no number of milliseconds.
@@ -66,34 +66,34 @@ def slices_of(rows: Predictions, training: Training) -> dict[str, pd.Categorical
 
 
 def seen_slice(impressions: np.ndarray) -> pd.Categorical:
-    """Of training impressions `[N]` of the row's user or item."""
+    """Slice by training impressions `[N]` of the row's user or item."""
     return _categorical((impressions > 0).astype(np.int64), SEEN)
 
 
 def history_slice(length: np.ndarray) -> pd.Categorical:
-    """Of actions in the history `[N]`."""
+    """Slice by the number of actions in the history `[N]`."""
     return _categorical(np.digitize(length, [1, 5, 20]), HISTORY)
 
 
 def position_slice(position: np.ndarray) -> pd.Categorical:
-    """Of places `[N]` from 1; a row of unknown place, 0, is in no part."""
+    """Slice by position `[N]` from 1; 0 (unknown) is in no slice."""
     return _categorical(np.digitize(position, [1, 2, 3, 4, 6, 11, 21]) - 1, POSITION)
 
 
 def day_slice(timestamp: np.ndarray) -> pd.Categorical:
-    """Of ms UTC `[N]`."""
+    """Slice by day of ms UTC `[N]`."""
     days, codes = np.unique(timestamp.astype("datetime64[ms]").astype("datetime64[D]"), return_inverse=True)
     return _categorical(codes, tuple(days.astype(str)))
 
 
 def query_slice(query: np.ndarray, impressions: np.ndarray, limits: tuple[float, float]) -> pd.Categorical:
-    """Of query keys `[N]`, 0 where there is none, and their training impressions `[N]`, by `query_limits`."""
+    """Slice by query frequency, from query keys `[N]` (0 for none) and their training impressions `[N]`."""
     known = 1 + np.digitize(impressions, [1, *np.maximum(limits, 1)])
     return _categorical(np.where(query == 0, 0, known), QUERY)
 
 
 def query_limits(impressions: np.ndarray) -> tuple[float, float]:
-    """Impressions from which a query is of the torso and of the head.
+    """Impressions from which a query belongs to the torso and to the head.
 
     The head is the fewest most frequent queries that hold a third of the training impressions, and all that are as
     frequent as the last of them; torso and head together hold two thirds likewise.
@@ -116,7 +116,7 @@ def counts_of(keys: np.ndarray, counts: Mapping) -> np.ndarray:
 
 
 def by_value(value: str) -> tuple:
-    """Sort key of a slice's values: in the order of their definition, numbers by size, days by date."""
+    """Sort key of slice values: definition order, numbers by size, days by date."""
     for named in (SEEN, QUERY):
         if value in named:
             return (named.index(value), value)

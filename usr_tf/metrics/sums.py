@@ -1,4 +1,4 @@
-"""What every figure is made of: sums that can be added, over rows, users, requests and the order of the scores.
+"""Additive sums of every metric, over rows, users, requests and score order.
 
 Each is an array `[1 + R]`: of the data as they are, then of each resample. Sums of two sets of rows that share no user,
 no request and no stretch of the order, each as its function needs, are the sums of both sets. So the figures of one
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from usr_tf.metrics.groups import grouped_auc, grouped_ndcg, grouped_reciprocal_rank
+from usr_tf.metrics.groups import grouped_auc
 from usr_tf.metrics.keys import codes_of
+from usr_tf.metrics.metric import Sums
+from usr_tf.metrics.registry import METRICS
 from usr_tf.metrics.resample import Resample
-
-Sums = dict[str, np.ndarray]
 
 BINS = 10
 """Bins of equal share that calibration is looked at in: deciles."""
@@ -23,16 +23,15 @@ _BLOCK_VALUES = 1 << 21
 
 
 def row_sums(labels: np.ndarray, probabilities: np.ndarray, resample: Resample) -> Sums:
-    """`rows`, `positives`, `predicted` (sum of the probabilities) and `loss` (sum of −ln of what happened's).
-
-    Probabilities are clipped to [ε, 1 − ε] for the loss, ε the machine epsilon of their type.
-    """
-    totals = resample.totals(np.ones(len(labels)), labels, probabilities, losses(labels, probabilities))
-    return dict(zip(("rows", "positives", "predicted", "loss"), totals, strict=True))
+    """Row sums: `rows`, `positives`, `predicted` (probabilities) and `loss` (−ln of the outcome's probability)."""
+    added = {name: add for metric in METRICS.values() for name, add in metric.per_row.items()}
+    columns = (add(labels, probabilities) for add in added.values())
+    totals = resample.totals(np.ones(len(labels)), labels, *columns)
+    return dict(zip(("rows", "positives", *added), totals, strict=True))
 
 
 def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sums:
-    """Of whole users: `users`, and their own AUCs weighted by impressions and by clicks, each with its weights' sum."""
+    """User sums: `users`, and AUCs weighted by impressions and by clicks, with the weights' sums."""
     rows = np.bincount(resample.users, minlength=resample.weights.shape[1])
     positives = np.bincount(resample.users, labels, len(rows))
     auc = np.full(len(rows), np.nan)
@@ -46,19 +45,20 @@ def user_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample) -> Sum
 
 
 def request_sums(labels: np.ndarray, scores: np.ndarray, requests: np.ndarray, resample: Resample) -> Sums:
-    """Of whole requests, each drawn with the user of its last row: `ranked` with a positive, `ndcg@10` and `mrr`."""
+    """Request sums: `ranked` with a positive, `ndcg@10` and `mrr`; drawn with the user of the last row."""
     codes, distinct = codes_of(requests)
     user = np.zeros(len(distinct), np.int64)
     user[codes] = resample.users
-    ndcg, rank = (grouped(labels, scores, codes) for grouped in (grouped_ndcg, grouped_reciprocal_rank))
-    columns = np.isfinite(ndcg), np.nan_to_num(ndcg), np.nan_to_num(rank)
-    totals = Resample(user, resample.weights).totals(*columns)
-    return dict(zip(("ranked", "ndcg@10", "mrr"), totals, strict=True))
+    added = {name: add for metric in METRICS.values() for name, add in metric.per_request.items()}
+    columns = (np.nan_to_num(add(labels, scores, codes)) for add in added.values())
+    ranked = np.bincount(codes, labels, len(distinct)) > 0
+    totals = Resample(user, resample.weights).totals(ranked, *columns)
+    return dict(zip(("ranked", *added), totals, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """Negatives and positives, `[2, 1 + R]` each, that score below and above all rows of a stretch of the order."""
+    """Negatives and positives `[2, 1 + R]` that score below and above a stretch of the order."""
 
     below: np.ndarray
     above: np.ndarray
@@ -69,7 +69,7 @@ class Outside:
 
 
 def order_sums(labels: np.ndarray, scores: np.ndarray, resample: Resample, outside: Outside | None = None) -> Sums:
-    """Of a stretch of the order of all scores: what its positives add to AUC and to average precision.
+    """Rank sums of a stretch of the score order: contributions to AUC and average precision.
 
     `won`: over the positives, negatives that score lower, tied ones counting half. `precision`: over the positives, the
     share of positives among the rows that score as high or higher.
@@ -106,10 +106,3 @@ def _counts(places: np.ndarray, users: np.ndarray, size: int, resample: Resample
     """`[size, U]` rows of each user at each place."""
     ones = np.ones(len(places))
     return sparse.coo_matrix((ones, (places, users)), (size, resample.weights.shape[1])).tocsr()
-
-
-def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """−ln of the probability given to what happened, float64 `[N]`."""
-    epsilon = np.finfo(probabilities.dtype).eps
-    clipped = np.clip(probabilities, epsilon, 1 - epsilon).astype(np.float64)
-    return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))

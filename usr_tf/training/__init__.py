@@ -1,1 +1,1 @@
-"""Training: what one `fit` needs beside the model (checkpoints, schedules, progress, strategies, checks)."""
+"""Training support: checkpoints, schedules, progress, strategies, NaN guard, TensorBoard, warm start."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: its newest state, its best epoch, early stopping, and its history."""
+"""Checkpoints of a run: newest state, best epoch, early stopping, epoch history."""
 
 import contextlib
 import logging
@@ -42,7 +42,7 @@ _LOST_WORKER = (
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the newest state and the best epoch, and stops when the monitored metric has not improved for long enough.
+    """Callback that saves the newest state and the best epoch, and stops early.
 
     A checkpoint is the whole state of the training, the figures of the epoch so far among them: a run that goes on from
     one ends as if it had never been interrupted. Written every few minutes and after each epoch, aside first; two are
@@ -87,22 +87,22 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def epoch(self) -> int:
-        """Epochs that are done, or the number, from 0, of the one that goes on."""
+        """Number of finished epochs, or index of the current one."""
         return int(self._state.epoch)
 
     @property
     def batch(self) -> int:
-        """Batches of that epoch that are done."""
+        """Number of finished batches of that epoch."""
         return int(self._state.batch)
 
     @property
     def done(self) -> bool:
-        """Whether the training has come to its end."""
+        """Whether the training has ended."""
         return self.epoch >= self._config.epochs or self._out_of_patience or self._run.summary.exists()
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How far the training is, as `training.json` has it at the end.
+        """Progress of the training, as in `training.json`.
 
         `stopped` is why: `epochs` (all are done), `patience`, or `callback`. `batches` are those of the last epoch,
         where a callback stopped in the middle of it.
@@ -123,7 +123,7 @@ class Checkpoints(keras.callbacks.Callback):
         return int(self._state.stale) >= max(1, self._config.patience)
 
     def restore(self) -> bool:
-        """Takes up the newest checkpoint that can be read. Returns whether there is any; a run that starts has none.
+        """Restores the newest readable checkpoint. Returns whether there is any.
 
         Raises:
           InputError: there are checkpoints, and none can be read.
@@ -152,7 +152,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.model._training_state = self  # what Keras asks where to begin
 
     def maybe_load_initial_counters_from_ckpt(self, *_: Any, **__: Any) -> tuple[int, int]:
-        """Epoch and batch that `fit` begins with, as Keras asks for them."""
+        """Initial epoch and batch of `fit`, by Keras's protocol."""
         return self.epoch, self.batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -169,7 +169,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._save(self.epoch, done)
 
     def _have_waited(self) -> bool:
-        """Whether any worker's clock says so: they write together."""
+        """Whether any worker's clock has passed the interval: workers save together."""
         waited = time.monotonic() - self._saved >= 60 * self._config.checkpoint_minutes
         return any_worker(waited, self._model.distribute_strategy)
 
@@ -204,7 +204,7 @@ class Checkpoints(keras.callbacks.Callback):
             write_whole(self._run.summary, strict_json(self.summary, indent=2) + "\n")
 
     def _save_part(self) -> None:
-        """Saves an epoch that a callback has stopped in the middle."""
+        """Saves an epoch that a callback has stopped midway."""
         if 0 < self._done < self._batches:
             self._save(self.epoch, self._done)
 
@@ -219,27 +219,27 @@ class Checkpoints(keras.callbacks.Callback):
         self._saved = time.monotonic()
 
     def _refuse_divergence(self, done: int) -> None:
-        """Lets nothing be written that holds NaN, `done` batches into the epoch."""
+        """Raises before NaN weights are written, `done` batches into the epoch."""
         self._losses.check()
         bad = bad_weights(self._model.trainable_variables)
         if bad:
             raise NotFiniteError(self.epoch, done - 1, bad)
 
     def _record(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Adds a line to `history.jsonl`, replacing what an interrupted process wrote of this epoch."""
+        """Appends a line to `history.jsonl`, replacing an interrupted process's line of this epoch."""
         figures = {**logs, "batches": self._done} if self._done < self._batches else logs
         before = [{k: v for k, v in line.items() if k != "epoch"} for line in read_history(self._run.history)[:epoch]]
         write_history(self._run.history, [*before, figures])
 
 
 def newest_checkpoint(run: Run) -> str | None:
-    """Path, without its ending, of a run's newest checkpoint; None where there is none."""
+    """Path prefix of a run's newest checkpoint; None without one."""
     return next(iter(_checkpoints(run.latest)), None)
 
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Makes one line of a full disk and of a directory that cannot be written."""
+    """Context that turns a full disk or missing permission into a one-line error."""
     try:
         yield
     except _LOST_WORKER:
@@ -250,7 +250,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def _checkpoints(folder: Path) -> list[str]:
-    """Paths, without their endings, of the checkpoints in a folder, the newest first.
+    """Path prefixes of the checkpoints in a folder, newest first.
 
     TensorFlow writes a checkpoint aside and its index last: without one, it is not whole.
     """
@@ -267,7 +267,7 @@ def _clear_half_written(folder: Path, prefix: str) -> None:
 
 
 def _read_through(path: str) -> None:
-    """Raises where a byte is missing or wrong; restoring alone would leave some variables for the first step."""
+    """Reads a checkpoint through and raises for damage, which a lazy restore would miss."""
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
@@ -280,6 +280,6 @@ def _remove(path: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the name of TensorFlow's operation."""
+    """Error message without the name of TensorFlow's operation."""
     text = error.strerror if isinstance(error, OSError) else str(error)
     return re.sub(r"\{\{.*?\}\} | \[Op:.*$", "", " ".join((text or str(error)).split()))

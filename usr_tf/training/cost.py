@@ -1,4 +1,4 @@
-"""What a model costs, told before it is trained: parameters, memory and FLOPs of each of its parts."""
+"""Cost estimate of a model before training: parameters, memory and FLOPs by part."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ _BACKWARD = "gradient_tape/"
 
 @dataclasses.dataclass(frozen=True)
 class PartCost:
-    """Cost of a part of the model."""
+    """Cost of one part of the model."""
 
     name: str
     parameters: int
@@ -51,7 +51,7 @@ class PartCost:
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
-    """Cost of a model, part by part."""
+    """Cost of a model by part."""
 
     parts: tuple[PartCost, ...]
     batch_size: int
@@ -69,11 +69,13 @@ class ModelCost:
 
 
 def model_cost(data: Data, config: Config) -> ModelCost:
-    """Cost of the model that `config` makes for `data`, found without making its tables.
+    """Cost of the model of `config` on `data`, computed without creating its tables.
 
     A model whose tables have a handful of rows takes one step on a made-up batch, and the rows that they lack are
     counted. FLOPs are two for each multiplication and addition of a matrix product, with histories and lists at their
-    full length; what is elementwise is bound by memory and not counted.
+    full length; what is elementwise is bound by memory and not counted. Sizes are those of a step that runs:
+    `tf.compat.v1.profiler` reads static shapes alone, so it misses what is routed by scenario: of STAR, three
+    quarters.
     """
     sizes, batch_size = data.vocabulary_sizes, config.train.batch_size
     stand_in = {name: min(size, _STAND_IN_ROWS) for name, size in sizes.items()}
@@ -106,7 +108,7 @@ def model_cost(data: Data, config: Config) -> ModelCost:
 
 
 def format_cost(cost: ModelCost, data: Data, config: Config) -> Group:
-    """The costs as a table for a terminal, and what they mean for a run on `data`."""
+    """Cost table for the terminal, and totals for a run on `data`."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{config.backbone} on {data.directory}", title_justify="left")
     table.add_column("part")
     for column in ("rows × width", "parameters", "weights", "optimizer", "FLOPs forward", "FLOPs of a step"):
@@ -137,7 +139,7 @@ def format_cost(cost: ModelCost, data: Data, config: Config) -> Group:
 
 
 def _full_rows(data: Data, config: Config) -> tuple[Features, Labels]:
-    """A batch as `Data.training` yields it, with the longest histories and lists, and scenarios in turn."""
+    """Synthetic batch of `Data.training` with the longest histories and lists."""
     schema, batch = data.schema, config.train.batch_size
 
     def column(name: str, spec: tf.TensorSpec) -> tf.Tensor:
@@ -156,7 +158,7 @@ def _full_rows(data: Data, config: Config) -> tuple[Features, Labels]:
 
 
 def _run(function: Callable[[Any], Any], rows: tuple[Features, Labels]) -> tuple[list[tuple[str, float]], int]:
-    """Runs `function(rows)` once: each matrix product's name and FLOPs, and the bytes of `_kept_tensors`."""
+    """Runs `function(rows)` once: names and FLOPs of matrix products, and bytes of `_kept_tensors`."""
     products: list[tf.Operation] = []
     kept: list[tf.Tensor] = []
 
@@ -178,7 +180,7 @@ def _run(function: Callable[[Any], Any], rows: tuple[Features, Labels]) -> tuple
 
 
 def product_flops(product: tf.Operation, left: list[int], right: list[int], result: list[int]) -> int:
-    """Two for each multiplication and addition."""
+    """FLOPs of a matrix product: two per multiply-add."""
     if product.type == "Einsum":
         letters = product.get_attr("equation").decode().split("->")[0].replace(",", "")
         return 2 * math.prod(dict(zip(letters, (*left, *right), strict=True)).values())
@@ -187,7 +189,7 @@ def product_flops(product: tf.Operation, left: list[int], right: list[int], resu
 
 
 def _kept_tensors(operations: Sequence[tf.Operation]) -> list[tf.Tensor]:
-    """The forward pass's tensors that the backward pass reads, each buffer once; weights are not among them."""
+    """Forward tensors that the backward pass reads, each buffer once, without weights."""
     kept = {}
     for operation in operations:
         if operation.name.startswith(_BACKWARD) and operation.type not in _SHAPE_ONLY:
@@ -198,14 +200,14 @@ def _kept_tensors(operations: Sequence[tf.Operation]) -> list[tf.Tensor]:
 
 
 def _buffer(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor whose memory this one shows, perhaps in another shape."""
+    """Tensor that owns this one's memory, possibly in another shape."""
     while tensor.op.type in _SAME_BUFFER:
         tensor = tensor.op.inputs[0]
     return tensor
 
 
 def _flops_by_part(model: USRModel, products: Iterable[tuple[str, int]]) -> Counter[str]:
-    """Sums over the model's parts, which each have a scope in the products' names."""
+    """FLOPs by part of the model, from the scopes in the products' names."""
     scopes = {_plain(part.name): name for name, part in model.parts.items() if isinstance(part, keras.layers.Layer)}
     sums: Counter[str] = Counter()
     for name, flops in products:
@@ -215,7 +217,7 @@ def _flops_by_part(model: USRModel, products: Iterable[tuple[str, int]]) -> Coun
 
 
 def _plain(scope: str) -> str:
-    """Without the number that the second layer of a kind gets, and the second call of a layer."""
+    """Layer name without the suffix of repeated kinds and calls."""
     return re.sub(r"_\d+$", "", scope)
 
 
@@ -224,7 +226,7 @@ def _bytes(variable: tf.Variable) -> int:
 
 
 def _state_ratios(model: USRModel) -> dict:
-    """Bytes of the optimizer's state for each byte of a trained variable, by its `ref()`."""
+    """Bytes of optimizer state per byte of a trained variable, by its `ref()`."""
     return {
         variable.ref(): sum(map(_bytes, model.optimizer.state(variable).values())) / _bytes(variable)
         for variable in model.trainable_variables
@@ -234,7 +236,7 @@ def _state_ratios(model: USRModel) -> dict:
 def _tables(
     model: USRModel, sizes: Mapping[str, int], stand_in: Mapping[str, int], whole: PartCost, state_ratio: float
 ) -> Iterator[PartCost]:
-    """The embedding: each feature's own rows, which are all but id 0's, then what the features share."""
+    """Cost of the embedding: rows of each feature, then shared parts."""
     embedding = model.embedding
     owners = [name for name in stand_in if not model.schema.features[name].shares]
     value = tf.float32.size

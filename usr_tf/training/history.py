@@ -1,4 +1,4 @@
-"""Epoch history of a run: a line of JSON for each epoch's figures."""
+"""Epoch history of a run: one JSON line of metrics per epoch."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,12 +9,12 @@ from usr_tf.files import strict_json, write_whole
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The epochs in a file, the first one first; none where there is no file. An undefined figure is None."""
+    """Epochs of a file in order; empty without a file. An undefined metric is None."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def write_history(path: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the figures of epochs, numbered from 1 under `epoch`. A figure that is not finite is null.
+    """Writes the metrics of epochs, numbered from 1 under `epoch`. Non-finite values are null.
 
     Raises:
       OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Detects NaN and infinity in losses and weights, soon and at next to no cost."""
+"""NaN guard: detects NaN and infinity in losses and weights at low cost."""
 
 import math
 import re
@@ -11,7 +11,7 @@ _CHECK_STEPS = 20
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss or a weight is NaN or infinite.
+    """A loss or weight is NaN or infinite.
 
     Attributes:
       epoch: from 0.
@@ -25,7 +25,7 @@ class NotFiniteError(ArithmeticError):
 
 
 class FiniteLosses:
-    """Looks at the losses of every step, some steps later.
+    """Delayed check of the losses of every step.
 
     The figures of a step are means of the epoch so far, so once one is NaN it stays NaN: one scalar, read every
     `_CHECK_STEPS` steps, tells of all of them, and nobody waits for the device in between.
@@ -35,7 +35,7 @@ class FiniteLosses:
         self._unchecked: list[tuple[int, int, dict[str, Any]]] = []
 
     def add(self, epoch: int, batch: int, logs: dict[str, Any]) -> None:
-        """Takes the figures of a step, tensors as they are.
+        """Adds the losses of a step, as tensors.
 
         Raises:
           NotFiniteError: that of this step or of one before it.
@@ -45,7 +45,7 @@ class FiniteLosses:
             self.check()
 
     def check(self) -> None:
-        """Looks at all steps now.
+        """Checks all pending steps.
 
         Raises:
           NotFiniteError: for the first bad one.
@@ -58,12 +58,12 @@ class FiniteLosses:
 
 
 def bad_weights(weights: Iterable[tf.Variable]) -> list[str]:
-    """Names of the weights that hold NaN or infinity. It reads them all: for when they are about to be written."""
+    """Names of weights with NaN or infinity. Reads all of them: call it before they are written."""
     return [weight.name for weight in weights if not _is_finite(tf.reduce_sum(weight))]
 
 
 def _bad_terms(logs: dict[str, Any]) -> list[str]:
-    """Terms of the loss that are not finite; `loss` itself where they all are."""
+    """Non-finite terms of the loss; `loss` itself if all terms are finite."""
     if all(_is_finite(logs[name]) for name in ("loss", "regularization_loss") if name in logs):
         return []
     terms = [name for name in logs if name.endswith(("_loss", "_contrastive")) and not _is_finite(logs[name])]
@@ -75,6 +75,6 @@ def _is_finite(value: Any) -> bool:
 
 
 def assertion_message(error: tf.errors.InvalidArgumentError) -> str | None:
-    """What a `tf.debugging.Assert` of a step says, without the operation's name; None of any other error."""
+    """Message of a `tf.debugging.Assert` error without the operation's name; None for other errors."""
     found = re.search(r"assertion failed: (.*?)(?:\n|$)", error.message)
     return re.sub(r"\[(?:b')?(.*?)'?\](?= |$)", r"\1", found[1]).strip() if found else None

@@ -1,4 +1,4 @@
-"""In how many bits layers compute. Weights are float32 always."""
+"""Mixed precision: the Keras policy of new layers. Weights are always float32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import tf_keras as keras
 
 @contextlib.contextmanager
 def computing_in(policy: str) -> Iterator[None]:
-    """Within it, new layers get this Keras policy: `float32` or `mixed_bfloat16`.
+    """Context in which new layers use this Keras policy: `float32` or `mixed_bfloat16`.
 
     A layer that makes others when it is built makes them at the model's first call, so that belongs here too.
     """

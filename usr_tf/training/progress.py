@@ -1,4 +1,4 @@
-"""Training progress: a bar on a terminal, a line for each epoch everywhere."""
+"""Training progress: a bar on a terminal, and a line per epoch."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ _COLUMNS = 120
 
 
 class Progress(keras.callbacks.Callback):
-    """Epoch, step, examples a second, time left in the epoch and loss, on standard error.
+    """Callback that prints epoch, step, examples per second, remaining time and loss to standard error.
 
     Use it as a context, with `verbose=0` in `fit`. Put it after `Checkpoints` in the list of callbacks.
 
@@ -121,7 +121,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def _lines(figures: list[str]) -> Iterator[str]:
-    """The figures side by side, in lines of `_COLUMNS`, all but the first indented."""
+    """Metrics in lines of `_COLUMNS`, all except the first indented."""
     line = figures[0]
     for figure in figures[1:]:
         if len(line) + 2 + len(figure) > _COLUMNS:
@@ -133,7 +133,7 @@ def _lines(figures: list[str]) -> Iterator[str]:
 
 
 def _ending(summary: Mapping[str, Any]) -> str:
-    """Why training stopped, and its best epoch."""
+    """Reason why training stopped, and the best epoch."""
     best, epochs, monitor = summary["best_epoch"], summary["epochs"], summary["monitor"]
     reasons = {
         "epochs": "all epochs are done",
@@ -159,24 +159,24 @@ class Pace:
         self.start()
 
     def start(self) -> None:
-        """An epoch begins."""
+        """Starts an epoch."""
         self._began = self._last = time.monotonic()
         self._first, self._first_steps, self.steps = self._began, 0, 0
 
     def step(self) -> None:
-        """A step more is done."""
+        """Counts a finished step."""
         self.steps, self._last = self.steps + 1, time.monotonic()
         if not self._first_steps:
             self._first, self._first_steps = self._last, self.steps
 
     @property
     def seconds(self) -> float:
-        """From the start to the end of the last step."""
+        """Seconds from the start to the end of the last step."""
         return self._last - self._began
 
     @property
     def examples_per_second(self) -> float:
-        """After the first step, which waits for the graph to be traced; of that step where there is no other."""
+        """Rate without the first step, which waits for tracing, unless it is the only one."""
         steps, seconds = self.steps - self._first_steps, self._last - self._first
         if not steps:
             steps, seconds = self.steps, self.seconds

@@ -11,7 +11,7 @@ from usr_tf.config import Schedule
 def learning_rate_schedule(
     learning_rate: float, schedule: Schedule, steps: int | None
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The schedule of a configuration: warm-up to `learning_rate`, then its decay.
+    """Learning-rate schedule of a configuration: warm-up, then decay.
 
     Args:
       steps: What the decay counts in: the length of a cosine's half wave, the steps between two drops.
@@ -26,7 +26,7 @@ def learning_rate_schedule(
 
 @keras.saving.register_keras_serializable(package="usr_tf")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then another schedule, or a constant rate.
+    """Linear warm-up, then another schedule or a constant rate.
 
     Step s of n warm-up steps, from 0, has the rate `learning_rate · (s + 1) / n`, so that no step is lost at rate 0.
     The schedule after it counts from the end of the warm-up.

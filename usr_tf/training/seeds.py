@@ -1,4 +1,4 @@
-"""Random seeds for a part of a program."""
+"""Random seeds of Keras initializers within a block."""
 
 import contextlib
 import random
@@ -10,7 +10,7 @@ import tf_keras as keras
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it, Keras's initializers draw from `seed`; Python's and NumPy's own generators are as before after it."""
+    """Context in which Keras's initializers draw from `seed`; restores Python's and NumPy's generators."""
     python, numpy = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(seed)
     try:

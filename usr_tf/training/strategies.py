@@ -1,4 +1,4 @@
-"""Where a model trains: one device, the GPUs of a machine, or the workers that `TF_CONFIG` names."""
+"""Distribution strategies: one device, the GPUs of a machine, or the workers of `TF_CONFIG`."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ _TF_CONFIG = "TF_CONFIG"
 
 
 def default_strategy(weights_on: Literal["device", "host"] = "device") -> tf.distribute.Strategy:
-    """A replica a GPU: of all workers that `TF_CONFIG` names, else of this machine. Without a GPU, a replica a worker.
+    """Default strategy: one replica per GPU (of all `TF_CONFIG` workers), or per worker without GPUs.
 
     Call it before anything else is asked of TensorFlow: that workers find each other comes first.
 
@@ -42,7 +42,7 @@ def default_strategy(weights_on: Literal["device", "host"] = "device") -> tf.dis
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that keeps the run: the only one, the `chief`, or the first worker."""
+    """Whether this process writes the run: the only process, the `chief`, or the first worker."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -52,7 +52,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 @contextlib.contextmanager
 def writable_directory(directory: Path, strategy: tf.distribute.Strategy) -> Iterator[Path]:
-    """Where this process writes: `directory` in the chief, elsewhere a temporary copy of it that is removed.
+    """Output directory of this process: `directory` in the chief, a temporary copy elsewhere.
 
     Every worker must write its checkpoints, since saving adds up what the replicas counted; the chief's alone are kept.
     A run goes on from them, so the chief's directory must be one that all workers can read.
@@ -68,7 +68,7 @@ def writable_directory(directory: Path, strategy: tf.distribute.Strategy) -> Ite
 
 
 def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum of all replicas' values, within a step of several replicas; the value itself anywhere else."""
+    """Sum over all replicas within a step; the value itself elsewhere."""
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return value
@@ -76,7 +76,7 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def any_worker(condition: bool, strategy: tf.distribute.Strategy) -> bool:
-    """Whether it holds in any worker. All workers must ask, and get the same answer; one alone is not kept waiting."""
+    """Whether a condition holds in any worker. A collective call: all workers must make it."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return condition
@@ -85,7 +85,7 @@ def any_worker(condition: bool, strategy: tf.distribute.Strategy) -> bool:
 
 
 def _workers() -> int:
-    """How many workers `TF_CONFIG` names, the chief among them; 0 without it."""
+    """Number of workers in `TF_CONFIG`, with the chief; 0 without it."""
     text = os.environ.get(_TF_CONFIG, "").strip()
     if not text:
         return 0

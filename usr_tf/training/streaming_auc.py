@@ -1,4 +1,4 @@
-"""AUC per scenario while a model trains: the figures of `fit`'s progress line."""
+"""Streaming AUC per scenario during training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ class ScenarioAUC(keras.layers.Layer):
         self.built = True
 
     def update_state(self, labels: tf.Tensor, probabilities: tf.Tensor, scenario: tf.Tensor) -> None:
-        """Counts a batch, which may be empty or of one class.
+        """Adds a batch, which may be empty or have one class.
 
         Args:
           labels: 0 or 1 `[B]`.
@@ -69,7 +69,7 @@ class ScenarioAUC(keras.layers.Layer):
         return {"name": self.name} | own
 
     def _bin(self, probabilities: tf.Tensor) -> tf.Tensor:
-        """Number of the bin of each probability, int32 `[B]`."""
+        """Bin index of each probability, int32 `[B]`."""
         probabilities = tf.cast(probabilities, tf.float32)
         logits = tf.math.log(probabilities) - tf.math.log1p(-probabilities)  # ±inf at 1 and 0
         logits = tf.clip_by_value(logits, -self.limit, self.limit)
@@ -78,7 +78,7 @@ class ScenarioAUC(keras.layers.Layer):
 
 
 class HistogramAUC(keras.metrics.Metric):
-    """AUC from histograms of the scores of negatives and positives; rows of one bin count as tied.
+    """AUC from score histograms of negatives and positives; rows of one bin are ties.
 
     The histograms of the replicas of a `tf.distribute` strategy are summed when the result is read.
 
@@ -104,7 +104,7 @@ class HistogramAUC(keras.metrics.Metric):
         self.histogram.assign_add(tf.cast(counts, self.histogram.dtype))
 
     def result(self) -> tf.Tensor:
-        """Scalar; NaN while a class is missing."""
+        """AUC, a scalar; NaN while a class is missing."""
         negatives, positives = tf.unstack(tf.convert_to_tensor(self.histogram))
         below = tf.cumsum(negatives, exclusive=True)
         won = tf.reduce_sum(positives * (below + negatives / 2))

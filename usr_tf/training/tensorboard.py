@@ -1,4 +1,4 @@
-"""What a training leaves for TensorBoard: curves, hyperparameters and, on request, histograms and a profile."""
+"""TensorBoard logs of a training: curves, hyperparameters, and optional histograms and profile."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ _SAMPLED_ROWS = 4096
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Writes what `tensorboard --logdir` shows of a run.
+    """Callback that writes the TensorBoard logs of a run.
 
     Curves are over the run's steps, under the same names for `train` and `validation`, so that TensorBoard draws one
     over the other: `<scenario>/<task>_auc`, and each term of the loss as `loss/<term>`. Within an epoch a training
@@ -54,7 +54,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         self._writers.clear()
 
     def finish(self, document: Mapping[str, Any], step: int) -> None:
-        """Writes the figures of a whole run of so many steps, `metrics.json`, as what its hyperparameters led to."""
+        """Writes the metrics of a finished run as results of its hyperparameters."""
         with self._writer(".").as_default(step):
             for scenario, tasks in (*document["scenarios"].items(), ("overall", document["overall"])):
                 for task, figures in tasks.items():
@@ -117,7 +117,7 @@ class TensorBoardLog(keras.callbacks.Callback):
                 tf.summary.histogram(f"embedding/{name}", vectors)
 
     def _writer(self, name: str) -> tf.summary.SummaryWriter:
-        """The writer of a folder, which is made when it is first asked for. The first to be made says what is run."""
+        """Summary writer of a folder, created on first use; the first one writes the hyperparameters."""
         if not self._writers:
             self._writers["."] = tf.summary.create_file_writer(str(self._directory))
             with self._writers["."].as_default(0):
@@ -133,7 +133,7 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """`usr.rank` and such, with values that TensorBoard takes."""
+    """Flat configuration, such as `usr.rank`, with values that TensorBoard accepts."""
     for key, value in document.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -142,7 +142,7 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _sampled_embeddings(model: keras.Model) -> Iterator[tuple[str, tf.Tensor]]:
-    """Vectors `[n, width]` of each feature with ids of its own: the same ids each time."""
+    """Sampled vectors `[n, width]` of each feature with its own ids; the same ids each time."""
     schema, sizes = model.schema, model.embedding.vocabulary_sizes
     for name, feature in schema.features.items():
         if not feature.has_ids or feature.shares:

@@ -1,4 +1,4 @@
-"""Warm start: training that goes on from an older run, whose vocabularies may have grown since."""
+"""Warm start: training from the weights of an older run, whose vocabularies may have grown since."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _KEY, _CHUNK = "train.warm_start", 1 << 20
 
 
 def check_warm_start(older: Run, data: Data, config: Config) -> None:
-    """Refuses an older run that a run of `config` on `data` cannot go on from.
+    """Raises if a run of `config` on `data` cannot start from the older run.
 
     Raises:
       InputError: it has another schema or configuration, or ids that mean something else; or its checkpoint is gone.
@@ -33,7 +33,7 @@ def check_warm_start(older: Run, data: Data, config: Config) -> None:
 
 
 def warm_start(model: USRModel, older: Run) -> None:
-    """Gives `model` the weights of the best epoch of `older`, and its optimizer the state that `older` ended with.
+    """Copies the weights of the best epoch of `older` to `model`, and its final optimizer state.
 
     Ids are append-only (`usr-tf preprocess --grow_from`): a table's rows go to where their feature's ids stand now, and
     rows of new ids stay as they were initialised, with fresh optimizer state. For a moment the older model and its
@@ -69,7 +69,7 @@ Rows = list[tuple[int, int, int]]
 
 
 def _rows(variable: tf.Variable, new: FeatureEmbedding, old: FeatureEmbedding) -> Rows | None:
-    """None of a variable that is no table of features."""
+    """Row mapping of a table variable; None for other variables."""
     for width, table in new.tables.items():
         if table is variable:
             pairs = [(place, old.places[name]) for name, place in new.places.items() if str(place.width) == width]
@@ -88,13 +88,13 @@ def _carry(new: tf.Variable, old: tf.Variable, rows: Rows | None) -> None:
 
 
 def _weights(model: USRModel) -> list[tf.Variable]:
-    """All that is saved of a model, what is not trained too."""
+    """All saved variables of a model, including untrained ones."""
     counted = {variable.ref() for metric in model.metrics for variable in metric.variables}
     return [variable for variable in model.weights if variable.ref() not in counted]
 
 
 def _check_configuration(older: Run, config: Config) -> None:
-    """Refuses another model: weights of the same shapes can mean something else."""
+    """Raises for another model: equal shapes can have different meanings."""
     mine, others = (each.model_dump(exclude={"train", "data", "seed"}) for each in (config, older.config))
     for key, value in mine.items():
         if others[key] != value:
@@ -113,7 +113,7 @@ def _check_ids(older: Run, data: Data) -> None:
 
 
 def _meaning(schema: Schema) -> dict:
-    """A schema without what may be otherwise when vocabularies grow."""
+    """Schema without the keys that may change when vocabularies grow."""
     document = schema.model_dump(exclude={"split", "labels"})
     for feature in document["features"].values():
         feature.update(min_count=None, vocabulary_size=None)

@@ -1,4 +1,4 @@
-"""The workload as the peers read it, and their common command line."""
+"""Workload arrays and common command line of the peers."""
 
 import argparse
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Arrays(NamedTuple):
 
 
 def load_arrays(path: Path) -> Arrays:
-    """What `benchmarks.training.workload` wrote."""
+    """Loads the arrays of `benchmarks.training.workload`."""
     with np.load(path) as file:
         scenario = file["scenario"]
         ids = np.column_stack([file["fields"], scenario])

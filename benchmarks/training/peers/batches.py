@@ -1,4 +1,4 @@
-"""What the two peers on TensorFlow share: batches from memory, and the clock of `fit`."""
+"""Common parts of the TensorFlow peers: batches from memory, and the clock of `fit`."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from benchmarks.training.peers.arrays import Split
 
 
 def from_memory(split: Split) -> tf.data.Dataset:
-    """`(features, labels)`, sliced a batch at a time: slicing single rows and batching them would cost more."""
+    """`(features, labels)` dataset sliced by batch, which is faster than slicing and batching rows."""
     features = {name: tf.constant(np.ascontiguousarray(values)) for name, values in split.columns().items()}
     labels = {task: tf.constant(split.labels[:, place]) for place, task in enumerate(TASKS)}
 

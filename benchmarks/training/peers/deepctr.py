@@ -1,4 +1,4 @@
-"""One figure of DeepCTR 0.9.4: as its documentation shows it, or tuned by hand.
+"""Measurement of DeepCTR 0.9.4, as documented or tuned by hand.
 
 Tuned: no regulariser (its penalty of the tables reads all their rows in every step), Adagrad with sums that start near
 0 in place of Adam, batches from memory.

@@ -1,4 +1,4 @@
-"""One figure of plain Keras 3 on TensorFlow: a functional model with an `Embedding` a field, as tutorials have it.
+"""Measurement of plain Keras 3 on TensorFlow: a functional model with one `Embedding` per field.
 
 Default: Adam, and `fit` on arrays. Tuned: Adagrad with sums that start near 0, and batches from memory.
 """
@@ -81,7 +81,7 @@ def _mmoe(x: keras.KerasTensor) -> list[keras.KerasTensor]:
 
 
 def _ple(x: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """An expert of each task's own and a shared one at each level."""
+    """PLE: one specific expert per task and one shared expert at each level."""
     own, shared = [x] * len(TASKS), x
     for level in range(measure.LEVELS):
         specific, common = [_network(stream, measure.LAYERS) for stream in own], _network(shared, measure.LAYERS)

@@ -1,4 +1,4 @@
-"""One figure of torch-rechub 0.9: as its documentation shows it, or tuned by hand.
+"""Measurement of torch-rechub 0.9, as documented or tuned by hand.
 
 Tuned: one fused table with sparse gradients and row-wise Adagrad, batches sliced from tensors in memory, bfloat16 where
 the CPU multiplies it; and the same without batch normalisation, which its networks have and ours have not.

@@ -1,4 +1,4 @@
-"""A simulated shop of 24 users, and stand-ins for models."""
+"""Simulated shop of 24 users, and fake models."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ IMPRESSIONS, DAYS = 6_000, 3
 
 @dataclasses.dataclass
 class FakeModel:
-    """Scores by popularity, or by what `of` makes of the inputs; keeps what it was asked."""
+    """Fake model: scores by popularity or a function of the inputs, and records its calls."""
 
     schema: Schema
     sign: float = 1.0

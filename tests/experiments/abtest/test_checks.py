@@ -1,4 +1,4 @@
-"""What the statistics of experiments refuse, each in one line that ends with what was received."""
+"""Argument checks of the experiment statistics; each message ends with the received value."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Lifts, power and the split, beside figures worked out by hand or by other means."""
+"""Lift, power and sample ratio against values by hand or by other methods."""
 
 import math
 

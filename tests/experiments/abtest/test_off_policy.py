@@ -1,4 +1,4 @@
-"""Off-policy estimates on a toy bandit whose truth is known."""
+"""Off-policy estimators on a toy bandit with known value."""
 
 import numpy as np
 import pytest

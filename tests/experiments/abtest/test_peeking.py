@@ -1,4 +1,4 @@
-"""Sequential intervals: their formula, and tests of A against A that somebody looks at every day."""
+"""Always-valid intervals: formula, and A/A tests with daily looks."""
 
 import numpy as np
 import pytest

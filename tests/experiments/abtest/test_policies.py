@@ -1,4 +1,4 @@
-"""The chances of slates, beside how often they come."""
+"""Slate propensities against observed frequencies."""
 
 import numpy as np
 import pytest

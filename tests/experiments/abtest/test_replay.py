@@ -1,4 +1,4 @@
-"""The shop goes on: the same people, nothing seen before its time, and better slates do better."""
+"""Replay: same users, no future information, and better slates give better outcomes."""
 
 import dataclasses
 
@@ -11,6 +11,7 @@ from pipelines.join.as_of import attach, histories
 from pipelines.logs.tables import PLACE
 from pipelines.simulator.people import Users
 from pipelines.simulator.ranker import SLATE
+from pipelines.simulator.signals import SIGNALS
 from pipelines.simulator.simulate import play_chunk, read_simulation
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS
 from tests.experiments.abtest.shop import DAYS as TEST_DAYS
@@ -202,6 +203,40 @@ def test_a_feature_that_the_shop_has_not_is_refused(world, models):
     users = Users.draw(np.random.default_rng(0), world, 1)
     with pytest.raises(InputError, match="model: mood: found a feature that the simulated shop has not, expe"):
         Requests(strange, world, users, 0, "model")
+
+
+def test_a_request_has_the_signals_that_the_logs_have(tmp_path):
+    """Of a month's slates, row by row: what the replay gives a model is what `simulate` logged."""
+    logs = write_logs(tmp_path / "logs", 1_000, signals=dict.fromkeys(SIGNALS, 0.5))
+    simulation, schema = read_simulation(logs), schema_of(logs)
+    world, (chunk,) = simulation.world(), simulation.chunks()
+    shop, month = play_chunk(world, simulation.seed, chunk)
+    requests = Requests(schema, world, shop.users, 0, "model")
+    impressions, items = (
+        pa.concat_tables([pa_json.read_json(path) for path in sorted(logs.glob(f"{table}-*.gz"))]).to_pylist()
+        for table in ("impressions", "items")
+    )
+    for start in range(0, len(impressions), SLATE):
+        of, rows = slice(start, start + SLATE), impressions[start : start + SLATE]
+        now = int(month.time[start])
+        inputs = requests.inputs(
+            month.user[start], now, "", 0, [], month.item[of],
+            month.zero_results[start], month.query_vector[start], month.retrieval_score[of],
+        )  # fmt: skip
+        for name in ("price_now", "discount", "retrieval_score"):
+            np.testing.assert_array_equal(inputs[name], np.array([row[name] for row in rows], np.float32))
+        np.testing.assert_array_equal(inputs["in_stock"], [row["in_stock"].encode() for row in rows])
+        assert inputs["zero_results"].tolist() == [rows[0]["zero_results"].encode()]
+        vector = rows[0]["query_vector"] or [0.0] * 16
+        np.testing.assert_array_equal(inputs["query_vector"], np.array([vector], np.float32))
+        np.testing.assert_array_equal(inputs["price"], inputs["price_now"])
+    assert {row["item_id"]: row["item_vector"] for row in items} == {
+        f"i{item:05}": vector.tolist() for item, vector in enumerate(world.signals.vector)
+    }
+    model = FakeModel(schema)
+    play_arm(plan_of(simulation, days=1), world, chunk, "a", {"a": model})
+    assert {*schema.features} <= {*model.asked[0][1]}
+    assert model.asked[0][1]["item_vector"].shape == (64, 16)
 
 
 def test_the_month_ends_where_the_test_begins(simulation, world):

@@ -1,4 +1,4 @@
-"""The whole test with SavedModels from disk, and what it refuses."""
+"""`usr-tf abtest` end to end with SavedModels, and its input errors."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Small files in the published schema of each foreign log: drawn at random, nobody's data."""
+"""Random small files in the published schema of each log source."""
 
 import csv
 import json

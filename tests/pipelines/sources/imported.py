@@ -1,4 +1,4 @@
-"""What an import has written, for the tests of the sources."""
+"""Imported logs, for the tests of the sources."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ def read_table(logs: Path, table: str) -> list[dict]:
 
 
 class Imported:
-    """What `import_logs` makes of a directory of input files, in `logs` beside it."""
+    """Result of `import_logs` on a directory, in `logs` beside it."""
 
     def __init__(self, source: str | Source, inputs: Path, **options):
         self.logs = inputs.with_name(f"{inputs.name}-logs")
@@ -30,7 +30,7 @@ class Imported:
 
 
 def assert_preprocess_takes(logs: Path) -> None:
-    """That the reader of preprocess finds every column of the schema, and nothing to set aside."""
+    """Asserts that preprocess reads the logs with every column and no rejected row."""
     schema = load_schema(logs / "schema.yaml")
     for table in TABLES:
         paths = find_files(str(logs), table)

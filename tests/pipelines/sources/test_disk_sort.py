@@ -1,4 +1,4 @@
-"""The sort on disk against Python's."""
+"""External sort against Python's sort."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""`import_logs` and `usr-tf import`: a directory of logs out of any source."""
+"""`import_logs` and `usr-tf import`: log directory of any source."""
 
 import gzip
 import json
@@ -114,7 +114,7 @@ def test_a_schema_that_is_none_is_refused_before_anything_is_read(tmp_path, monk
 def test_a_file_cut_off_leaves_no_logs(tmp_path):
     whole = gzip.compress(b"".join(b"%d\n" % (row * 7919) for row in range(10_000)))
     (tmp_path / "in.gz").write_bytes(whole[:-100])
-    with pytest.raises(InputError, match=r"in\.gz: line \d+: found a gzip file that is cut off"):
+    with pytest.raises(InputError, match=r"in\.gz: found a broken gzip stream after"):
         import_logs(Lines(), [str(tmp_path / "in.gz")], tmp_path / "logs", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.gz"]
 

@@ -1,4 +1,4 @@
-"""Input files: which ones, what is in them, and what is wrong with them."""
+"""Input files: selection, contents and errors."""
 
 import gzip
 import io
@@ -103,19 +103,10 @@ def test_a_gzip_file_that_is_cut_off(tmp_path):
     whole = gzip.compress(b"".join(b"%d\n" % (row * 7919) for row in range(10_000)))
     path = tmp_path / "cut.gz"
     path.write_bytes(whole[: len(whole) // 2])
-    read = []
-    with pytest.raises(InputError) as refused:
-        read.extend(texts_so_far(path, read))
-    assert str(refused.value) == f"{path}: line {len(read) + 1}: found a gzip file that is cut off, expected all of it"
-    assert len(read) > 1_000
-    with pytest.raises(InputError, match=r"cut\.gz: found a gzip file that is cut off, expected all of it"):
+    with pytest.raises(InputError, match=r"cut\.gz: found a broken gzip stream after \d,\d{3} whole lines"):
+        texts(path)
+    with pytest.raises(InputError, match=r"cut\.gz: found a broken gzip stream \(.*, expected a whole gzip file"):
         list(open_files(path).csv_blocks(find_inputs([str(path)])[0], ["0"]))
-
-
-def texts_so_far(path, read):
-    for line in open_files(path).lines():
-        read.append(line)
-    return ()
 
 
 @pytest.mark.parametrize("place", [10, -8])  # the first block's header, the checksum
@@ -123,16 +114,14 @@ def test_a_gzip_file_that_is_damaged(tmp_path, place):
     damaged = bytearray(gzip.compress(b"1\n" * 1_000))
     damaged[place] = damaged[place] ^ 0b110
     (tmp_path / "bad.gz").write_bytes(damaged)
-    with pytest.raises(InputError, match=r"bad.gz: line \d+: found an unreadable file"):
+    with pytest.raises(InputError, match=r"bad.gz: found a broken gzip stream after"):
         texts(tmp_path / "bad.gz")
 
 
 def test_a_file_that_has_gone(tmp_path):
     inputs = Inputs([inputs_module.InputFile(str(tmp_path / "gone"), 1)])
     for read in (inputs.lines, inputs.records, lambda: inputs.csv_rows(["a"])):
-        with pytest.raises(
-            InputError, match=r"gone(: line 1)?: found an unreadable file \(No such file or directory\)"
-        ):
+        with pytest.raises(InputError, match=r"gone: found no readable file \(No such file or directory\)"):
             list(read())
 
 
@@ -255,7 +244,7 @@ def test_other_file_systems_are_beams(memory):
     steps = []
     assert [line.value for line in open_files("memory://shop/day*", advance=steps.append).lines()] == [b"1", b"2", b"3"]
     assert sum(steps) == sum(len(memory[f"memory://shop/{name}"]) for name in ("day1.json.gz", "day2.json"))
-    with pytest.raises(InputError, match=r"memory://other/cut: line \d: found a gzip file that is cut off"):
+    with pytest.raises(InputError, match=r"memory://other/cut: found a broken gzip stream after"):
         texts("memory://other/cut")
 
 

@@ -1,4 +1,4 @@
-"""The rule of `--list`."""
+"""`--list` patterns."""
 
 import pytest
 

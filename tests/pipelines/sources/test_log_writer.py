@@ -1,4 +1,4 @@
-"""A log directory appears whole or not at all."""
+"""Atomicity of log directories."""
 
 import gzip
 import json

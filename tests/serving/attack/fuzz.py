@@ -1,4 +1,4 @@
-"""Sends malformed requests to a server and checks every answer."""
+"""Fuzzer of a server: malformed requests with a check of every response."""
 
 import collections
 import json
@@ -39,7 +39,7 @@ class Report(NamedTuple):
 
     @property
     def grown_bytes(self) -> int:
-        """What the warm server's memory grew by, in the second half of the rounds.
+        """Memory growth of the warm server in the second half of the rounds.
 
         In the first half allocators and caches fill up: by 70 to 440 MB, depending on the CPU and on oneDNN.
         """
@@ -55,7 +55,7 @@ class Report(NamedTuple):
 
 
 def fuzz_grpc(server: ServerProcess, goods: Sequence[Good], requests: int, seed: int = 0) -> Report:
-    """Sends so many malformed requests, each attack of the table at least once on each good request.
+    """Sends malformed gRPC requests, each attack at least once on each valid request.
 
     In between the good requests are sent, whose scores must stay what they were to the last bit.
     """
@@ -91,7 +91,7 @@ def fuzz_grpc(server: ServerProcess, goods: Sequence[Good], requests: int, seed:
 
 
 def fuzz_rest(server: ServerProcess, good: dict[str, Any], requests: int, seed: int = 0) -> Report:
-    """Likewise over REST."""
+    """Sends malformed REST requests."""
     with httpx.Client(base_url=f"http://{server.rest_address}", trust_env=False, timeout=DEADLINE_SECONDS) as client:
 
         def score() -> bytes:
@@ -118,7 +118,7 @@ def fuzz_rest(server: ServerProcess, good: dict[str, Any], requests: int, seed: 
 
 
 def garble(port: int, connections: int, seed: int = 0) -> None:
-    """Opens connections that speak no protocol: some say nothing, some too much, none says goodbye."""
+    """Opens connections with no data, too much data or no close."""
     for number in range(connections):
         rng = random.Random(f"{seed} {number}")
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as connection:
@@ -134,7 +134,7 @@ def _fuzz(
     requests: int,
     seed: int,
 ) -> Report:
-    """Runs attacks; each is made by the seed and its number alone, so that it can be made again."""
+    """Runs attacks, each reproducible from the seed and its number."""
     counts: collections.Counter[str] = collections.Counter()
     failures: list[str] = []
     slowest = (0.0, "")

@@ -1,4 +1,4 @@
-"""Requests that no server should be sent, each with the answers that are right for it.
+"""Malformed requests, each with its correct responses.
 
 An attack takes a good request apart: `ATTACKS` is the table of what is done to it and which codes may come of that.
 Nothing here knows the model but by its good requests.
@@ -28,7 +28,7 @@ _OK = {Code.OK}
 
 
 class Good(NamedTuple):
-    """A request that scores, and what an attack may need to know of its model."""
+    """Valid request, and facts about its model for attacks."""
 
     request: PredictRequest
     items: tuple[str, ...]
@@ -412,5 +412,5 @@ def _set_shape(tensor: TensorProto, sizes: list[int]) -> None:
 
 
 def _name(rng: random.Random) -> str:
-    """A name that nothing has."""
+    """Unused name."""
     return rng.choice(("~", "%s", "../..", "é" * 50, "\0", "~" * 100_000, "\N{GRINNING FACE}", f"~{rng.random()}"))

@@ -1,4 +1,4 @@
-"""Malformed requests of the REST API, each with the HTTP codes that are right for it."""
+"""Malformed REST requests, each with its correct HTTP codes."""
 
 import copy
 import json

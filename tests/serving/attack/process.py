@@ -1,4 +1,4 @@
-"""`usr-tf serve` as a process of its own: to be measured, and killed, from outside."""
+"""`usr-tf serve` in its own process, to be measured and killed."""
 
 import signal
 import socket
@@ -11,7 +11,7 @@ _PAGE_BYTES = 4096
 
 
 class ServerProcess:
-    """A server of the versions in `base`, on ports that it keeps when it is started again.
+    """Server of the versions in `base`, with the same ports after a restart.
 
     Args:
       base: the folder of versions.
@@ -42,13 +42,13 @@ class ServerProcess:
         return f"127.0.0.1:{self.rest_port}"
 
     def start(self) -> None:
-        """Returns once it takes requests."""
+        """Starts the server and waits until it serves."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         if not self._process.stdout.readline().startswith("Serving "):
             raise AssertionError(f"the server did not start: {self.log()}")
 
     def kill(self) -> None:
-        """As `kill -9`."""
+        """Kills the server with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate()
 
@@ -58,18 +58,18 @@ class ServerProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that it holds now."""
+        """Resident memory in bytes."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * _PAGE_BYTES
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has had of the processors since it was started."""
+        """CPU time since the start."""
         user, system = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
         return (int(user) + int(system)) / 100
 
     def log(self) -> str:
-        """What it wrote to standard error."""
+        """Standard error of the server."""
         self._log.seek(0)
         return self._log.read()
 

@@ -1,4 +1,4 @@
-"""A new version that is damaged is refused while the old one serves, under load, and taken once it is repaired."""
+"""Damaged version under load: refused while the old one serves, loaded after repair."""
 
 import contextlib
 import threading

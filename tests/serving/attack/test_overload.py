@@ -1,4 +1,4 @@
-"""More requests than there is room for: the rest is refused, and what was accepted is right."""
+"""Overload: excess requests are refused and accepted ones are correct."""
 
 import collections
 

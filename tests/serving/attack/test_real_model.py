@@ -1,4 +1,4 @@
-"""A trained model, exported by the user's own commands, refuses what does not fit together."""
+"""Inconsistent inputs of a trained and exported model are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A server that is sent nonsense says so and goes on; one that is killed is missed only while it is away."""
+"""Malformed requests and killed servers: errors are reported, and service continues."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""The rankers against a live server: the same by gRPC, gRPC on asyncio and REST, answers and errors."""
+"""Clients against a live server: equal responses and errors over gRPC, asyncio and REST."""
 
 import asyncio
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""When a call is made again, and when it is given up: against servers that fail as they are told, and count."""
+"""Client retries and timeouts against servers that fail on demand."""
 
 import collections
 import concurrent.futures

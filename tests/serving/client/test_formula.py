@@ -1,4 +1,4 @@
-"""Formulas: what they compute, what they refuse, and that nothing but arithmetic gets through."""
+"""Formulas: results, refusals, and that only arithmetic is accepted."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Rankings: their order, their rows and their table."""
+"""Rankings: order, rows and table."""
 
 import io
 

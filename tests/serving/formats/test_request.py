@@ -1,4 +1,4 @@
-"""Request documents: which arrays they become, and what is said of bad ones."""
+"""Request documents: resulting arrays, and messages for invalid ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""TF Serving's JSON: there and back, its exact forms, and its messages for what cannot be read."""
+"""REST JSON: round trips, exact forms, and messages for unreadable bodies."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A TensorProto is read as TensorFlow's own C++ reader reads it, well formed or not."""
+"""TensorProto reader against TensorFlow's C++ reader, for valid and invalid protos."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One line of JSON a request, which never stands in the way of serving."""
+"""Access log: one JSON line per request, without delaying a request."""
 
 import json
 import logging

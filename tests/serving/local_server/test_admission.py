@@ -1,4 +1,4 @@
-"""Requests run and wait up to a bound; places are given back however a request ends."""
+"""Admission control: bounds of running and queued requests, and release after every outcome."""
 
 import asyncio
 import threading

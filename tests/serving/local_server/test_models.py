@@ -1,4 +1,4 @@
-"""Which versions are live: policies, labels, and what happens to them as the configuration and the files change."""
+"""Model manager: version policies and labels under changes of configuration and files."""
 
 import logging
 import shutil

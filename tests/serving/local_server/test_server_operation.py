@@ -1,4 +1,4 @@
-"""What an operator relies on: health, reflection, bounds, draining, metrics, the log, and the configuration file."""
+"""Server operation: health, reflection, limits, draining, metrics, access log, configuration file."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS: who gets in, and what is said of files that do not serve."""
+"""TLS and mutual TLS: accepted and refused clients, and messages for invalid files."""
 
 import shutil
 import ssl

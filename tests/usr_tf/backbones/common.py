@@ -1,4 +1,4 @@
-"""What the tests of the backbones share: small ones with weights all over, and a tower in NumPy."""
+"""Common parts of the backbone tests: small backbones with random weights, and a tower in NumPy."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
@@ -58,7 +58,7 @@ def built(name: str, scenarios: int = 3, tasks: int = 2, use_shared: bool = True
 
 
 def parts(output) -> list:
-    """What a backbone returns, without what it has not."""
+    """Outputs of a backbone that are not None."""
     return [part for part in output if part is not None]
 
 

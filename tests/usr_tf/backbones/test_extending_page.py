@@ -1,20 +1,34 @@
-"""`docs/extending.md` quotes the files that it names, and its commands are ones that there are."""
+"""`docs/extending.md`: code quoted from the files it names, and valid commands."""
 
+import dataclasses
+import gzip
+import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from pipelines.sources import SOURCES
+from tests.usr_tf.drawn import SCHEMA, drawn_predictions
 from usr_tf import layers
+from usr_tf.cli import main
+from usr_tf.compare import format_comparison
 from usr_tf.config import load_config
+from usr_tf.evaluation.report.evaluation_page import evaluation_page
+from usr_tf.experiments.objective import is_higher_better
+from usr_tf.metrics import METRICS, compare, details_document, metrics_document
+from usr_tf.metrics.slices import position_slice
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
-QUOTES = re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^`([\w/.]+)`([^\n]*):\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+NEW = {path: block for path, note, block in BLOCKS if note == ", a new file"}
+QUOTES = [(path, block) for path, _, block in BLOCKS if path not in NEW]
 
 
 def test_every_block_of_code_names_its_file():
-    assert len(QUOTES) == PAGE.count("```python\n") > 10
+    assert len(BLOCKS) == PAGE.count("```python\n") > 10
 
 
 @pytest.mark.parametrize(("path", "block"), QUOTES)
@@ -26,8 +40,8 @@ def test_the_file_has_the_block(path, block):
 
 
 def test_the_files_and_tests_that_the_page_names_exist():
-    for path in re.findall(r"`((?:usr_tf|tests)/[\w/.]*)`", PAGE):
-        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`((?:usr_tf|pipelines|tests)/[\w/.]*)`", PAGE):
+        assert (ROOT / path).exists() or path in NEW, path
     tests = (ROOT / "tests/usr_tf/backbones/test_backbones.py").read_text("utf-8")
     named = re.findall(r"^\| `(test_\w+)` \|", PAGE, re.MULTILINE)
     assert len(named) == 10
@@ -35,11 +49,11 @@ def test_the_files_and_tests_that_the_page_names_exist():
         assert f"def {name}(name" in tests, name
 
 
-def test_the_pieces_to_build_from_exist():
-    table = PAGE.split("| piece | is |\n| --- | --- |\n")[1].split("\n\n")[0]
-    pieces = re.findall(r"^\| `(\w+)`(?: \(`([\w/.]+)`\))? \|", table, re.MULTILINE)
-    assert len(pieces) == len(table.splitlines())
-    for name, path in pieces:
+def test_the_building_blocks_exist():
+    table = PAGE.split("| block | function |\n| --- | --- |\n")[1].split("\n\n")[0]
+    blocks = re.findall(r"^\| `(\w+)`(?: \(`([\w/.]+)`\))? \|", table, re.MULTILINE)
+    assert len(blocks) == len(table.splitlines())
+    for name, path in blocks:
         defined = path and re.search(rf"^(class|def) {name}\b", (ROOT / path).read_text("utf-8"), re.MULTILINE)
         assert defined or name in layers.__all__, name
 
@@ -50,3 +64,44 @@ def test_the_commands_settings_are_keys_of_the_configuration():
     config = load_config(overrides=settings)
     assert (config.backbone, config.pepnet.gate_hidden, config.pepnet.tower) == ("pepnet", 32, (100, 64))
     assert not any((config.usr.ie, config.usr.fg, config.usr.glmt, config.usr.contrastive))
+
+
+def new_module(path: str) -> dict:
+    """Runs a new file of the page and returns its names."""
+    names = {"__name__": path.removesuffix(".py").replace("/", ".")}
+    exec(compile(NEW[path], path, "exec"), names)
+    return names
+
+
+def test_the_metric_of_the_page_is_in_every_document_page_and_table(monkeypatch):
+    monkeypatch.setitem(METRICS, "brier", new_module("usr_tf/metrics/brier.py")["BRIER"])
+    rows = drawn_predictions(n=400, users=20)
+    rows = dataclasses.replace(rows, slices={"position": position_slice(rows.position)})
+    document, details = metrics_document(rows, SCHEMA), details_document(rows, SCHEMA, replicates=5)
+    search = rows.scenario == 0
+    expected = ((rows.probabilities["ctr"] - rows.labels["ctr"])[search] ** 2).mean()
+    assert document["scenarios"]["search"]["ctr"]["brier"] == pytest.approx(expected)
+    low, high = details["overall"]["ctr"]["intervals"]["brier"]
+    assert low < document["overall"]["ctr"]["brier"] < high
+    assert details["overall"]["ctr"]["slices"]["position"][0]["brier"] > 0
+    assert evaluation_page(document, details, SCHEMA, "toy", rows).count("Brier score") >= 2  # whole and by slice
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(format_comparison(compare(rows, rows, SCHEMA, replicates=2)))
+    assert "Brier score" in capture.get()
+    assert is_higher_better("overall/ctr/brier", SCHEMA) is False
+
+
+def test_the_source_of_the_page_makes_logs(monkeypatch, tmp_path):
+    monkeypatch.setitem(SOURCES, "feed", new_module("pipelines/sources/feed.py")["Feed"])
+    lines = ['{"at": 5, "who": "ann", "what": "tea", "clicked": true}', '{"at": 6, "who": "ben", "what": "mug"}', "{}"]
+    (tmp_path / "feed.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "logs"
+    assert main(["import", "--source", "feed", "--input", str(tmp_path / "feed.jsonl"), "--out", str(out)]) == 0
+    tables = {path.name.split("-")[0]: gzip.decompress(path.read_bytes()).decode() for path in out.glob("*.gz")}
+    impressions = [json.loads(line) for line in tables["impressions"].splitlines()]
+    keys = {"user_id": "ann", "item_id": "tea", "timestamp": 5000, "request_id": "ann-5000"}
+    assert impressions[0] == {**keys, "scenario": "feed"}
+    assert [json.loads(line) for line in tables["actions"].splitlines()] == [{**keys, "action": "click"}]
+    assert tables["items"] == '{"item_id":"mug"}\n{"item_id":"tea"}\n'
+    assert json.loads((out / "import.json").read_text())["rejected"] == {"no impression": 1}

@@ -1,4 +1,4 @@
-"""No tensor of a training step, or of serving, holds a weight matrix for each row."""
+"""Memory per row: no tensor of training or serving holds a weight matrix per row."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""What layers and losses refuse while they are traced, each in one line that ends with what was received."""
+"""Shape checks of layers and losses; each message ends with the received value."""
 
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 

@@ -1,4 +1,4 @@
-"""Why a candidate has its score: integrated gradients, gates and attention, as text, a page and JSON."""
+"""Explanations of scores: integrated gradients, gates and attention, as text, HTML and JSON."""
 
 from usr_tf.evaluation.explain.explainer import BACKGROUND, Explainer
 from usr_tf.evaluation.explain.explanation import Action, Difference, Explanation, TaskExplanation, difference

@@ -1,4 +1,4 @@
-"""From a run and a request of raw features to the explanation of a candidate's scores."""
+"""Explainer: attributes a candidate's scores to features, history and gates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ _LEAST = 0.1
 
 
 class Explainer:
-    """Explains what a model gives for requests of raw features.
+    """Explains the scores of requests of raw features.
 
     A score is explained against a baseline: the mean over logged candidates of the scenario, each as it was shown,
     but to a user without a history. These are real inputs with a usual score. An "empty" input is none: a model has
@@ -60,7 +60,7 @@ class Explainer:
         self._paths: dict[tuple[str, int], Paths] = {}
 
     def score(self, scenario: str, request: Request) -> dict[str, np.ndarray]:
-        """`{task: [N] probability}` of the request's candidates, as they are served.
+        """`{task: [N] probability}` of the request's candidates, equal to the served ones.
 
         Raises:
           InputError: an unknown scenario.
@@ -69,7 +69,7 @@ class Explainer:
         return {task: probability.numpy() for task, probability in scores.items()}
 
     def choose(self, scenario: str, request: Request, task: str, item: str | None = None, top: int = 1) -> list[int]:
-        """Places of candidates in the request: that of `item`, or of the `top` best by `task`, the best first.
+        """Indices of candidates: that of `item`, or the `top` best by `task`, best first.
 
         Raises:
           InputError: an unknown scenario, task or item.
@@ -162,7 +162,7 @@ class Explainer:
     def _explain_gates(
         self, inputs: Inputs, scenario: int, steps: int
     ) -> tuple[dict[str, float] | None, np.ndarray | None]:
-        """Each feature's mean gate, and what it moves `[T, features]` on the way from 1, which lets all pass."""
+        """Mean gate of each feature, and its effect `[T, features]` relative to gate 1 (identity)."""
         gates = self._model.gates(inputs, scenario)
         if gates is None:
             return None, None
@@ -177,7 +177,7 @@ class Explainer:
         return means, self._integrate("gates", scenario, start, end, given, steps).moved
 
     def _integrate(self, what: str, scenario: int, start: Parts, end: Parts, given: Parts, steps: int) -> "_Moved":
-        """Along the paths of the `inputs` or of the `gates`."""
+        """Integrated gradients along the paths of the `inputs` or of the `gates`."""
         function = {"inputs": self._log_odds, "gates": self._gated_log_odds}[what]
         paths = self._paths.get((what, scenario))
         if paths is None:
@@ -195,12 +195,12 @@ class Explainer:
         return _Moved(after, before, *paths.integrate(start, end, given, after - before, steps, tolerance))
 
     def _log_odds(self, parts: Parts, given: Parts, scenario: int) -> tf.Tensor:
-        """`[B, T]` of rows that are looked up already."""
+        """Log-odds `[B, T]` of rows after look-up."""
         inputs = self._joined(parts, given)
         return _log_odds(self._model.rank(inputs, self._model.view(inputs, scenario), scenario))
 
     def _gated_log_odds(self, gates: Parts, given: Parts, scenario: int) -> tf.Tensor:
-        """`[B, T]` by other gates than FG's."""
+        """Log-odds `[B, T]` under gates other than FG's."""
         inputs = self._joined(given, given)
         request, candidate = (
             tf.expand_dims(part * gates[name], 1)
@@ -210,14 +210,14 @@ class Explainer:
         return _log_odds(self._model.rank(inputs, views, scenario))
 
     def _joined(self, parts: Parts, given: Parts) -> Inputs:
-        """Rows of what the paths lead through. An item is a part of its candidate, and goes with it."""
+        """Rows of the tensors that paths vary. An item is part of its candidate and varies with it."""
         candidate, history = parts["candidate"], parts.get("history")
         item = candidate[:, : self._model.embedding.item_width] if history is not None else None
         fixed = (given.get(name) for name in _FIXED)
         return Inputs(parts["request"], candidate, parts.get("query"), item, history, *fixed)
 
     def _baseline(self, requests: Sequence[Request], scenario: str) -> dict[str, tf.Tensor]:
-        """`[M, ...]` of each part but the history: candidates of the requests, evenly taken."""
+        """Baseline `[M, ...]` of each part except the history: evenly sampled candidates of requests."""
         rows: dict[str, list[tf.Tensor]] = {}
         for request in requests[:BACKGROUND]:
             parts = _parts(self._model.look_up(self._look_up(request, scenario)))
@@ -229,7 +229,7 @@ class Explainer:
         return {name: tf.gather(part, taken) for name, part in joined.items()}
 
     def _items(self, request: Request) -> list[str]:
-        """What the candidates are called: their ids, or their places where the model knows no ids."""
+        """Labels of the candidates: item ids, or indices if the model has no item ids."""
         if ITEM in request:
             return [text_of(value) for value in request[ITEM]]
         name = next(iter(self.schema.features_of("item")))
@@ -248,7 +248,7 @@ class Explainer:
         return self.schema.scenarios.index(scenario)
 
     def _unknown(self, request: Request, features: Features, row: int) -> dict[str, tuple[str, ...]]:
-        """Of each feature that has any, what of its value the vocabulary lacks."""
+        """Out-of-vocabulary values of each feature."""
         candidate = self.schema.features_of(*CANDIDATE_GROUPS)
         unknown = {}
         for name in self.schema.features:
@@ -297,7 +297,7 @@ class _Moved(NamedTuple):
 
 
 def _of_row(values: Mapping[str, Any], features: Features, row: int, schema: Schema) -> dict[str, Any]:
-    """Each input's value of one candidate, raw or derived: of what the request shares, the first and only one."""
+    """Feature values of one candidate; shared features have one row."""
     candidate = schema.inputs_of(*CANDIDATE_GROUPS)
     taken = {**{name: features[name].numpy() for name in schema.derived}, **values}
     return {name: taken[name][row if name in candidate else 0] for name in schema.inputs}
@@ -309,7 +309,7 @@ def _one(inputs: Inputs, row: int) -> Inputs:
 
 
 def _parts(inputs: Inputs) -> dict[str, tf.Tensor]:
-    """What paths lead through."""
+    """Tensors that paths vary."""
     parts = {name: getattr(inputs, name) for name in ("request", "candidate", "query", "history")}
     return {name: part for name, part in parts.items() if part is not None}
 

@@ -1,4 +1,4 @@
-"""What an explanation holds. Everything that moves a score is in log-odds, `log(p / (1 - p))`, and adds up."""
+"""Explanation records. Effects are in log-odds, `log(p / (1 - p))`, and add up."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ class Action:
 
 @dataclasses.dataclass(frozen=True)
 class TaskExplanation:
-    """What moved one probability of one candidate."""
+    """Attribution of one probability of one candidate."""
 
     probability: float
     """The served one."""
@@ -45,18 +45,18 @@ class TaskExplanation:
 
     @property
     def difference(self) -> float:
-        """Log-odds between candidate and baseline, which features and history explain."""
+        """Log-odds of candidate minus baseline, which features and history explain."""
         return self.log_odds - self.baseline_log_odds
 
     @property
     def residual(self) -> float:
-        """What the sum falls short of the difference."""
+        """Difference minus the sum of the effects."""
         return self.difference - sum(self.features.values()) - sum(self.history)
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Why one candidate has its probabilities."""
+    """Explanation of one candidate's probabilities."""
 
     scenario: str
     item: str
@@ -75,7 +75,7 @@ class Explanation:
     """Of each feature that has any, the values or words that its vocabulary lacks."""
 
     def to_document(self) -> dict:
-        """For JSON."""
+        """JSON form."""
         document = dataclasses.asdict(self)
         for name, task in self.tasks.items():
             document["tasks"][name] |= {"baseline": task.baseline, "residual": task.residual}
@@ -84,7 +84,7 @@ class Explanation:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What sets one candidate of a request apart from another one for one task, in log-odds."""
+    """Attribution of the difference of two candidates of a request for one task, in log-odds."""
 
     log_odds: float
     features: dict[str, float]
@@ -92,7 +92,7 @@ class Difference:
 
 
 def difference(one: Explanation, other: Explanation) -> dict[str, Difference]:
-    """Why `one` has other scores than `other`, for each task.
+    """Attribution of the score difference of `one` and `other`, per task.
 
     Both start from the same baseline, so that the differences between what moved them add up to the difference between
     their scores. A feature that both share is in it where it meets what they do not share.

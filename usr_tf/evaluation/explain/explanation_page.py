@@ -1,4 +1,4 @@
-"""Explanations as a page: a waterfall from the baseline to the score, and tables."""
+"""HTML page of explanations: waterfall from the baseline to the score, and tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -125,7 +125,7 @@ def _table(names: Sequence[str], rows: Sequence[Row], task: str, notes: Sequence
 
 
 def _waterfall(start: tuple[str, float], end: tuple[str, float], rows: Sequence[Row], task: str) -> str:
-    """Bars from the log-odds of `start` to those of `end`, each a name and its place."""
+    """Waterfall bars from the log-odds of `start` to those of `end`, each with name and position."""
     bars = strongest(rows, task, _BARS)
     edges = np.concatenate([[start[1]], start[1] + np.cumsum([row.moved[task] for row in bars])])
     names = [start[0], *(_label(row) for row in bars), end[0]]
@@ -158,7 +158,7 @@ def _waterfall(start: tuple[str, float], end: tuple[str, float], rows: Sequence[
 
 
 def _probability_ticks(axes, low: float, high: float) -> None:
-    """Probabilities where their log-odds stand: as many round ones as have room."""
+    """Round probabilities as axis ticks at their log-odds, as many as fit."""
     round_ones = [digit * 10.0**power for power in range(-6, 0) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)]
     both = sorted({*round_ones, *(1 - value for value in round_ones)})
     inside = [value for value in both if low <= math.log(value / (1 - value)) <= high]

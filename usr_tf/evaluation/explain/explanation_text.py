@@ -1,4 +1,4 @@
-"""Explanations for the terminal."""
+"""Terminal text of explanations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +26,7 @@ _ROWS = 10
 
 
 def format_explanation(explanation: Explanation, task: str) -> Group:
-    """A sentence, how the sum adds up, and tables of features and actions, those first that move `task` most."""
+    """Summary, balance, and tables of features and actions, largest effect on `task` first."""
     notes = ("gate", f"gate {task}") if explanation.gates else ()
     parts = [
         Text(headline(explanation, task), "bold"),
@@ -41,7 +41,7 @@ def format_explanation(explanation: Explanation, task: str) -> Group:
 
 
 def format_difference(one: Explanation, other: Explanation, found: Mapping[str, Difference], task: str) -> Group:
-    """The same of what sets `one` apart from `other`."""
+    """The same for the difference of `one` and `other`."""
     parts = [
         Text(difference_headline(one, other, found, task), "bold"),
         _table(("feature", one.item, other.item), difference_rows(one, other, found), task),
@@ -73,7 +73,7 @@ def _table(names: Sequence[str], rows: Sequence[Row], task: str, notes: Sequence
 
 
 def _bar(share: float) -> Text:
-    """A bar to the left for what lowers the score, to the right for what raises it."""
+    """Bar to the left for a negative effect, to the right for a positive one."""
     length = round(abs(share) * _BAR)
     left, right = (0, length) if share > 0 else (length, 0)
     bar = Text(" " * (_BAR - left))

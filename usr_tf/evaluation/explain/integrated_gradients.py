@@ -19,7 +19,7 @@ _NUMBERS = 2**25
 
 
 class Integral(NamedTuple):
-    """What moved a function's T outputs."""
+    """Attributions of a function's T outputs."""
 
     moved: np.ndarray
     """`[T, P]`, of each of P places."""
@@ -28,7 +28,7 @@ class Integral(NamedTuple):
 
 
 class Paths:
-    """Paths of one function, which is traced once.
+    """Integration paths of one function, which is traced once.
 
     Args:
       function: from parts `[B, ...]`, and what it reads besides them, to `[B, T]`, each row by itself.
@@ -44,7 +44,7 @@ class Paths:
     def integrate(
         self, start: Parts, end: Parts, given: Parts, difference: np.ndarray, steps: int, tolerance: np.ndarray
     ) -> Integral:
-        """What each place moves from `start` to `end`.
+        """Attribution of each entry between `start` and `end`.
 
         The points stand in the middle of equal steps. A network of ReLUs bends the path's gradient in many places, so
         a rule of higher order gains nothing; their number is doubled, four times at the most, until the sum is near
@@ -76,7 +76,7 @@ class Paths:
         return total / (points * rows)
 
     def _trace(self, start: Parts, end: Parts, given: Parts, shares: tf.Tensor) -> tf.Tensor:
-        """`[T, P]`, summed over all points of all paths."""
+        """`[T, P]` attributions, summed over all points of all paths."""
         rows = tf.shape(next(iter(start.values())))[0] * tf.size(shares)
         ways = {name: end[name] - start[name] for name in end}
 
@@ -92,7 +92,7 @@ class Paths:
         return tf.stack([self._placed(output, reached, ways) for output in tf.unstack(value, axis=1)])
 
     def _placed(self, output: tf.Tensor, reached: Parts, ways: Parts) -> tf.Tensor:
-        """`[P]` of one output."""
+        """`[P]` attributions of one output."""
         names = list(reached)
         gradients = tf.gradients(
             output, [reached[name] for name in names], unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -111,7 +111,7 @@ class Paths:
 
 
 def _spec(part: tf.Tensor) -> tf.TensorSpec:
-    """Any number of rows and of positions, so that no other history is a reason to trace again."""
+    """Tensor specification with free numbers of rows and positions, so that no history causes a retrace."""
     width = part.shape[-1] if part.shape.rank > 1 and part.dtype.is_floating else None
     return tf.TensorSpec([*[None] * (part.shape.rank - 1), width], part.dtype)
 

@@ -1,4 +1,4 @@
-"""Raw values as a reader knows them, and what of them the model does not know."""
+"""Raw feature values as text, and their out-of-vocabulary parts."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from usr_tf.tokens import tokens
 
 
 def text_of(value: object) -> str:
-    """A raw value: bytes, an array of them, or a number; "" where there is none."""
+    """Text of a raw value: bytes, an array of them, or a number; "" without a value."""
     if isinstance(value, np.ndarray):
         return " ".join(filter(None, map(text_of, value)))
     if isinstance(value, bytes):
@@ -17,7 +17,7 @@ def text_of(value: object) -> str:
 
 
 def unknown_of(value: object, ids: np.ndarray, name: str, schema: Schema) -> tuple[str, ...]:
-    """The values or words of a feature that its vocabulary lacks; of one whose ids are hashes nobody can tell.
+    """Out-of-vocabulary values or tokens of a feature; undefined for hashed ids.
 
     Args:
       value: a raw value of it, bytes or an array `[n]` of them.
@@ -32,7 +32,7 @@ def unknown_of(value: object, ids: np.ndarray, name: str, schema: Schema) -> tup
 
 
 def _looked_up(value: object, feature: Feature) -> list[bytes]:
-    """The parts of a raw value that have an id each."""
+    """Parts of a raw value that have an id each."""
     if feature.type == "text":
         return tokens(tf.constant([value]), feature).values.numpy().tolist()
     parts = value.tolist() if isinstance(value, np.ndarray) else [value]

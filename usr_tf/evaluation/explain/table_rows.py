@@ -1,4 +1,4 @@
-"""The rows of an explanation's tables, for the terminal and for the page."""
+"""Table rows of an explanation, for the terminal and the page."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from usr_tf.evaluation.report.html import UNDEFINED
 
 
 class Row(NamedTuple):
-    """Something that moved the scores."""
+    """Row of an explanation: a feature, an action or a sum."""
 
     name: str
     cells: tuple[str, ...]
@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 
 def feature_rows(explanation: Explanation, task: str) -> list[Row]:
-    """A row a feature, with its value, its gate and what that moves `task`; and one for the whole history."""
+    """One row per feature (value, gate, effect on `task`), and one for the history."""
     gates, by_gates = explanation.gates, explanation.tasks[task].gates
 
     def notes(name: str) -> tuple[str, ...]:
@@ -32,12 +32,12 @@ def feature_rows(explanation: Explanation, task: str) -> list[Row]:
 
 
 def difference_rows(one: Explanation, other: Explanation, found: Mapping[str, Difference]) -> list[Row]:
-    """A row a feature, with the values of both, and one for the whole history."""
+    """One row per feature with the values of both candidates, and one for the history."""
     return _rows(found, [one, other], lambda _: ())
 
 
 def history_rows(history: Sequence[Action], tasks: Mapping[str, TaskExplanation | Difference]) -> list[Row]:
-    """A row an action: its item, what it was, its scenario and age; its attention, where there is one."""
+    """One row per action: item, action, scenario, age, and attention if any."""
     return [
         Row(
             action.item,
@@ -50,7 +50,7 @@ def history_rows(history: Sequence[Action], tasks: Mapping[str, TaskExplanation 
 
 
 def strongest(rows: Iterable[Row], task: str, count: int) -> list[Row]:
-    """The `count` rows that move most, the strongest first, and one for all others where there are any."""
+    """The `count` rows with the largest effect, and one for all others."""
     rows = sorted(rows, key=lambda row: -abs(row.moved[task]))
     if len(rows) <= count + 1:
         return rows
@@ -62,7 +62,7 @@ def strongest(rows: Iterable[Row], task: str, count: int) -> list[Row]:
 
 
 def headline(explanation: Explanation, task: str) -> str:
-    """The score, what it is compared with, and the three strongest reasons, in a line."""
+    """One-line summary: the score, its baseline, and the three largest effects."""
     main = explanation.tasks[task]
     reasons = _reasons(feature_rows(explanation, task), task)
     return (
@@ -72,7 +72,7 @@ def headline(explanation: Explanation, task: str) -> str:
 
 
 def difference_headline(one: Explanation, other: Explanation, found: Mapping[str, Difference], task: str) -> str:
-    """Which of two candidates stands higher, by how much, and the three strongest reasons, in a line."""
+    """One-line summary of two candidates: which is higher, by how much, and the three largest effects."""
     apart = found[task].log_odds
     scores = " and ".join(f"{each.tasks[task].probability:.4f}" for each in (one, other))
     return (
@@ -82,7 +82,7 @@ def difference_headline(one: Explanation, other: Explanation, found: Mapping[str
 
 
 def balance(explanation: Explanation, task: str) -> str:
-    """How the log-odds add up, in a line."""
+    """One-line sum of the log-odds."""
     main = explanation.tasks[task]
     terms = [f"{main.baseline_log_odds:.4f} baseline", f"{sum(main.features.values()):+.4f} features"]
     if explanation.history:
@@ -91,12 +91,12 @@ def balance(explanation: Explanation, task: str) -> str:
 
 
 def odds(log_odds: float) -> str:
-    """A difference in log-odds as a factor."""
+    """Difference in log-odds as a factor."""
     return f"odds × {math.exp(log_odds):.2f}"
 
 
 def age(milliseconds: int) -> str:
-    """`3 min`, `5 h`, `2 d`."""
+    """Age as text: `3 min`, `5 h`, `2 d`."""
     minutes = milliseconds / 60_000
     for size, unit in ((1440, "d"), (60, "h")):
         if minutes >= size:
@@ -110,7 +110,7 @@ def _described(action: Action) -> tuple[str, str]:
 
 
 def _marked(text: str, unknown: Sequence[str]) -> str:
-    """A value, with what of it the vocabulary lacks."""
+    """Value with its out-of-vocabulary parts marked."""
     if not unknown:
         return text
     return f"{text} (unknown)" if text in unknown else f"{text} (unknown: {', '.join(unknown)})"

@@ -1,4 +1,4 @@
-"""An evaluation as files (`metrics.json`, `details.json`, `report.html`) and as a table for the terminal.
+"""Report of an evaluation: `metrics.json`, `details.json`, `report.html`, and a table for the terminal.
 
 Needs no TensorFlow. The page is self-contained: its plots are inside it, and it fetches nothing.
 """

@@ -1,4 +1,4 @@
-"""The data that the model was trained and evaluated on, as `stats.json` counts it."""
+"""Report section on the data: rows, positives and features of each split, from `stats.json`."""
 
 from collections.abc import Mapping
 from typing import Any

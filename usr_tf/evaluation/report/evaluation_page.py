@@ -1,12 +1,14 @@
-"""The page of an evaluation: which sections it has, in which order."""
+"""HTML page of an evaluation: its sections and their order."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from usr_tf.config import Config
 from usr_tf.evaluation.report import (
     data_summary,
     headline,
     html,
+    importances,
     learning_curves,
     provenance,
     score_curves,
@@ -29,15 +31,17 @@ def evaluation_page(
     run_summary: RunSummary | None = None,
     texts_of: worst_errors.TextsOf | None = None,
 ) -> str:
-    """The whole page, from the documents alone or, with rows and run_summary, with their sections too."""
+    """HTML page from the documents alone or, with rows and run_summary, with their sections too."""
     sections = [
         headline.section(document, details),
         score_curves.section(document, details),
         slices.section(document, details),
     ]
-    if run_summary:
+    if run_summary and isinstance(run_summary.config, Config):
         monitor = run_summary.config.train.monitor
         sections.append(learning_curves.section(run_summary.history, monitor, schema.scenarios, schema.task_names))
+    if run_summary and run_summary.importances:
+        sections.append(importances.section(run_summary.importances))
     if run_summary and run_summary.views:
         groups = {name: feature.group for name, feature in schema.features.items()}
         sections.append(view_plots.section(run_summary.views, groups, run_summary.beside))
@@ -68,6 +72,6 @@ def _lead(document: Mapping[str, Any], schema: Schema, predictions: Predictions 
 
 
 def _days(details: Mapping[str, Any], schema: Schema) -> list[str]:
-    """Those that rows were shown on."""
+    """Days (UTC) with impressions."""
     slices = details[OVERALL][schema.task_names[0]].get("slices", {})
     return [slice["value"] for slice in slices.get("day", []) if slice["n"]]

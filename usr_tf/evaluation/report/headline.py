@@ -1,16 +1,15 @@
-"""The headline of an evaluation: a verdict in words, tiles per scenario and task, and AUC beside its baselines."""
+"""Report verdict: summary sentences, a tile per scenario and task, AUC beside its baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usr_tf.evaluation.report import html
+from usr_tf.evaluation.report import html, model_baselines
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import Dot, dot_plot
 from usr_tf.evaluation.report.task_results import (
     FEW,
     HEADLINE,
     LOSSES,
-    NAMES,
     TaskResult,
     cells,
     count,
@@ -20,6 +19,7 @@ from usr_tf.evaluation.report.task_results import (
     losses,
     share,
 )
+from usr_tf.metrics import METRICS
 from usr_tf.metrics.documents import BASELINES
 
 _MOODS = {"above": "good", "level with": "level", "below": "bad"}
@@ -34,27 +34,33 @@ _CALIBRATED = 0.1
 
 
 def verdict(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Sentences and tiles, to stand below the page's heading."""
+    """Sentences and tiles below the page's heading."""
     shown = list(cells(document, details, overall=False))
-    ranking = ", and ".join(filter(None, (_against(name, shown) for name in reversed(BASELINES))))
+    names = (*document.get("baselines", {}), *reversed(BASELINES))
+    ranking = ", and ".join(filter(None, (_against(name, shown) for name in names)))
     if not any(cell.figures["auc"] is not None for cell in shown):
         ranking = "No ranking to judge: no scenario and task has rows with the action and rows without it."
     else:
         ranking = f"Ranks {ranking}." if ranking else "There is no baseline to hold these figures against."
     rest = " ".join(filter(None, (_towards_oracle(shown), _calibration(shown))))
     more = html.paragraph(rest, "lead") if rest else ""
+    more += model_baselines.summary(document, details)
     return html.paragraph(ranking, "verdict") + more + html.grid(map(_tile, shown), least=220)
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
-    """AUC against what needs no model and against the oracle; then the losses; then every figure."""
+    """AUC beside baselines and oracle, then the losses, then every metric."""
     shown = list(cells(document, details))
     dots = [
         Dot(
             cell.name,
             cell.figures["auc"],
             cell.detail["intervals"].get("auc"),
-            {**{name: cell.baseline(name) for name in BASELINES}, "oracle": cell.figures.get("oracle_auc")},
+            {
+                **{name: cell.baseline(name) for name in BASELINES},
+                "oracle": cell.figures.get("oracle_auc"),
+                **{name: cell.baseline(name) for name in document.get("baselines", {})},
+            },
             cell.scenario,
             cell.few,
         )
@@ -69,7 +75,8 @@ def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section:
     few = f" Grey: fewer than {FEW} positives." if any(cell.few for cell in shown) else ""
     note = f"The band is the {level}, from {count(details['replicates'])} resamples of the users.{few}"
     logloss = html.table(["scenario", "task", *LOSSES], map(_losses_row, shown), names=2, main=2)
-    content = html.card(picture + ranking, "AUC", note=note) + html.card(logloss, "Probabilities", note=few.strip())
+    content = html.card(picture + ranking, "AUC", note=note) + model_baselines.card(document, details)
+    content += html.card(logloss, "Probabilities", note=few.strip())
     return Section(
         "Against the baselines",
         content + html.details("Every figure with its interval", _every_figure(shown)),
@@ -112,7 +119,7 @@ def _against(baseline: str, shown: Sequence[TaskResult]) -> str | None:
 
 
 def _towards_oracle(shown: Sequence[TaskResult]) -> str | None:
-    """How far from guessing to the best that can be reached."""
+    """Share of the distance from chance to the oracle that the model covers."""
     known = [(cell.figures["auc"], cell.figures.get("oracle_auc")) for cell in shown]
     ways = [(auc - 0.5) / (oracle - 0.5) for auc, oracle in known if auc is not None and (oracle or 0) > 0.5]
     if not ways:
@@ -143,7 +150,7 @@ def _too(calibration: float) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`a, b and c`; of many only their number."""
+    """`a, b and c`; for many only their number."""
     if len(names) > _NAMED:
         return f"{len(names)} of them"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -151,7 +158,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _tile(cell: TaskResult) -> str:
     figures, chips = cell.figures, []
-    for name in BASELINES:
+    for name in cell.detail["baselines"]:
         standing = cell.standing(name)
         if standing:
             chips.append(html.chip(f"{standing} {name} {figure(cell.baseline(name), 3)}", _MOODS[standing]))
@@ -161,7 +168,8 @@ def _tile(cell: TaskResult) -> str:
     notes = [f"AUC, {interval(ends['auc'], 3)}" if ends["auc"] else "AUC"]
     notes.append(f"{count(figures['positives'])} positives of {count(figures['n'])}")
     beside = [
-        (NAMES[name], figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "") for name in _BESIDE
+        (METRICS[name].label, figure(figures.get(name), 3), interval(ends[name], 3) if ends[name] else "")
+        for name in _BESIDE
     ]
     return html.tile(cell.name, figure(figures["auc"], 3), notes, "".join(chips), beside, cell.few)
 
@@ -176,9 +184,9 @@ def _every_figure(shown: Sequence[TaskResult]) -> str:
             ["positives", *(count(cell.figures["positives"]) for cell in mine)],
             ["positive rate", *(share(cell.figures["positives"], cell.figures["n"]) for cell in mine)],
         ]
-        for name, called in NAMES.items():
+        for name, metric in METRICS.items():
             if any(name in cell.figures for cell in mine):
-                rows.append([called, *(_with_interval(cell, name) for cell in mine)])
+                rows.append([metric.label, *(_with_interval(cell, name) for cell in mine)])
         tables.append(html.card(html.table(["figure", *(cell.task for cell in mine)], rows), scenario))
     return html.grid(tables, least=400)
 

@@ -1,4 +1,4 @@
-"""The shell of our pages and the pieces they are built from. Self-contained: no script, nothing is fetched.
+"""HTML building blocks of self-contained pages: no script, no external resource.
 
 Light and dark follow the reader's system, print is light. Functions take plain text and escape it. An argument called
 `content` is HTML already, as these functions and `usr_tf.evaluation.report.plots.svg` return it.
@@ -85,7 +85,7 @@ def card(content: str, title: str = "", aside: str = "", note: str = "") -> str:
 
 
 def grid(contents: Iterable[str], least: int = 300) -> str:
-    """Pieces side by side, as many as fit at `least` pixels each, below one another on a narrow screen."""
+    """Elements side by side, at least `least` pixels each, wrapped on a narrow screen."""
     return f'<div class="grid" style="--least:{least}px">{"".join(contents)}</div>'
 
 
@@ -116,12 +116,12 @@ def tile(
 
 
 def chip(text: str, mood: str = "level") -> str:
-    """A short verdict; `mood` is `good`, `level`, `bad` or (no verdict) `mark`, told by a sign too."""
+    """Short verdict; `mood` is `good`, `level`, `bad` or (no verdict) `mark`, with a sign as well as a colour."""
     return f'<span class="chip {mood}">{_SIGNS[mood]} {escape(text)}</span>'
 
 
 def legend(items: Iterable[tuple[str, str, str]]) -> str:
-    """What the signs of the plots in a card mean: name, sign such as `●`, and the name of a colour of the page."""
+    """Legend of the plots in a card: name, sign such as `●`, and the name of a page colour."""
     entries = (
         f'<span><b style="color:var(--{colour})">{sign}</b> {escape(name)}</span>' for name, sign, colour in items
     )
@@ -164,7 +164,7 @@ def table(
 
 
 class TableCell(str):
-    """A cell of a `table` that is told by more than its text."""
+    """Cell of a `table` with more than text."""
 
     content: str
     kind: str
@@ -182,7 +182,7 @@ def weak(text: str) -> TableCell:
 
 
 def heat(text: str, value: float) -> TableCell:
-    """A cell whose colour tells a value from -1 (orange) over 0 (none) to 1 (blue)."""
+    """Cell coloured by a value from -1 (orange) through 0 (none) to 1 (blue)."""
     share = min(abs(value), 1)
     return TableCell(
         text, f'<span class="heat{" low" if value < 0 else ""}" style="--share:{share:.0%}">{escape(text)}</span>'
@@ -205,7 +205,7 @@ def code(text: str) -> str:
 
 
 def details(summary: str, content: str) -> str:
-    """Something folded up until the reader opens it."""
+    """Collapsed block that the reader opens."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
@@ -220,7 +220,7 @@ def _section(anchor: str, section: Section) -> str:
 
 
 def _anchors(titles: Iterable[str]) -> list[str]:
-    """Different for different sections, even of the same title."""
+    """Distinct anchors for sections, even with equal titles."""
     return [f"{index}-{re.sub(r'[^a-z0-9]+', '-', title.lower())}" for index, title in enumerate(titles, start=1)]
 
 

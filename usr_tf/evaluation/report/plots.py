@@ -1,4 +1,4 @@
-"""Pictures in one style, as SVG that stands inside a page of `usr_tf.evaluation.report.html` and takes its colours.
+"""Plots in one style, as inline SVG that uses the colours of the page.
 
 Draw with matplotlib in the colours named here. They come out as the page's CSS variables, so that a picture is right
 in light, in dark and in print; text stays text. The same drawing gives the same bytes.
@@ -73,7 +73,7 @@ _STYLE = {
 
 
 def svg(draw: Callable[[Figure], None], width: float, height: float, label: str = "") -> str:
-    """What `draw` puts on an empty figure, as an SVG element to stand in a page.
+    """SVG element of what `draw` puts on an empty figure.
 
     It grows and shrinks with the room it has, from 0.78 to 1.1 of its size; in less room it scrolls sideways.
 
@@ -97,7 +97,7 @@ def series_legend(names: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def shorten(name: str, length: int = 26) -> str:
-    """A name that fits beside a plot: a long one without its middle."""
+    """Name shortened in the middle to fit beside a plot."""
     return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"
 
 
@@ -133,7 +133,7 @@ def dot_plot(
     label: str = "",
     span: tuple[float, float] | None = None,
 ) -> str:
-    """A row for each dot: its figure with its interval, and its marks; a gap between groups. As `svg` returns it.
+    """SVG dot plot: one row per dot with interval and marks, and gaps between groups.
 
     Args:
       name: of the dots, in the legend, which is there when there are marks or weak dots.
@@ -195,7 +195,7 @@ def plain_log(axes: Axes, *names: str) -> None:
 
 
 def _embeddable(text: str, width: float, height: float, label: str) -> str:
-    """matplotlib's file as an element among others: no foreign addresses, its ids unlike any other picture's."""
+    """matplotlib's SVG file as an inline element with unique ids and no external addresses."""
     body = text[text.index("<g id=") : text.rindex("</svg>")]
     key = "p" + hashlib.sha1(f"{label}{body}".encode(), usedforsecurity=False).hexdigest()[:7]
     referenced = set(re.findall(r'(?:url\(|xlink:href=")#([\w.-]+)', body))

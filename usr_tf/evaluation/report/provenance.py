@@ -1,11 +1,12 @@
-"""How the page was made, and how to read it."""
+"""Report section on provenance: settings, command, version and date of the run."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from usr_tf import __version__
-from usr_tf.config import Config
 from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import UNDEFINED, Section
 
@@ -52,8 +53,8 @@ def how_to_read() -> Section:
     return Section("How to read this page", html.card(html.definitions(_TERMS)))
 
 
-def section(config: Config, command: Sequence[str], trained: str) -> Section:
-    """The settings that are not the default ones, the command that made the page, the version and the run's date."""
+def section(config: BaseModel, command: Sequence[str], trained: str) -> Section:
+    """Settings that differ from the default, the command of the page, the version and the run's date."""
     changed = list(changed_settings(config))
     rows = [(key, value, default) for key, value, default in changed]
     table = html.table(["setting", "this run", "default"], rows, names=3, groups=False)
@@ -67,13 +68,13 @@ def section(config: Config, command: Sequence[str], trained: str) -> Section:
 
 
 def _lines(command: Sequence[str]) -> str:
-    """For a shell, each flag on a line of its own."""
+    """Shell command with each flag on its own line."""
     return "".join((" \\\n  " if part.startswith("--") else " ") + shlex.quote(part) for part in command).strip()
 
 
-def changed_settings(config: Config) -> Iterator[tuple[str, str, str]]:
-    """Key, value and default of each setting that differs; where the data lies is no setting."""
-    default = _flat(Config().model_dump(mode="json"))
+def changed_settings(config: BaseModel) -> Iterator[tuple[str, str, str]]:
+    """Key, value and default of each changed setting, except paths of the data."""
+    default = _flat(type(config)().model_dump(mode="json"))
     for key, value in _flat(config.model_dump(mode="json")).items():
         if key != "data" and value != default.get(key):
             yield key, str(value), str(default.get(key))

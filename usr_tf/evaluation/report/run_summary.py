@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from usr_tf.config import Config
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
 class RunSummary:
     """One run and the data that it is evaluated on."""
 
-    config: Config
+    config: BaseModel
+    """`usr_tf.config.Config` of our model, or the settings of another kind of run."""
     trained: str
     """When training ended, as text."""
     split: str
@@ -26,5 +27,7 @@ class RunSummary:
     """Number of ids of each feature that has any."""
     views: Mapping[str, Any] | None = None
     """The document of `usr_tf.evaluation.view_diagnostics.views_document`."""
+    importances: Mapping[str, Any] | None = None
+    """A tree run's `importances.json`."""
     beside: Mapping[str, Any] | None = None
     """The same document of another run."""

@@ -1,4 +1,4 @@
-"""Per scenario and task: ROC, calibration by decile, and how the scores of each class are spread."""
+"""Report section on scores: ROC, calibration by decile, and score histograms per scenario and task."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Slices: AUC and the other figures on parts of the rows."""
+"""Report section on slices: metrics by user, item, history, query, position and day."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from usr_tf.evaluation.report import html
 from usr_tf.evaluation.report.html import Section
 from usr_tf.evaluation.report.plots import FAINT, MARKERS, SERIES, SOFT, series_legend, shorten, svg
 from usr_tf.evaluation.report.task_results import FEW, OVERALL, cells, count, figure, interval
+from usr_tf.metrics import METRICS, Metric
 from usr_tf.metrics.feature_slices import FEATURE
 
 _TITLES = {
@@ -20,13 +21,12 @@ _TITLES = {
     "position": ("Position", "place in the shown slate"),
     "day": ("Day", "of the impression"),
 }
-_COLUMNS = ("rows", "positives", "AUC", "oracle", "GAUC", "logloss", "NE", "calibration")
 
 Slice = Mapping[str, Any]
 
 
 def section(document: Mapping[str, Any], details: Mapping[str, Any]) -> Section | None:
-    """A card for each slice and task, all scenarios in it; None where the details hold no slices."""
+    """A card per slice and task with all scenarios; None if the details have no slices."""
     shown = list(cells(document, details, overall=False))
     parts = []
     for name in dict.fromkeys(name for cell in shown for name in cell.detail.get("slices", {})):
@@ -57,22 +57,35 @@ def _parts(detail: Mapping[str, Any], name: str) -> list[Slice]:
 def _table(series: Mapping[str, Sequence[Slice]], title: str) -> str:
     """A row for each part: `series` holds those of each scenario."""
     rows = [(scenario, str(part["value"]), *_figures(part)) for scenario, parts in series.items() for part in parts]
-    return html.table(["scenario", title.lower(), *_COLUMNS], rows, names=2, main=4)
+    columns = [
+        "scenario",
+        title.lower(),
+        "rows",
+        "positives",
+        "AUC",
+        "oracle",
+        *(metric.label for metric in _metrics()),
+    ]
+    return html.table(columns, rows, names=2, main=4)
+
+
+def _metrics() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.in_slices]
 
 
 def _figures(part: Slice) -> list[str]:
-    """Values of `_COLUMNS`."""
+    """Rows, positives, AUC, the oracle's AUC, and the metrics that slices have."""
     figures = [
         figure(part["auc"], 3) + (f"\n{interval(part['auc_interval'], 3)}" if part["auc_interval"] else ""),
         figure(part.get("oracle_auc"), 3),
-        *(figure(part[name], 3) for name in ("gauc", "logloss", "ne", "calibration")),
+        *(figure(part.get(metric.name), 3) for metric in _metrics()),
     ]
     weak = part["positives"] < FEW
     return [count(part["n"]), count(part["positives"]), *(html.weak(text) if weak else text for text in figures)]
 
 
 def _picture(series: Mapping[str, Sequence[Slice]], values: Sequence[str], task: str, title: str) -> str:
-    """A card with a band for each of the values, the scenarios one below another in it.
+    """Dot plot with a band per value and a row per scenario, with AUC and positives on the right.
 
     Each row has its AUC and positives at the right.
     """

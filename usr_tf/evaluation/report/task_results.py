@@ -1,4 +1,4 @@
-"""The documents cell by cell (a scenario and a task), and how figures are written."""
+"""Results per scenario and task, read from the documents, and number formats."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,24 +8,10 @@ from usr_tf.metrics.cells import OVERALL
 
 FEW = 10
 """Figures of fewer positives than this are shown in grey: chance decides them."""
-NAMES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "gauc_clicks": "GAUC by clicks",
-    "ndcg@10": "NDCG@10",
-    "mrr": "MRR",
-    "pr_auc": "PR-AUC",
-    "logloss": "logloss",
-    "ne": "NE",
-    "calibration": "calibration",
-    "ece": "ECE",
-    "auc_given_previous": "AUC given the task before",
-}
-"""Figures in the order of the page, as it calls them."""
 
 
 class TaskResult(NamedTuple):
-    """One scenario (or all of them) and one task."""
+    """Result of one scenario (or all) and one task."""
 
     scenario: str
     task: str
@@ -36,7 +22,7 @@ class TaskResult(NamedTuple):
 
     @property
     def name(self) -> str:
-        """With spaces that no line is broken at."""
+        """Name with non-breaking spaces."""
         return f"{self.scenario}\N{NO-BREAK SPACE}·\N{NO-BREAK SPACE}{self.task}"
 
     @property
@@ -49,7 +35,7 @@ class TaskResult(NamedTuple):
         return (self.detail["baselines"][name] or {}).get("auc")
 
     def standing(self, name: str) -> str | None:
-        """`above`, `level with` or `below` the baseline, by the interval of the difference; None where not known."""
+        """`above`, `level with` or `below` the baseline, by the interval of the difference; None if unknown."""
         gain = (self.detail["baselines"][name] or {}).get("auc_gain")
         if gain is None:
             return None
@@ -57,7 +43,7 @@ class TaskResult(NamedTuple):
 
 
 def cells(document: Mapping[str, Any], details: Mapping[str, Any], overall: bool = True) -> Iterator[TaskResult]:
-    """In the order of the document, all rows together last."""
+    """Results in document order, all rows together last."""
     for scenario, tasks in document["scenarios"].items():
         for task, figures in tasks.items():
             yield TaskResult(scenario, task, figures, details["scenarios"][scenario][task])

@@ -1,4 +1,4 @@
-"""What the views learned: FG's gates, IE's attention, and pictures of both parts' outputs.
+"""Report section on the views: FG's gates, IE's attention, and projections of both outputs.
 
 Drawn from the document of `usr_tf.evaluation.view_diagnostics`. With a second run's document, such as one without the
 contrastive loss, the two stand side by side.
@@ -21,7 +21,7 @@ _SHOWN_ACTIONS = 8
 
 
 def section(views: Views, groups: Mapping[str, str], beside: Views | None = None) -> Section:
-    """The three parts, each of which says so where the model has no such part.
+    """The three parts; each says if the model has no such part.
 
     Args:
       views: of `usr_tf.evaluation.view_diagnostics.views_document`.
@@ -81,7 +81,7 @@ def _attention(views: Views) -> str:
 
 
 def _example(example: Mapping[str, Any], scenarios: Sequence[str]) -> str:
-    """A candidate, and the actions that any view gives most weight."""
+    """A candidate, and the actions with the largest weight in any view."""
     own = scenarios.index(example["scenario"])
     ranked = sorted(example["history"], key=lambda action: max(action["weights"]), reverse=True)
     rows = []
@@ -101,13 +101,13 @@ def _example(example: Mapping[str, Any], scenarios: Sequence[str]) -> str:
 
 
 def _described(item: Mapping[str, str]) -> tuple[str, str]:
-    """An item's first feature, which by custom is its id, and the others."""
+    """Item as text: its first feature, usually the id, and the others."""
     first, *others = item.values()
     return first, " · ".join(others)
 
 
 def _ago(bucket: int) -> str:
-    """An age from its bucket, which is 1 + ⌊log2(1 + seconds)⌋, by the bucket's lower end."""
+    """Age as text from its bucket 1 + ⌊log2(1 + seconds)⌋, by the bucket's lower end."""
     seconds = 2 ** (bucket - 1) - 1
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:

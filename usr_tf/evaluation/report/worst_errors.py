@@ -1,4 +1,4 @@
-"""The worst errors: confident wrong rows, and requests whose positive is ranked lowest, with query and title."""
+"""Report section on the worst errors: most confident wrong rows, and requests with the lowest positive."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -156,5 +156,5 @@ def _place(position: int) -> str:
 
 
 def _probability(value: float | None) -> str:
-    """Two digits that count, however small."""
+    """Probability with two significant digits."""
     return html.UNDEFINED if value is None or np.isnan(value) else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Writes the files of an evaluation."""
+"""Writer of the report files."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A/B tests of exported models on the simulated shop, which goes on after the month of its logs (docs/abtest.md).
+"""A/B tests of exported models on the simulated shop, continued after the month of its logs (docs/abtest.md).
 
 `models` loads what TF Serving would, `history` and `requests` make what a client would send, `policies` and `arms` turn
 scores into slates of known probability, `replay` plays an arm, `outcomes` counts what its users did, `inference` and

@@ -1,4 +1,4 @@
-"""The page of a test, `abtest.html`."""
+"""HTML page of an A/B test, `abtest.html`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,7 @@ _MEANING = (
 
 
 def page(document: Mapping[str, Any], command: str) -> str:
-    """The whole page.
+    """HTML page of the test.
 
     Args:
       document: of `abtest.json`.

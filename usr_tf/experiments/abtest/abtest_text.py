@@ -1,4 +1,4 @@
-"""What a test found, as tables for the terminal."""
+"""Terminal tables of an A/B test."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from usr_tf.experiments.abtest.result_tables import ESTIMATORS, NAMES, TEST, TWI
 
 
 def format_table(document: Mapping[str, Any]) -> Group:
-    """The twins, the test, and the off-policy estimates of clicks."""
+    """Tables of the twins, the test, and the off-policy estimates of clicks."""
     split = document["sample_ratio"]
     sound = "sound" if split["sound"] else "MISMATCH"
     test = f"Test: {split['a']} users see A, {split['b']} see B ({sound}, p = {split['p_value']:.3g})"

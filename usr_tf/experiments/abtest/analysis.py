@@ -1,4 +1,4 @@
-"""From the logs of the arms to the document of a test, `abtest.json`."""
+"""Analysis of an A/B test: from the logs of the arms to `abtest.json`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _CRITICAL = stats.norm.isf(inference.ALPHA / 2)
 def analyse(
     logs: Mapping[str, ArmLog], scenarios: Sequence[str], days: int, share: float, salt: str, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What the arms did, and what it proves.
+    """Document of the test: outcomes of the arms and their lifts.
 
     Args:
       logs: arm → log, of `A`, `B` and others.
@@ -62,7 +62,7 @@ def _each(scopes: Sequence[str], make: Any) -> dict[str, dict[str, Any]]:
 
 
 def _whole(sums: Sums, scope: str, metric: str) -> tuple[NDArray, NDArray]:
-    """`y` and `x` of each user over all days."""
+    """Sums `y` and `x` of each user over all days."""
     y, x = sums[scope, metric]
     return y.sum(axis=1), x.sum(axis=1)
 
@@ -101,7 +101,7 @@ def _test(sums: Mapping[str, Sums], in_b: NDArray, share: float, scope: str, met
 
 
 def _by_day(sums: Mapping[str, Sums], in_b: NDArray, scope: str, metric: str) -> dict[str, Any]:
-    """The test as it stood at the end of each day, with intervals that hold there and at any look."""
+    """Test results at the end of each day, with fixed-horizon and always-valid intervals."""
     days = sums[A][scope, metric][0].shape[1]
     lifts = [split_lift(*_arms(sums, in_b, scope, metric, day + 1)) for day in range(days)]
     mixture = mixture_variance(lifts[-1].error ** 2)
@@ -112,8 +112,11 @@ def _by_day(sums: Mapping[str, Sums], in_b: NDArray, scope: str, metric: str) ->
 
 
 def _splits(sums: Mapping[str, Sums], splits: NDArray, scope: str, metric: str) -> dict[str, Any]:
-    """How often, among other splits of the users, the interval holds the twins' lift and the test finds something;
-    and how often it finds something where A is tested against itself: at the end, or at the end of any day."""
+    """Coverage and power over random splits, and false positives of A against A.
+
+    Coverage is the share of intervals that hold the twins' lift. False positives are counted at the end of the test and
+    at the end of any day.
+    """
     a, b = (_whole(sums[arm], scope, metric) for arm in (A, B))
     lift, error = split_lifts(splits, a, b)
     truth = twin_lift(Ratio.of(*a), Ratio.of(*b)).log
@@ -136,13 +139,13 @@ def _splits(sums: Mapping[str, Sums], splits: NDArray, scope: str, metric: str) 
 
 
 def _share(splits: NDArray, figure: NDArray) -> float | None:
-    """How often it is so, `[n]` bool, among the splits that define the figure, `[n]`; None where none does."""
+    """Share of true entries `[n]` among the splits that define the metric, `[n]`; None if none does."""
     defined = np.isfinite(figure)
     return float(splits[defined].mean()) if defined.any() else None
 
 
 def _off_policy(logs: Mapping[str, ArmLog], scenarios: Sequence[str]) -> list[dict[str, Any]]:
-    """Each policy from each other one's log, beside its own replay, and the true worth of its slates in that log."""
+    """Off-policy estimates of each policy from each other's log, with its replay and the true value."""
     rows = []
     for logging, log in logs.items():
         for target, aim in log.targets.items():
@@ -168,7 +171,7 @@ def _off_policy(logs: Mapping[str, ArmLog], scenarios: Sequence[str]) -> list[di
 def _arms(
     sums: Mapping[str, Sums], in_b: NDArray, scope: str, metric: str, days: int | None = None
 ) -> tuple[Ratio, Ratio]:
-    """The figures of a test, each of its own users, over the first days."""
+    """Sums of a test, each arm with its own users, over the first days."""
     pairs = ((sums[A], ~in_b), (sums[B], in_b))
     return tuple(
         Ratio.of(*(values[members, :days].sum(axis=1) for values in of[scope, metric])) for of, members in pairs

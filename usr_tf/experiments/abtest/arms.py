@@ -1,4 +1,4 @@
-"""The rankers of the arms: what a policy is, and what is kept of the requests that it served."""
+"""Arms of an A/B test: policies, and records of the requests they served."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TASKS = ("ctr", "ctcvr")
 
 
 class Scorer(Protocol):
-    """A model as the replay sees it: `models.Model`, or a stand-in."""
+    """Interface of a model in the replay: `exported_model.Model`, or a stand-in."""
 
     path: Path
     schema: Schema
@@ -33,7 +33,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the arms make slates of a model's outputs."""
+    """Ranking parameters: how the arms make slates of a model's outputs."""
 
     by: str  # a formula over them
     explore: float  # share of the places that are filled by any candidate left, all alike
@@ -41,16 +41,16 @@ class Ranking:
 
 
 class Policy(Protocol):
-    """Something that could fill the slates."""
+    """Interface of a rule that fills slates."""
 
     explore: float
 
     def logits(self, asked: Asked, item: NDArray, free: NDArray) -> tuple[NDArray, NDArray]:
-        """What slates are drawn by, `[r, C]`, and the rewards that it expects, `[tasks, r, C]`."""
+        """Logits `[r, C]` from which slates are drawn, and expected rewards `[tasks, r, C]`."""
 
 
 class OwnPolicy:
-    """The shop's own, which expects nothing."""
+    """Policy of the shop's own ranker, without expected rewards."""
 
     explore = EXPLORE
 
@@ -62,7 +62,7 @@ class OwnPolicy:
 
 
 class ModelPolicy:
-    """Ranks by a formula over a model's outputs."""
+    """Policy that ranks by a formula over a model's outputs."""
 
     def __init__(
         self, ranking: Ranking, model: Scorer, requests: Requests, histories: Histories, scenarios: Sequence[str]
@@ -75,10 +75,12 @@ class ModelPolicy:
 
     def logits(self, asked: Asked, item: NDArray, free: NDArray) -> tuple[NDArray, NDArray]:
         queries = query_texts(asked.query, asked.spelling)
+        retrieval_score = asked.retrieval_score(item)
         score, reward = np.empty(item.shape), np.empty((len(TASKS), *item.shape), np.float32)
         for row, (user, now) in enumerate(zip(asked.user.tolist(), asked.now.tolist(), strict=True)):
             events = self._histories.before(user, now, self._actions, self._length)
-            inputs = self._requests.inputs(user, now, queries[row], asked.device[row], events, item[row])
+            signals = asked.zero_results[row], asked.query_vector[row], retrieval_score[row]
+            inputs = self._requests.inputs(user, now, queries[row], asked.device[row], events, item[row], *signals)
             outputs = self._model.score(self._scenarios[asked.scenario[row]], inputs)
             score[row] = self._formula(outputs)
             reward[:, row] = [outputs[task] for task in TASKS]
@@ -86,7 +88,7 @@ class ModelPolicy:
 
 
 class ArmRanker:
-    """Shows what one policy draws, and keeps what every policy thinks of the candidates.
+    """Ranker that displays the slates of one policy and records the logits of every policy.
 
     Args:
       retriever: finds the candidates, with the shop's luck, so that all arms find the same in the same state.

@@ -1,4 +1,4 @@
-"""`usr-tf abtest`: plays the arms, in processes side by side, and writes what they prove."""
+"""Runner of `usr-tf abtest`: replays the arms in parallel processes and writes the analysis."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ _ARMS = (SHOP, A, B)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a test is run; `docs/abtest.md` says what each means.
+    """Settings of a test, described in `docs/abtest.md`.
 
     Raises:
       InputError: a value out of its range.
@@ -150,7 +150,7 @@ def _bar(shown: bool) -> Progress:
 
 
 def _check_model(path: Path, simulation: Simulation, world: World) -> None:
-    """Here and not in a worker, from where an `InputError` does not come back whole."""
+    """Checks the model in the main process: an `InputError` of a worker does not arrive whole."""
     model = Model(path)
     for kind, wanted, held in (
         ("scenarios", simulation.scenarios, model.scenarios),
@@ -165,7 +165,7 @@ _EXPECTED = "logs that usr-tf simulate wrote, as they are"
 
 
 def _check_items(logs: str | Path, world: World) -> None:
-    """The items of the logs are the world's: else another version of the simulator wrote them."""
+    """Checks that the items of the logs are those of this version's simulator."""
     found: list[Any] = []
     for path in sorted(Path(logs).glob("items-*.jsonl.gz")):
         try:
@@ -173,7 +173,7 @@ def _check_items(logs: str | Path, world: World) -> None:
                 found += map(orjson.loads, lines)
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise InputError(path, f"a broken file ({error})", _EXPECTED) from error
-    if found != list(tables.item_rows(world.items)):
+    if found != list(tables.item_versions(world)):
         raise InputError(logs, "items that this simulator does not make", _EXPECTED)
 
 

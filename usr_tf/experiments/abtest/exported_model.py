@@ -1,4 +1,4 @@
-"""An exported model, loaded from disk, that scores raw requests by the signatures that TF Serving serves."""
+"""Exported model for replays: scores raw requests with the signatures that TF Serving serves."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from usr_tf.schema import Schema, load_schema
 
 
 class Model:
-    """A SavedModel of `usr-tf export`.
+    """SavedModel of `usr-tf export`.
 
     Args:
       path: its version folder.
@@ -42,7 +42,7 @@ class Model:
 
 
 def find_version(path: str | Path) -> Path:
-    """The version folder that is meant: `path` itself, or the newest in it.
+    """Version folder: `path` itself, or the newest in it.
 
     Raises:
       InputError: there is none.

@@ -1,4 +1,4 @@
-"""What two arms' figures prove: relative lifts with intervals, power, sample sizes, and whether the split is sound.
+"""Statistics of A/B tests: relative lifts with intervals, power, sample sizes, sample-ratio test.
 
 Every figure is a ratio of sums over users, `Σ y / Σ x`: clicks over impressions, say. A user's rows hang together, so
 the user is the unit. The delta method makes a ratio `R` a mean over users: each one deviates from it by
@@ -24,7 +24,7 @@ MISMATCH = 0.001
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of an arm, `Σ y / Σ x`, or NaN where nobody was exposed.
+    """Ratio metric of an arm, `Σ y / Σ x`; NaN without exposed users.
 
     Attributes:
       value: the figure.
@@ -36,7 +36,7 @@ class Ratio:
 
     @classmethod
     def of(cls, y: NDArray, x: NDArray) -> "Ratio":
-        """Of each user's `y` and `x`, `[U]`.
+        """Ratio of each user's `y` and `x`, `[U]`.
 
         Raises:
           ValueError: another shape or length, a number that is not finite, or a negative `x`.
@@ -50,7 +50,7 @@ class Ratio:
 
     @property
     def influence(self) -> NDArray:
-        """Of each user on the logarithm of the figure; NaN where that is 0."""
+        """Influence of each user on the logarithm of the ratio; NaN where that is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.deviation / self.value
 
@@ -62,30 +62,30 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Lift:
-    """Of B over A: `log` is the logarithm of the ratio of their figures, `error` its standard error."""
+    """Lift of B over A: `log` of the ratio of their metrics, and its standard `error`."""
 
     log: float
     error: float
 
     @property
     def value(self) -> float:
-        """Relative: 0.05 is 5 % more."""
+        """Relative lift: 0.05 is 5 % more."""
         return float(np.expm1(self.log))
 
     @property
     def p_value(self) -> float:
-        """Two-sided. Where there is no error at all, as of a model against itself, nothing is proven."""
+        """Two-sided p-value; 1 without error, as for a model against itself."""
         if self.error == 0:
             return 1.0 if self.log == 0 else 0.0
         return float(2 * stats.norm.sf(abs(self.log) / self.error))
 
     def interval(self, width: float = stats.norm.isf(ALPHA / 2)) -> tuple[float, float]:
-        """So many standard errors to each side."""
+        """Interval of a number of standard errors to each side."""
         return float(np.expm1(self.log - width * self.error)), float(np.expm1(self.log + width * self.error))
 
 
 def twin_lift(a: Ratio, b: Ratio) -> Lift:
-    """Where every user has been in both arms.
+    """Lift when every user is in both arms.
 
     Raises:
       ValueError: not the same number of users.
@@ -95,12 +95,12 @@ def twin_lift(a: Ratio, b: Ratio) -> Lift:
 
 
 def split_lift(a: Ratio, b: Ratio) -> Lift:
-    """Where each user has been in one."""
+    """Lift when each user is in one arm."""
     return Lift(_log_ratio(a, b), float(np.hypot(mean_error(a.influence), mean_error(b.influence))))
 
 
 def power(lift: float, error: float, alpha: float = ALPHA) -> float:
-    """The chance that a test finds such a relative lift significant, where its logarithm has this standard error.
+    """Power: probability that a relative lift is significant, given the standard error of its logarithm.
 
     Raises:
       ValueError: a lift of −100 % or less, an error that is not above 0, or an `alpha` outside (0, 1).
@@ -113,7 +113,7 @@ def power(lift: float, error: float, alpha: float = ALPHA) -> float:
 
 
 def minimal_effect(error: float, at: float = POWER, alpha: float = ALPHA) -> float:
-    """The least positive relative lift that a test with this error finds with power `at`.
+    """Minimal detectable effect: smallest positive relative lift with power `at`.
 
     Raises:
       ValueError: an error that is not above 0, or an `at` or `alpha` outside (0, 1).
@@ -123,7 +123,7 @@ def minimal_effect(error: float, at: float = POWER, alpha: float = ALPHA) -> flo
 
 
 def users_needed(lift: float, a: Ratio, b: Ratio, share: float, at: float = POWER, alpha: float = ALPHA) -> float:
-    """Users of both arms together with which this relative lift is found with power `at`; infinite for none.
+    """Sample size of both arms together for a relative lift with power `at`; infinite for none.
 
     Args:
       a, b: figures of the arms, for the spread of their users.
@@ -140,7 +140,7 @@ def users_needed(lift: float, a: Ratio, b: Ratio, share: float, at: float = POWE
 
 
 def sample_ratio_p(in_a: int, in_b: int, share: float) -> float:
-    """p-value of the split's being as uneven as this or more: a chi-square test with one degree of freedom.
+    """p-value of the sample-ratio chi-square test with one degree of freedom.
 
     Raises:
       ValueError: a negative number of users, none at all, or a `share` outside (0, 1).
@@ -153,7 +153,7 @@ def sample_ratio_p(in_a: int, in_b: int, share: float) -> float:
 
 
 def assigned_to_b(users: Sequence[str], salt: str, share: float) -> NDArray:
-    """`[U]` bool: by a hash of salt and user, so that a user stays in an arm and tests do not share their splits.
+    """Assignment `[U]` bool by a hash of salt and user: stable per user, independent between tests.
 
     Raises:
       ValueError: a share outside [0, 1].
@@ -180,7 +180,7 @@ def _check_above(name: str, value: float, limit: float) -> None:
 
 
 def _needed(at: float, alpha: float) -> float:
-    """How many standard errors an effect has to be, the other tail neglected."""
+    """Effect in standard errors that reaches this power, neglecting the other tail."""
     check_share("at", at)
     check_share("alpha", alpha)
     return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(at))

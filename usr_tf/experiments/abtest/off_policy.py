@@ -1,4 +1,4 @@
-"""What a policy would bring, from the logs of another one whose chances are known.
+"""Off-policy estimators: value of a policy from the logs of another with known propensities.
 
 What is shown in a place counts for itself: a click depends on the item and its place, not on its neighbours, and in the
 simulated shop that is so. Hence an impression's weight is the chance that the target policy puts this item in this
@@ -32,7 +32,7 @@ CLIP = 10.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of actions per impression.
+    """Estimate of actions per impression, with its standard error.
 
     Attributes:
       interval: by the spread between users.
@@ -47,7 +47,7 @@ class Estimate:
 
 
 def estimates(log: ArmLog, target: str, task: str, of: NDArray) -> dict[str, Estimate]:
-    """Estimator → what it says of a target's actions per impression.
+    """Estimator → estimate of a target policy's actions per impression.
 
     Args:
       log: of another policy.
@@ -108,6 +108,6 @@ def _check(log: ArmLog, target: str, task: str, of: NDArray) -> None:
 
 
 def _level(happened: NDArray, expected: NDArray, position: NDArray) -> NDArray:
-    """`[n]`: actions over expected ones, in each place."""
+    """`[n]` ratio of actions to expected ones, per position."""
     seen = np.bincount(position, happened)
     return (seen / np.maximum(np.bincount(position, expected), 1e-9))[position]

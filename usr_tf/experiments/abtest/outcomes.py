@@ -1,4 +1,4 @@
-"""What the users of an arm did, as the sums that figures are ratios of.
+"""Outcomes of an arm: sums per user and day behind ratio metrics.
 
 | figure | of a scenario |
 | --- | --- |
@@ -28,7 +28,7 @@ Sums = Mapping[tuple[str, str], tuple[NDArray, NDArray]]
 
 
 def daily_sums(log: ArmLog, users: NDArray, scenarios: Sequence[str], days: int) -> Sums:
-    """The sums of each user and day.
+    """Sums of each user and day.
 
     Args:
       users: the numbers of those who come, in increasing order: the same in all arms.

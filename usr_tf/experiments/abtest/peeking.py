@@ -1,4 +1,4 @@
-"""Intervals that hold however often one looks: at the end of every day, and stopping when one likes.
+"""Always-valid confidence intervals for daily looks and early stopping.
 
 A fixed interval errs in 5 % of the looks, so a test that stops at the first significant look errs far more often. The
 asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2021), which is the mixture
@@ -22,10 +22,10 @@ from usr_tf.metrics.checks import check_share
 
 
 def mixture_variance(last: NDArray, alpha: float = ALPHA) -> NDArray:
-    """The `τ²` with which the interval is about as narrow as can be when the estimate's variance is `last`: the planned
-    end of the test. It decides where the interval is good, not whether it holds.
+    """Mixture variance `τ²` that makes the interval about as narrow as possible at the variance `last`.
 
-    A replay takes the variance that its last day came to.
+    `last` is the variance of the estimate at the planned end of the test; a replay takes that of its last day. `τ²`
+    affects the width of the interval, not its coverage.
 
     Raises:
       ValueError: an `alpha` outside (0, 1).
@@ -36,7 +36,7 @@ def mixture_variance(last: NDArray, alpha: float = ALPHA) -> NDArray:
 
 
 def half_width(variance: NDArray, mixture: NDArray, alpha: float = ALPHA) -> NDArray:
-    """Of the interval at each look.
+    """Half width of the interval at each look.
 
     Args:
       variance: of the estimate so far, at each look; positive.
@@ -51,7 +51,7 @@ def half_width(variance: NDArray, mixture: NDArray, alpha: float = ALPHA) -> NDA
 
 
 def valid_interval(lift: Lift, mixture: NDArray, alpha: float = ALPHA) -> tuple[float, float]:
-    """The interval of a relative lift at one of the looks."""
+    """Always-valid interval of a relative lift at one look."""
     if not lift.error > 0:
         return lift.interval()
     return lift.interval(float(half_width(lift.error**2, mixture, alpha)) / lift.error)

@@ -1,4 +1,4 @@
-"""From scores to slates with known probabilities, and the probabilities that another policy would have had.
+"""Stochastic slates: propensities of a policy's draws, and of the same slates under another policy.
 
 All policies fill place after place, by softmax of logits over what is left or, with chance `explore`, by any of it; as
 the shop's own ranker does. `r` requests, `C` candidates each, `S` places.
@@ -16,7 +16,7 @@ _SLICE = 32
 
 
 def ranking_logits(score: NDArray, free: NDArray, temperature: float) -> NDArray:
-    """Logits that fall by `1 / temperature` with each place of the ranking by `score`, `[r, C]`.
+    """Logits `[r, C]` that fall by `1 / temperature` per rank of `score`.
 
     Only the order counts, so that policies of different models explore alike, however far apart their scores lie.
     What is NaN stands last; of equals, what was retrieved first stands first.
@@ -32,7 +32,7 @@ def ranking_logits(score: NDArray, free: NDArray, temperature: float) -> NDArray
 
 
 def slate_chances(logits: NDArray, free: NDArray, explore: float, place: NDArray) -> NDArray:
-    """The probability of each entry of slates that may be another policy's, given those before it.
+    """Propensity of each entry of a slate, given the entries before it, under any policy.
 
     Args:
       place: the columns that were shown, `[r, S]`.
@@ -52,7 +52,7 @@ def slate_chances(logits: NDArray, free: NDArray, explore: float, place: NDArray
 def place_chances(
     rng: np.random.Generator, logits: NDArray, free: NDArray, explore: float, place: NDArray, samples: int = 16
 ) -> NDArray:
-    """The probability of each entry of slates to stand in its place, whatever stands above.
+    """Marginal propensity of each entry at its position, whatever stands above.
 
     There is no closed form. What is above is drawn from what it may be, were the entry passed over; then the result is
     the mean probability of being passed over so often, and of being drawn thereafter. It is exact in the first place,
@@ -88,7 +88,7 @@ def place_chances(
 def candidate_chances(
     rng: np.random.Generator, logits: NDArray, free: NDArray, explore: float, samples: int = 32
 ) -> NDArray:
-    """The probability that a candidate comes to stand in a place, whatever stands above, `[r, S, C]` float32.
+    """Marginal propensity of each candidate at each position, `[r, S, C]` float32.
 
     The mean, over so many slates drawn, of its probability given those above.
     """
@@ -106,19 +106,19 @@ def candidate_chances(
 
 
 def _slices(requests: int) -> Iterator[slice]:
-    """Requests whose slates are drawn at once."""
+    """Chunks of requests whose slates are drawn at once."""
     return (slice(start, start + _SLICE) for start in range(0, requests, _SLICE))
 
 
 def _draw(rng: np.random.Generator, p: NDArray) -> NDArray:
-    """A column of each row `[…, C]`, as likely as it weighs; never one that weighs nothing."""
+    """Column index of each row `[…, C]`, drawn by weight; never one of weight 0."""
     until = np.cumsum(p, axis=-1)
     u = (1 - rng.random(p.shape[:-1], np.float32)) * until[..., -1]
     return (until < u[..., None]).sum(axis=-1)
 
 
 def _weights(logits: NDArray, free: NDArray, dtype: type) -> tuple[NDArray, NDArray]:
-    """What each candidate weighs in the softmax, and in the free choice."""
+    """Weights of the candidates in the softmax and in uniform exploration."""
     highest = np.where(free, logits, -np.inf).max(axis=1, keepdims=True)
     return np.where(free, np.exp(logits - highest), 0).astype(dtype), free.astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Plays an arm: the simulated shop goes on after the month of its logs, with another ranker.
+"""Replay of an arm: the simulated shop after the month of its logs, under another ranker.
 
 The month is played again, as `pipelines.simulator.simulate` did, up to the state that it left everybody in. Then the
 same people come at the same times in every arm, and the same random numbers decide what they want and do. Only
@@ -16,6 +16,7 @@ from pipelines.simulator.behaviour import Play, Shop
 from pipelines.simulator.people import Visits, plan_visits
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.simulate import Chunk, Simulation, play_chunk
+from pipelines.simulator.tables import price_and_stock
 from pipelines.simulator.world import DAY_MS, DAYS, START_MS, World
 from usr_tf.experiments.abtest.arms import SHOP, TASKS, ArmRanker, ModelPolicy, OwnPolicy, Policy, Ranking, Scorer
 from usr_tf.experiments.abtest.policies import candidate_chances, place_chances, slate_chances
@@ -25,7 +26,7 @@ from usr_tf.experiments.abtest.user_history import Histories
 
 @dataclass(frozen=True)
 class Plan:
-    """What is played, the same for all arms."""
+    """Replay parameters shared by all arms."""
 
     simulation: Simulation
     days: int
@@ -34,7 +35,7 @@ class Plan:
     ranking: Ranking
 
     def visits(self, shop: Shop, chunk: Chunk) -> Visits:
-        """Who of a chunk comes when: at the pace of the month."""
+        """Visits of a chunk's users, at the pace of the month."""
         rng = self.stream("visits", chunk)
         requests = round(chunk.impressions / SLATE * self.days / DAYS)
         visits = plan_visits(rng, shop.users, requests, DAYS, DAYS + self.days)
@@ -42,14 +43,14 @@ class Plan:
         return visits.rows(visits.user < self.users - chunk.first_user)
 
     def stream(self, purpose: str, chunk: Chunk) -> np.random.Generator:
-        """A random stream for each purpose and chunk, the same in every arm."""
+        """Random stream per purpose and chunk, equal in every arm."""
         key = ("visits", "luck", "slates", "chances").index(purpose), chunk.number
         return np.random.default_rng(np.random.SeedSequence([self.simulation.seed, self.seed], spawn_key=key))
 
 
 @dataclass(frozen=True)
 class Target:
-    """What another policy would have shown in the requests of an arm, `[n]` in the rows of its impressions."""
+    """Propensities of another policy in the requests of an arm, `[n]` per impression row."""
 
     slate_chance: NDArray  # that it shows this here, given what the arm showed above
     place_chance: NDArray  # that it shows this here, whatever it shows above
@@ -60,7 +61,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ArmLog:
-    """What happened in an arm, `[n]` impressions, requests of a user in the order of time."""
+    """Log of an arm, `[n]` impressions, requests of a user in time order."""
 
     scenario: NDArray
     user: NDArray  # number in the shop
@@ -76,7 +77,7 @@ class ArmLog:
 
     @classmethod
     def together(cls, logs: Sequence["ArmLog"]) -> "ArmLog":
-        """One after another."""
+        """Concatenation of logs."""
         columns = {
             name: np.concatenate([getattr(log, name) for log in logs]) for name in vars(logs[0]) if name != "targets"
         }
@@ -100,12 +101,12 @@ def play_arm(
     models: Mapping[str, Scorer],
     progress: Callable[[int], object] = lambda requests: None,
 ) -> ArmLog:
-    """Plays the days of the test for a chunk's users.
+    """Replays the days of the test for a chunk's users.
 
     Args:
       arm: whose slates they see: a key of `models`, or `SHOP`.
       models: name → model; what each would have shown is computed beside.
-      progress: told of so many requests that are done.
+      progress: called with the number of newly finished requests.
     """
     shop, month = play_chunk(world, plan.simulation.seed, chunk)
     histories = Histories(chunk.users, plan.simulation.scenarios)
@@ -149,6 +150,7 @@ def _log(plan: Plan, world: World, chunk: Chunk, played: Play, ranker: ArmRanker
             direct=expected.reshape(len(TASKS), -1),
             truth=(true * examined).reshape(len(TASKS), -1),
         )
+    prices = price_and_stock(world, played.item, played.time)
     return ArmLog(
         scenario=played.scenario,
         user=chunk.first_user + played.user,
@@ -157,7 +159,7 @@ def _log(plan: Plan, world: World, chunk: Chunk, played: Play, ranker: ArmRanker
         click=played.click,
         buy=played.buy,
         return_buy=played.return_buys,
-        price=world.items.price[played.item],
+        price=prices.get("price_now", world.items.price[played.item]),
         propensity=played.propensity,
         place_chance=shown_chance(ranker.arm),
         targets=targets,

@@ -1,4 +1,4 @@
-"""What other splits of the same users into two arms would have said: a test is one draw of many.
+"""Resplits: results under other random assignments of the same users to two arms.
 
 Since everybody has been in both arms, a split costs nothing. `U` users, `n` splits.
 """
@@ -10,7 +10,7 @@ from usr_tf.metrics.checks import check_share
 
 
 def draw_splits(rng: np.random.Generator, users: int, share: float, count: int = 1000) -> NDArray:
-    """`[n, U]` bool: who sees B in each.
+    """`[n, U]` bool assignments to B.
 
     Raises:
       ValueError: no user, no split, or a `share` outside (0, 1).
@@ -22,7 +22,7 @@ def draw_splits(rng: np.random.Generator, users: int, share: float, count: int =
 
 
 def split_lifts(in_b: NDArray, a: tuple[NDArray, NDArray], b: tuple[NDArray, NDArray]) -> tuple[NDArray, NDArray]:
-    """The logarithm of B's figure over A's in each split, and its standard error, as `inference.split_lift` has them.
+    """Log lift of B over A in each split, and its standard error, as `inference.split_lift`.
 
     Args:
       a, b: `y` and `x` of everybody in the arm, `[U]` each.
@@ -43,7 +43,7 @@ def split_lifts(in_b: NDArray, a: tuple[NDArray, NDArray], b: tuple[NDArray, NDA
 
 
 def _arm(members: NDArray, y: NDArray, x: NDArray) -> tuple[NDArray, NDArray]:
-    """The logarithm of `Σ y / Σ x` over the members, and its variance, from moments."""
+    """Logarithm of `Σ y / Σ x` over the members, and its variance, from moments."""
     count = members.sum(axis=1)
     totals = members @ np.stack([y, x, y * y, x * y, x * x], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):

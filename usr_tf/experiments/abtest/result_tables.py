@@ -1,4 +1,4 @@
-"""The document of a test as text in tables, for the page and the terminal."""
+"""Result tables of an A/B test as text, for the page and the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,14 +29,14 @@ def model_names(a: str, b: str) -> tuple[str, str]:
 
 
 def lifts(document: Mapping[str, Any], part: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(scope, figure, what is known of it) of `twins`, `test`, `days` or `splits`."""
+    """(scope, metric, lift record) of `twins`, `test`, `days` or `splits`."""
     for scope, figures in document[part].items():
         for metric, found in figures.items():
             yield scope, metric, found
 
 
 def twins_row(metric: str, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of `TWINS`."""
+    """Cells of a `TWINS` row."""
     return (
         figure(metric, found[A]),
         figure(metric, found[B]),
@@ -47,7 +47,7 @@ def twins_row(metric: str, found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def test_row(metric: str, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of `TEST`."""
+    """Cells of a `TEST` row."""
     users = found["users_needed"]
     return (
         *twins_row(metric, found),
@@ -64,7 +64,7 @@ def figure(metric: str, value: float | None) -> str:
 
 
 def change(value: float | None) -> str:
-    """A relative lift."""
+    """Relative lift as text."""
     return UNDEFINED if value is None else f"{value:+.1%}".replace("-", "−")
 
 
@@ -77,7 +77,7 @@ def share(value: float | None) -> str:
 
 
 def estimate(found: Mapping[str, Any]) -> str:
-    """An off-policy estimate with half the width of its interval."""
+    """Off-policy estimate as text, with half the width of its interval."""
     if found["interval"] is None:
         return UNDEFINED
     return f"{found['value']:.4f} ± {(found['interval'][1] - found['interval'][0]) / 2:.4f}"

@@ -1,4 +1,4 @@
-"""What users did so far, as the shop's record tells it: the logs of the month, and the days of the test after it."""
+"""User histories during a replay: the month's logs and the days of the test."""
 
 import bisect
 from collections.abc import Container, Sequence
@@ -10,7 +10,7 @@ from pipelines.simulator.tables import actions_of
 
 
 class Event(NamedTuple):
-    """An action; in the order in which the pipeline lists a user's history."""
+    """Action, sorted as the pipeline sorts a user's history."""
 
     time: int  # ms UTC
     action: str
@@ -19,7 +19,7 @@ class Event(NamedTuple):
 
 
 class Histories:
-    """The actions of a chunk's users.
+    """Actions of a chunk's users.
 
     Args:
       users: how many.
@@ -31,14 +31,14 @@ class Histories:
         self._events: list[list[Event]] = [[] for _ in range(users)]
 
     def add(self, played: Play, recorded: Record) -> None:
-        """Takes in what was played. What is done later than a request is there already, and `before` passes over it."""
+        """Adds the actions of a play. `before` skips those later than a request."""
         for done in actions_of(played, recorded):
             scenario = "" if done.outside else self._scenarios[played.scenario[done.row]]
             event = Event(done.time, done.action, int(played.item[done.row]), scenario)
             bisect.insort(self._events[played.user[done.row]], event)
 
     def before(self, user: int, now: int, actions: Container[str], length: int) -> list[Event]:
-        """The newest `length` of these actions of a user strictly before `now`, newest last."""
+        """The newest `length` actions of a user strictly before `now`, newest last."""
         events = self._events[user]
         past = events[: bisect.bisect_left(events, (now,))]
         return [event for event in past if event.action in actions][-length:]

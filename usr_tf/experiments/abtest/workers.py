@@ -1,4 +1,4 @@
-"""Plays arms side by side, each part of the users in each arm a task of its own."""
+"""Parallel replay of arms, one task per arm and user chunk."""
 
 import contextlib
 import multiprocessing
@@ -25,12 +25,12 @@ def play_tasks(
     workers: int,
     progress: Callable[[int], object],
 ) -> Iterator[ArmLog]:
-    """The logs of the tasks, (arm, chunk), in their order.
+    """Logs of the tasks (arm, chunk), in order.
 
     Args:
       paths: arm → version folder of its model.
       workers: processes; one is this one. They have no part in the result.
-      progress: told how many more requests are done.
+      progress: called with the number of newly finished requests.
     """
     if workers == 1:
         models = _load(paths)
@@ -39,7 +39,7 @@ def play_tasks(
         return
     # Spawned, for a fork of a process with TensorFlow's threads may hang.
     context = multiprocessing.get_context("spawn")
-    done, told = context.Value("q", 0), 0
+    done, reported = context.Value("q", 0), 0
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start, (plan, world, paths, done)) as pool:
         with _no_stderr():  # TensorFlow would greet from each; what goes wrong there comes back as an exception
             futures = [pool.submit(_play, *task) for task in tasks]
@@ -47,8 +47,8 @@ def play_tasks(
         while waiting:
             _, waiting = wait(waiting, _REFRESH_SECONDS)
             now = done.value
-            progress(now - told)
-            told = now
+            progress(now - reported)
+            reported = now
         yield from (future.result() for future in futures)
 
 
@@ -78,7 +78,7 @@ def _load(paths: Mapping[str, Path]) -> dict[str, Model]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Processes that begin meanwhile have none."""
+    """Context in which new processes have no standard error."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:

@@ -1,4 +1,4 @@
-"""What the variants of an experiment have over its baseline, with intervals over seeds and users."""
+"""Comparison of variants with the baseline of an experiment, with intervals over seeds and users."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _LEAST_ROOM = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A variant and the baseline on the same rows, or the mean of several such. AUC is the mean over the seeds."""
+    """Variant and baseline on the same rows, or the mean of several. AUC is the mean over the seeds."""
 
     place: Mapping[str, str]
     """Axis → value."""
@@ -47,25 +47,25 @@ class Comparison:
 
     @property
     def interval(self) -> list[float] | None:
-        """95 % of the resamples; None where more than a tenth of them leave it undefined, or it is undefined itself."""
+        """95 % interval; None if undefined, or undefined in more than a tenth of the resamples."""
         return interval(self.sample, np.inf)
 
     @property
     def gap(self) -> float:
-        """Share of oracle − baseline that the variant closes; NaN where there is next to nothing to close."""
+        """Share of oracle − baseline that the variant closes; NaN if that gap is negligible."""
         room = self.oracle_auc - self.baseline_auc
         return self.gain / room if room > _LEAST_ROOM else np.nan
 
     @property
     def verdict(self) -> str:
-        """`helps` or `hurts` where the interval leaves 0 out, else `not shown`; `undefined` without an interval."""
+        """`helps` or `hurts` if the interval excludes 0, else `not shown`; `undefined` without an interval."""
         ends = self.interval
         if ends is None:
             return "undefined"
         return "helps" if ends[0] > 0 else "hurts" if ends[1] < 0 else "not shown"
 
     def document(self) -> dict[str, Any]:
-        """As in `results.json`: undefined figures are None."""
+        """JSON form, as in `results.json`; undefined numbers are None."""
         low, high = self.interval or (None, None)
         figures = {
             "baseline_auc": self.baseline_auc,
@@ -89,7 +89,7 @@ class Comparison:
 
 
 def compare(spec: Spec, cells: Sequence[GridPoint], work: Path) -> list[Comparison]:
-    """Every variant with the baseline, in every place, scenario and task. Cells that lack a result are left out."""
+    """Comparisons with the baseline by grid cell, scenario and task. Cells without a result are left out."""
     whole = [cell for cell in cells if all(job.is_done(work) for jobs in cell.jobs for job in jobs)]
     baselines = {tuple(cell.place.items()): cell for cell in whole if cell.variant == spec.baseline}
     oracles: dict[Any, float] = {}
@@ -105,7 +105,7 @@ def compare(spec: Spec, cells: Sequence[GridPoint], work: Path) -> list[Comparis
 
 @dataclass(frozen=True)
 class Apart:
-    """How far the views of a variant's models stand apart, the mean over seeds."""
+    """Distances between the views of a variant's models, means over seeds."""
 
     place: Mapping[str, str]
     variant: str
@@ -120,13 +120,13 @@ class Apart:
 
 
 def views_apart(cells: Sequence[GridPoint], work: Path) -> list[Apart]:
-    """Of every cell that has its results, of the parts that its models have."""
+    """View distances of every cell with results, by part of the model."""
     found = []
     for cell in cells:
         jobs = [job for jobs in cell.jobs for job in jobs]
-        told = [job.views(work) for job in jobs] if all(job.is_done(work) for job in jobs) else []
+        distances = [job.views(work) for job in jobs] if all(job.is_done(work) for job in jobs) else []
         for part in VIEWED:
-            own = [each[part] for each in told if part in each and each[part]["silhouette"] is not None]
+            own = [each[part] for each in distances if part in each and each[part]["silhouette"] is not None]
             if own:
                 figures = ("silhouette", "cosine_of_views", "cosine_of_rows")
                 means = {figure: _mean(each[figure] for each in own) for figure in figures}
@@ -135,8 +135,10 @@ def views_apart(cells: Sequence[GridPoint], work: Path) -> list[Apart]:
 
 
 def pool(comparisons: Sequence[Comparison], place: Mapping[str, str] | None = None) -> Comparison:
-    """The mean of comparisons of one variant and task, whose resamples go together. A resample that leaves some of them
-    undefined counts with the others: the more there are, the fewer would define them all.
+    """Mean of comparisons of one variant and task, with paired resamples.
+
+    A resample in which some comparisons are undefined is the mean of the others: with many comparisons, few resamples
+    would define all of them.
 
     Raises:
       ValueError: no comparison, or those of several variants or tasks.
@@ -162,23 +164,23 @@ def pool(comparisons: Sequence[Comparison], place: Mapping[str, str] | None = No
 
 
 def overall(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """For each variant and task the mean over places and scenarios, of what is defined."""
+    """Mean over places and scenarios for each variant and task, of defined values."""
     return [pool(each) for each in _grouped(comparisons, ())]
 
 
 def by_axis(comparisons: Sequence[Comparison], axis: str) -> list[Comparison]:
-    """The same for each value of an axis."""
+    """Means for each value of an axis."""
     return [pool(each, {axis: each[0].place[axis]}) for each in _grouped(comparisons, (axis,))]
 
 
 def by_place(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same for each place: the mean over scenarios."""
+    """Means over scenarios for each place."""
     axes = tuple(dict.fromkeys(axis for each in comparisons for axis in each.place))
     return [pool(each, each[0].place) for each in _grouped(comparisons, axes)]
 
 
 def axes_of(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
-    """Each axis with its values, in order."""
+    """Axes with their values, in order."""
     axes = dict.fromkeys(axis for each in comparisons for axis in each.place)
     return {axis: list(dict.fromkeys(each.place[axis] for each in comparisons)) for axis in axes}
 
@@ -199,7 +201,7 @@ _Rows = list[dict[str, np.ndarray]]
 
 
 def _parts(spec: Spec, cell: GridPoint, work: Path) -> Iterable[tuple[dict[str, str], _Masks]]:
-    """The slices that figures are given for, or all rows as one."""
+    """Slices, or all rows as one."""
     if not spec.slices:
         yield {}, None
     for side, starts in spec.slices.items():
@@ -241,25 +243,25 @@ def _compare(
 
 
 def _known_samples(cell: GridPoint, number: int, scenario: str, task: str, work: Path) -> np.ndarray:
-    """AUC and its resamples `[seeds, 1 + REPLICATES]` of all rows of a scenario, as the jobs left them."""
+    """AUC and resamples `[seeds, 1 + REPLICATES]` of a scenario's rows, as the jobs stored them."""
     return np.stack([job.sample(work, scenario, task) for job in _jobs_of(cell, number)])
 
 
 def _samples(cell: GridPoint, number: int, task: str, rows: _Rows, own: list[np.ndarray], work: Path) -> np.ndarray:
-    """The same of some of a scenario's rows."""
+    """AUC and resamples of some of a scenario's rows."""
     scores = [job.probabilities(work)[task] for job in _jobs_of(cell, number)]
     return np.stack([auc_sample(*each[:2], task, each[2]) for each in zip(rows, scores, own, strict=True)])
 
 
 def _jobs_of(cell: GridPoint, number: int) -> list[TrainJob]:
-    """For each seed the model of a scenario, which may be that of all."""
+    """Model of a scenario for each seed; possibly the model of all scenarios."""
     return [jobs[number] if len(jobs) > 1 else jobs[0] for jobs in cell.jobs]
 
 
 def mean_over_seeds(samples: np.ndarray, same_rows: bool) -> np.ndarray:
-    """The mean `[1 + R]` of a figure of each seed and of its resamples, `[S, 1 + R]`: as it is, and of resamples of
-    seeds and, within each that is drawn, of its users. The draws are those of every call with as many seeds, so
-    variants, places and scenarios are paired.
+    """Mean `[1 + R]` over seeds of a metric `[S, 1 + R]`, resampled over seeds and over the users of each seed.
+
+    The draws depend on the number of seeds alone, so variants, places and scenarios are paired.
 
     Args:
       same_rows: whether the seeds are of models alone and have the same test rows: users are then drawn for all seeds
@@ -291,14 +293,14 @@ def _oracle(rows: _Rows, own: list[np.ndarray], task: str, known: dict[Any, floa
 
 
 def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """NaN where one class is missing."""
+    """ROC AUC; NaN if one class is missing."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else np.nan
 
 
 def _data_of(jobs: Sequence[TrainJob]) -> DataJob:
-    """The data whose test rows a seed's jobs share."""
+    """Data whose test rows the jobs of a seed share."""
     source = jobs[0].data.source
     return DataJob(source.data) if isinstance(source, OneScenario) else jobs[0].data
 

@@ -35,7 +35,7 @@ SHOP_SPLIT = {"valid": 0.1, "test": 0.2}
 
 @dataclass(frozen=True)
 class Shop:
-    """A simulated shop as training data."""
+    """Simulated shop as training data."""
 
     seed: int
     impressions: int
@@ -51,13 +51,13 @@ class Shop:
 
     @property
     def name(self) -> str:
-        told = f"{self.impressions:,} impressions, seed {self.seed}, similarity {self.similarity:g}"
+        description = f"{self.impressions:,} impressions, seed {self.seed}, similarity {self.similarity:g}"
         noise = (self.label_noise, self.global_label_noise)
-        return f"shop of {told}" + (f", noise {noise[0]:g} and {noise[1]:g}" if any(noise) else "")
+        return f"shop of {description}" + (f", noise {noise[0]:g} and {noise[1]:g}" if any(noise) else "")
 
     @property
     def needs_noiseless(self) -> "Shop | None":
-        """The shop without noise, which shows the same impressions and so has the same transform."""
+        """The shop without noise, whose impressions and transform are the same."""
         quiet = dataclasses.replace(self, label_noise=0.0, global_label_noise=0.0)
         return None if quiet == self else quiet
 
@@ -84,13 +84,13 @@ _ONE_PARTITION = 80_000
 
 @dataclass(frozen=True)
 class Given:
-    """Data that `usr-tf preprocess` made."""
+    """Data directory given by the user."""
 
     path: str
 
     @functools.cached_property
     def key(self) -> str:
-        """Of what the data are, wherever they lie: what is told of them, and how large their files are."""
+        """Content key of the data: statistics and file sizes, independent of the path."""
         files = {}
         for file in ("stats.json", "schema.yaml", SUCCESS):
             try:
@@ -108,7 +108,7 @@ class Given:
 
 @dataclass(frozen=True)
 class OneScenario:
-    """Of other data, the rows of one scenario to train on and all to test on.
+    """One scenario's training rows of other data, with all its test rows.
 
     Features, histories and labels stay what they are, global ones too: a model of one scenario alone is to miss the
     other scenarios' rows and nothing else.
@@ -128,7 +128,7 @@ class OneScenario:
 
 @dataclass(frozen=True)
 class DataJob:
-    """Makes data, and writes down what the rows of their test split are."""
+    """Job that makes data and records the rows of its test split."""
 
     source: Shop | Given | OneScenario
 
@@ -150,7 +150,7 @@ class DataJob:
         return ()
 
     def directory(self, work: Path) -> Path:
-        """Of the training data."""
+        """Directory of the training data."""
         return Path(self.source.path) if isinstance(self.source, Given) else self._folder(work) / "data"
 
     def is_done(self, work: Path) -> bool:
@@ -170,8 +170,10 @@ class DataJob:
             np.savez_compressed(folder / "rows.npz", **_read_rows(open_data(made)))
 
     def rows(self, work: Path) -> dict[str, np.ndarray]:
-        """Of the test split `[N]`: `scenario`, `user`, `item` and `request` as numbers, `<task>` labels,
-        `oracle_<task>`, and `user_seen` and `item_seen`, impressions in training.
+        """Columns `[N]` of the test split.
+
+        `scenario`, `user`, `item` and `request` as numbers, `<task>` labels, `oracle_<task>`, and the training
+        impressions `user_seen` and `item_seen`.
         """
         with np.load(self._folder(work) / "rows.npz") as file:
             return dict(file)
@@ -181,7 +183,7 @@ class DataJob:
 
 
 def _read_rows(data: Any) -> dict[str, np.ndarray]:
-    """What `DataJob.rows` gives."""
+    """Reads the rows of `DataJob.rows`."""
     whole, training = _test_columns(data), data.shown()
     items = {item: shown for item, (_, shown) in training.items.items()}
     rows = {"scenario": whole[SCENARIO].astype(np.int16)}
@@ -212,7 +214,7 @@ def _test_columns(data: Any) -> dict[str, np.ndarray]:
 
 
 def _keep_scenario(data: Any, scenario: str, out: Path) -> Path:
-    """Writes the data without what other scenarios have in train and valid."""
+    """Writes the data without the other scenarios' rows in train and valid."""
     import tensorflow as tf
 
     shutil.copytree(data.directory, out, ignore=shutil.ignore_patterns("train", "valid", "rejected"))
@@ -234,7 +236,7 @@ def _keep_scenario(data: Any, scenario: str, out: Path) -> Path:
 
 
 def scenarios_of(data: DataJob, work: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Scenarios and tasks of data that are there."""
+    """Scenarios and tasks of existing data."""
     schema = load_schema(data.directory(work) / "schema.yaml")
     return schema.scenarios, schema.task_names
 
@@ -246,7 +248,7 @@ def content_key(content: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def set_aside(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name when it is whole. What a lost try left is cleared away."""
+    """Temporary folder that is renamed when complete. Clears what a failed attempt left."""
     aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

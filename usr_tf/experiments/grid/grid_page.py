@@ -1,4 +1,4 @@
-"""Results as one self-contained page: of each experiment the question, the answer, a picture, then the tables."""
+"""HTML page of experiment results: question, answer, plot and tables of each experiment."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ _MOST_DOTS = 40
 
 
 def results_page(command: str, results: Sequence[Results]) -> str:
-    """The page."""
+    """HTML page of the results."""
     lead = "Differences in test AUC to a baseline, with 95 % intervals over seeds and users."
     sections = [Section(each.spec.title, _content(each), each.spec.question) for each in results]
     sections.append(Section("The command", card(code(command))))
@@ -37,7 +37,7 @@ _MOODS = {"helps": "good", "not shown": "level", "hurts": "bad"}
 
 
 def _overview(results: Sequence[Results]) -> str:
-    """A row for each answer, a column for each task."""
+    """Table with a row per answer and a column per task."""
     tasks = list(dict.fromkeys(task for each in results for task in each.tasks))
     body = []
     for each in results:
@@ -52,7 +52,7 @@ def _overview(results: Sequence[Results]) -> str:
 
 def _content(results: Results) -> str:
     spec = results.spec
-    parts = [definitions((f"{name} against {spec.baseline}", told) for name, told in answered(results).items())]
+    parts = [definitions((f"{name} against {spec.baseline}", answer) for name, answer in answered(results).items())]
     parts += [paragraph(text) for text in (spec.note.replace("*", ""), *results.facts) if text]
     if not results.comparisons:
         return "".join(parts)
@@ -76,7 +76,7 @@ def _content(results: Results) -> str:
 
 
 def _plot(means: Sequence[Comparison]) -> str:
-    """A dot for each place and variant, grouped by the first axis."""
+    """Dot plot with a dot per place and variant, grouped by the first axis."""
     variants = {each.variant for each in means}
     dots = []
     for each in means[:_MOST_DOTS]:

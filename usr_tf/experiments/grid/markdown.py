@@ -1,4 +1,4 @@
-"""Results as Markdown: of each experiment the question, the answer, then the tables."""
+"""Markdown document of experiment results: question, answer and tables of each experiment."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +18,7 @@ from usr_tf.experiments.grid.results import (
 
 
 def results_document(command: str, results: Sequence[Results]) -> str:
-    """A whole file."""
+    """Markdown text of the whole file."""
     lines = ["# Results", "", *_LEAD.format(command=command).splitlines(), "", *READING.splitlines(), ""]
     lines += [*caution(results).splitlines(), "", *_contents(results)]
     for each in results:
@@ -40,12 +40,12 @@ views with each other, and of different rows in one view (near 1 they have colla
 
 
 def _contents(results: Sequence[Results]) -> list[str]:
-    """The questions, and in a word what each variant does."""
+    """Contents: the questions, with a one-word verdict of each variant."""
     lines = ["| question | against | what is shown |", "| --- | --- | --- |"]
     for each in results:
-        told = "<br>".join(f"{_plain(name)}: {verdicts(each, means)}" for name, means in answers(each).items()) or "–"
+        answer = "<br>".join(f"{_plain(name)}: {verdicts(each, means)}" for name, means in answers(each).items()) or "–"
         question = f"[{_plain(each.spec.question)}](#{_anchor(each.spec.title)})"
-        lines.append(f"| {question} | {_plain(each.spec.baseline)} | {told} |")
+        lines.append(f"| {question} | {_plain(each.spec.baseline)} | {answer} |")
     means = [mean for each in results for means in answers(each).values() for mean in means]
     return [*lines, "", by_chance(means)]
 
@@ -58,8 +58,8 @@ def _anchor(title: str) -> str:
 def _section(results: Results) -> list[str]:
     spec = results.spec
     lines = [f"## {spec.title}", "", f"**{spec.question}**", ""]
-    for name, told in answered(results).items():
-        lines.append(f"- *{_plain(name)}* against *{_plain(spec.baseline)}*: {_plain(told)}")
+    for name, answer in answered(results).items():
+        lines.append(f"- *{_plain(name)}* against *{_plain(spec.baseline)}*: {_plain(answer)}")
     if spec.note:
         lines += ["", *spec.note.strip().splitlines()]
     for fact in results.facts:
@@ -82,7 +82,7 @@ def _section(results: Results) -> list[str]:
 
 
 def _means(results: Results, comparisons: Sequence[Comparison], axes: Sequence[str]) -> list[str]:
-    """A row for each place and variant, a column for each task."""
+    """Table with a row per place and variant and a column per task."""
     found: dict[tuple[str, ...], dict[str, Comparison]] = {}
     for each in comparisons:
         found.setdefault((*(each.place[axis] for axis in axes), each.variant), {})[each.task] = each
@@ -107,5 +107,5 @@ def _table(columns: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that neither ends a cell nor begins a tag."""
+    """Text escaped for a Markdown table cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""From a spec to the models that it asks for."""
+"""Expansion of a spec to grid cells and training jobs."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from usr_tf.schema import load_schema
 
 @dataclass(frozen=True)
 class GridPoint:
-    """A variant in one place of the grid, over all seeds."""
+    """Variant at one place of the grid, over all seeds."""
 
     place: Mapping[str, str]
     """Axis → value, of the axes that have several."""
@@ -29,7 +29,7 @@ class GridPoint:
 
 @dataclass(frozen=True)
 class _Place:
-    """Data and configuration that variants share."""
+    """Data and configuration shared by variants."""
 
     names: dict[str, str]
     tuned_as: dict[str, str]
@@ -41,7 +41,7 @@ class _Place:
 
 
 def plan(spec: Spec, work: Path) -> list[GridPoint]:
-    """Every cell of the grid. With a key to tune, `tuning_jobs` have to be done before, under `work`.
+    """All cells of the grid. A spec with `tune` needs the results of `tuning_jobs` under `work`.
 
     Raises:
       InputError: a key or a value that the training configuration has not, or data that are not there.
@@ -64,7 +64,7 @@ def plan(spec: Spec, work: Path) -> list[GridPoint]:
 
 
 def check_data(spec: Spec) -> None:
-    """Looks at the data that a spec gives.
+    """Checks the data that a spec names.
 
     Raises:
       InputError: a directory that `usr-tf preprocess` has not finished.
@@ -74,7 +74,7 @@ def check_data(spec: Spec) -> None:
 
 
 def tuning_jobs(spec: Spec) -> list[TrainJob]:
-    """What has to be done before `plan` can choose."""
+    """Jobs to run before `plan` can choose tuned values."""
     if not spec.tune:
         return []
     jobs = [job for place in _places(spec) for variant in spec.tune.variants for job in _tries(spec, place, variant)]
@@ -82,7 +82,7 @@ def tuning_jobs(spec: Spec) -> list[TrainJob]:
 
 
 def chosen_values(spec: Spec, work: Path) -> dict[str, float]:
-    """What each configuration that may choose took, by its name."""
+    """Tuned value of each configuration, by its name."""
     found: dict[str, float] = {}
     for place in _places(spec):
         for variant in spec.tune.variants if spec.tune else ():
@@ -92,7 +92,7 @@ def chosen_values(spec: Spec, work: Path) -> dict[str, float]:
 
 
 def _choose(spec: Spec, place: _Place, work: Path) -> dict[str, Settings]:
-    """Variant → the value that it takes."""
+    """Variant → tuned value."""
     taken: dict[str, Settings] = {}
     for variant in spec.tune.variants:
         scores = [job.validation_auc(work) for job in _tries(spec, place, variant)]
@@ -103,7 +103,7 @@ def _choose(spec: Spec, place: _Place, work: Path) -> dict[str, Settings]:
 
 
 def _tries(spec: Spec, place: _Place, variant: str) -> list[TrainJob]:
-    """A job for each value."""
+    """One job per candidate value."""
     seed = place.tuning.seed if isinstance(place.tuning, Shop) else next(iter(place.sources))
     return [
         TrainJob(
@@ -124,7 +124,7 @@ def _places(spec: Spec) -> Iterator[_Place]:
 
 
 def _data(spec: Spec) -> Iterator[tuple[dict[str, str], dict[int, Shop | Given], Shop | Given]]:
-    """The names of the data on their axes, the data of each seed, and those to tune on."""
+    """Names of the data on their axes, the data of each seed, and the data for tuning."""
     if spec.data is not None:
         for name, path in spec.data.items():
             given = Given(str(Path(path).resolve()))
@@ -143,7 +143,7 @@ def _told(value: float | None) -> str:
 
 
 def _shop(arguments: Mapping[str, Scalar]) -> Callable[[int], Shop]:
-    """Of a seed the shop."""
+    """Shop of a seed."""
     noise = arguments["global_label_noise"]
     noise = arguments["label_noise"] if noise is None else noise
     return functools.partial(Shop, **{**arguments, "global_label_noise": noise})
@@ -162,5 +162,5 @@ def _scenario_names(source: Shop | Given) -> Sequence[str]:
 
 
 def all_jobs(cells: Sequence[GridPoint]) -> list[TrainJob]:
-    """Of all cells, each once."""
+    """Jobs of all cells, without repeats."""
     return list(dict.fromkeys(job for cell in cells for jobs in cell.jobs for job in jobs))

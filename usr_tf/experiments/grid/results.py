@@ -1,4 +1,4 @@
-"""What an experiment gave, put in order for whoever writes it down."""
+"""Results of an experiment as text and tables, for the page and the Markdown document."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from usr_tf.files import strict_json
 
 @dataclass(frozen=True)
 class Results:
-    """A spec, what came out, and the jobs that failed on the way."""
+    """Spec, comparisons, and failed jobs of an experiment."""
 
     name: str
     spec: Spec
@@ -34,20 +34,20 @@ class Results:
 
     @property
     def overall(self) -> list[Comparison]:
-        """A mean over places and scenarios for each variant and task."""
+        """Means over places and scenarios for each variant and task."""
         return overall(self.comparisons)
 
     def by_axis(self, axis: str) -> list[Comparison]:
-        """The same for each value of an axis."""
+        """Means for each value of an axis."""
         return by_axis(self.comparisons, axis)
 
     def by_place(self) -> list[Comparison]:
-        """The same for each place."""
+        """Means for each place."""
         return by_place(self.comparisons)
 
     @property
     def size(self) -> str:
-        """On what data, with what budget, how often."""
+        """Description of data, budget and number of models."""
         spec = self.spec
         if spec.data is not None:
             data = f"data {', '.join(spec.data)}"
@@ -66,16 +66,16 @@ class Results:
 
     @property
     def facts(self) -> list[str]:
-        """Sentences on how it came about."""
-        told = [f"Size: {self.size}."]
+        """Sentences on how the results were made."""
+        sentences = [f"Size: {self.size}."]
         if self.chosen:
             where = "in a shop of its own" if self.spec.data is None else "with the first seed"
             chosen = ", ".join(f"{name} {value:g}" for name, value in self.chosen.items())
-            told.append(f"{self.spec.tune.key} by validation AUC {where}: {chosen}.")
-        return told + [f"Not done: {failure.name} ({failure.reason})." for failure in self.failures]
+            sentences.append(f"{self.spec.tune.key} by validation AUC {where}: {chosen}.")
+        return sentences + [f"Not done: {failure.name} ({failure.reason})." for failure in self.failures]
 
     def document(self) -> dict[str, Any]:
-        """What `results.json` holds."""
+        """JSON form, as in `results.json`."""
         return {
             "experiment": self.name,
             "spec": self.spec.model_dump(mode="json"),
@@ -108,13 +108,13 @@ _FEW_SEEDS = 5
 
 
 def caution(results: Sequence[Results]) -> str:
-    """What few seeds allow to be read; "" with enough."""
+    """Note on the limits of few seeds; "" with enough."""
     seeds = min((len(each.spec.seeds) for each in results), default=_FEW_SEEDS)
     return _SMALL.format(seeds=f"{seeds} seed{'s' if seeds > 1 else ''}") if seeds < _FEW_SEEDS else ""
 
 
 def by_chance(comparisons: Iterable[Comparison]) -> str:
-    """How many verdicts there are, and how many there would be of nothing."""
+    """Number of verdicts, and the number expected by chance."""
     verdicts = [each.verdict for each in comparisons if each.interval]
     shown = len(verdicts) - verdicts.count("not shown")
     return (
@@ -129,7 +129,7 @@ _LISTED = 3
 
 
 def answers(results: Results) -> dict[str, list[Comparison]]:
-    """Who is compared with the baseline, and the means that answer the question, one a task.
+    """Compared variants and their means, one per task.
 
     Slices overlap and differ in kind, so there is no mean over them: each has its own answer.
     """
@@ -147,33 +147,33 @@ def answers(results: Results) -> dict[str, list[Comparison]]:
 
 
 def answered(results: Results) -> dict[str, str]:
-    """The same in words."""
-    told, there = {}, {each.variant for each in results.comparisons}
+    """Answers in words."""
+    sentences, there = {}, {each.variant for each in results.comparisons}
     for name, means in answers(results).items():
         if name in results.spec.variants and name not in there:
-            told[name] = "nothing can be told, not all models are there."
+            sentences[name] = "nothing can be told, not all models are there."
             continue
         places = "" if results.spec.slices else where(results, name)
-        told[name] = f"{sentence(means)}." + (f" By place: {places}." if places else "")
-    return told
+        sentences[name] = f"{sentence(means)}." + (f" By place: {places}." if places else "")
+    return sentences
 
 
 def sentence(means: Sequence[Comparison]) -> str:
-    """What is found of each task."""
+    """Finding of each task in a sentence."""
     if not means:
         return "nothing can be told, there are too few positives"
     return "; ".join(f"{each.task} {gain(each)}: {_VERBS[each.verdict]}" for each in means)
 
 
 def verdicts(results: Results, means: Sequence[Comparison]) -> str:
-    """A word for each task: `ctr helps, ctcvr undefined`; without any result, `not done`."""
+    """Verdict of each task: `ctr helps, ctcvr undefined`; without any result, `not done`."""
     found = {each.task: each.verdict for each in means}
     return ", ".join(f"{task} {found.get(task, 'undefined')}" for task in results.tasks) or "not done"
 
 
 def where(results: Results, variant: str) -> str:
-    """In which places a variant helps and in which it does not, by the mean over scenarios; "" of a single place."""
-    told = []
+    """Places in which a variant helps and does not, by the mean over scenarios; "" for a single place."""
+    sentences = []
     for task in results.tasks:
         own = [each for each in results.by_place() if (each.variant, each.task) == (variant, task)]
         if len(own) < 2:
@@ -184,12 +184,12 @@ def where(results: Results, variant: str) -> str:
             names = [place_name(each) for each in own if each.verdict == verdict]
             if names:
                 parts.append(f"{verdict} in {len(names) if len(names) > _LISTED else ', '.join(names)}")
-        told.append(f"{task} {', '.join(parts)}")
-    return "; ".join(told)
+        sentences.append(f"{task} {', '.join(parts)}")
+    return "; ".join(sentences)
 
 
 def place_name(comparison: Comparison) -> str:
-    """`(similarity 0.5, noise 0.1)`; a value that says what it is stands without its axis."""
+    """`(similarity 0.5, noise 0.1)`; a self-describing value stands without its axis."""
     parts = [
         f"{axis.replace('_', ' ')} {value}" if value[:1].isdigit() else value
         for axis, value in comparison.place.items()
@@ -207,7 +207,7 @@ COLUMNS = ("variant", "scenario, task", "baseline AUC", "AUC", "Δ AUC", "95 %",
 
 
 def rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """The whole table as text: its columns, and a row for each comparison."""
+    """Full table as text: columns, and a row per comparison."""
     axes = list(results.axes)
     return [*axes, *COLUMNS], [[each.place[axis] for axis in axes] + _row(each) for each in results.comparisons]
 
@@ -231,7 +231,7 @@ APART = ("silhouette", "cosine of views", "cosine of rows")
 
 
 def apart_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """How far the views stand apart, as text: columns, and a row for each variant and part."""
+    """View distances as text: columns, and a row per variant and part."""
     axes = list(results.axes)
     body = [
         [*(each.place[axis] for axis in axes), each.variant, each.part]
@@ -242,5 +242,5 @@ def apart_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def number(value: float, form: str = ".3f") -> str:
-    """A dash where it is not defined."""
+    """Number as text; a dash if undefined."""
     return "–" if value != value else format(value, form)

@@ -1,4 +1,4 @@
-"""Runs experiments: tune, train what is not trained yet, compare, write down."""
+"""Experiment runner: tuning, training of missing models, comparison, output."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def run_experiments(
     command: str = "",
     document: str | Path | None = None,
 ) -> list[Results]:
-    """Runs all specs as one, so that what they have in common is done once, and goes on where a killed try ended.
+    """Runs all specs as one, sharing common jobs and continuing after a killed attempt.
 
     Leaves in `out`: `results.md`, `report.html`, and of each spec `NAME.json` and `NAME.csv`.
 
@@ -74,7 +74,7 @@ def run_experiments(
 
 
 def _keys(jobs: Sequence[Job]) -> set[str]:
-    """Of the jobs and of all that they need."""
+    """Keys of the jobs and of all their dependencies."""
     return {key for job in jobs for key in (job.key, *_keys(job.needs))}
 
 
@@ -95,7 +95,7 @@ def _do(jobs: Sequence[Job], work: Path, workers: int, what: str) -> list[Failur
 
 
 def format_table(results: Results) -> Table:
-    """For a terminal."""
+    """Results table for the terminal."""
     columns, body = rows(results)
     table = Table(title=Text(f"{results.spec.title}: against {results.spec.baseline}, {results.size}"))
     names = len(results.axes) + 2

@@ -1,4 +1,4 @@
-"""What an experiment is: the typed reading of a YAML spec. Needs no TensorFlow."""
+"""Experiment spec: typed YAML. Needs no TensorFlow."""
 
 import itertools
 import re
@@ -51,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class ShopAxes(_Strict):
-    """Arguments of `simulate`, each with the values that it takes; they are crossed."""
+    """Arguments of `simulate`, each with one or more values; they are crossed."""
 
     impressions: Annotated[tuple[Whole, ...], *_List] = (200_000,)
     similarity: Annotated[tuple[Share, ...], *_List] = (0.3,)
@@ -63,11 +63,11 @@ class ShopAxes(_Strict):
 
     @property
     def axes(self) -> list[str]:
-        """Those with several values."""
+        """Arguments with several values."""
         return [name for name, values in self if len(values) > 1]
 
     def cells(self) -> Iterator[dict[str, Scalar]]:
-        """Every combination."""
+        """All combinations of values."""
         for cell in itertools.product(*(values for _, values in self)):
             yield dict(zip(type(self).model_fields, cell, strict=True))
 
@@ -77,14 +77,14 @@ _TAKEN = {*ShopAxes.model_fields, "data", "variant", "scenario", "task"}
 
 
 class Budget(_Strict):
-    """What every model gets. Of its epochs, the one with the least validation loss counts."""
+    """Training budget of every model. The epoch with the lowest validation loss counts."""
 
     epochs: Whole = 2
     batch_size: Whole = 1024
 
 
 class Tune(_Strict):
-    """One key that each configuration may choose for itself, by validation AUC: in shops, in one of its own seed."""
+    """Key that each configuration tunes by validation AUC, on shops with a seed of their own."""
 
     key: str = "train.learning_rate"
     values: Annotated[tuple[float, ...], Field(min_length=2), AfterValidator(_distinct)]
@@ -93,7 +93,7 @@ class Tune(_Strict):
 
 
 class Spec(_Strict):
-    """An experiment. Every variant but the baseline is compared with it in every cell of data and axes."""
+    """Experiment: every variant is compared with the baseline in every cell of data and axes."""
 
     title: str
     question: str
@@ -146,7 +146,7 @@ class Spec(_Strict):
 
     @model_validator(mode="after")
     def _nothing_is_said_twice(self) -> "Spec":
-        """What would be without effect, or make the budget that results tell an untrue one."""
+        """Validator: refuses settings without effect, or that contradict the stated budget."""
         for place, settings in self.all_settings().items():
             for key, value in settings.items():
                 if isinstance(value, Mapping):
@@ -168,14 +168,14 @@ class Spec(_Strict):
         return self
 
     def all_settings(self) -> dict[str, Settings]:
-        """By the place in the file, such as `variants.USR`."""
+        """All settings by their place in the file, such as `variants.USR`."""
         named = {"settings": self.settings}
         for axis in self.axes:
             named |= {f"axes.{axis}.{name}": settings for name, settings in self._values(axis)}
         return named | {f"variants.{name}": settings for name, settings in self.variants.items()}
 
     def axis_cells(self) -> Iterator[tuple[dict[str, str], Settings]]:
-        """Every combination of the axes: the name of its value on each, and what it sets."""
+        """All combinations of the axes: names of the values, and their settings."""
         for cell in itertools.product(*map(self._values, self.axes)):
             names = dict(zip(self.axes, (name for name, _ in cell), strict=True))
             yield names, {key: value for _, settings in cell for key, value in settings.items()}
@@ -186,14 +186,14 @@ class Spec(_Strict):
 
 
 class _Set(_Strict):
-    """A file that lists specs, to be run as one."""
+    """File that lists specs to run together."""
 
     title: str
     specs: tuple[str, ...] = Field(min_length=1)
 
 
 def load_specs(names: Sequence[str], small: bool = False, override: Mapping[str, Any] | None = None) -> dict[str, Spec]:
-    """Specs by their names, of files or of those that come with the package; a file of several gives all of them.
+    """Specs by name, from files or from the package; a file may list several.
 
     A spec's `base` names a file beside it, whose keys it takes over; its `small` holds keys that `small` puts in place
     of the others, and so does `override`. Mappings are merged, anything else is replaced, and null in `small` takes a
@@ -227,7 +227,7 @@ def overriding(
     data: Sequence[str] = (),
     settings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What a command line puts in place of a spec's own: `data` of NAME=DIRECTORY, `settings` of key=value.
+    """Spec with command-line overrides: `data` of NAME=DIRECTORY, `settings` of key=value.
 
     Raises:
       InputError: one of them is not of that form.
@@ -250,7 +250,7 @@ def overriding(
 
 
 def known_specs() -> list[str]:
-    """Names of those that come with the package."""
+    """Names of the package's specs."""
     return sorted(Path(file.name).stem for file in _FOLDER.iterdir() if re.fullmatch(r"[a-z]\w*\.yaml", file.name))
 
 
@@ -283,8 +283,8 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
         try:
             load_config(None, [setting(*each) for each in {**spec.settings, **settings}.items()])
         except InputError as error:
-            where, _, told = str(error).partition(": found ")
-            found, _, expected = told.rpartition(", expected ")
+            where, _, remainder = str(error).partition(": found ")
+            found, _, expected = remainder.rpartition(", expected ")
             raise InputError(f"{place}: {key}: {where.split()[-1]}", found, expected) from error
     return spec
 
@@ -297,7 +297,7 @@ def _read(place: Traversable) -> dict[str, Any]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any], drop_null: bool = False) -> dict[str, Any]:
-    """`over` laid upon `under`, mapping by mapping."""
+    """Recursive merge of mappings; `over` wins."""
     merged = dict(under)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(under.get(key), Mapping)

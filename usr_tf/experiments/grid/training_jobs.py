@@ -1,4 +1,4 @@
-"""The training jobs of a grid: models, each trained and scored on the test split."""
+"""Training jobs of a grid: train a model and score the test split."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from usr_tf.config import Config
 from usr_tf.experiments.grid.data_jobs import DataJob, content_key, set_aside
 from usr_tf.experiments.grid.worker_processes import peak_mib
 from usr_tf.files import strict_json
-from usr_tf.metrics.figures import figure_of
+from usr_tf.metrics.ranking import AUC
 from usr_tf.metrics.resample import Resample
 from usr_tf.metrics.sums import order_sums, row_sums
 from usr_tf.schema import SUCCESS
@@ -32,7 +32,7 @@ _VIEWED_ROWS = 300
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A model to train and to score the test split with."""
+    """Job that trains a model and scores the test split."""
 
     data: DataJob
     config: Config
@@ -84,22 +84,22 @@ class TrainJob:
             }
             np.savez_compressed(folder / "samples.npz", **samples)
             history = read_history(run / "history.jsonl")
-            told = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
-            told["views"] = {part: views[part] for part in VIEWED if views.get(part)}
+            description = {"label": self.label, "data": self.data.name, "config": self.config.model_dump(mode="json")}
+            description["views"] = {part: views[part] for part in VIEWED if views.get(part)}
             cost = {"seconds": time.time() - began, "cpu_seconds": _cpu_seconds() - busy, "peak_mib": peak_mib()}
-            document = told | cost | {"history": history}
+            document = description | cost | {"history": history}
             (folder / "job.json").write_text(strict_json(document, indent=1), encoding="utf-8")
         shutil.rmtree(run)
         keras.backend.clear_session()
         gc.collect()
 
     def probabilities(self, work: Path) -> dict[str, np.ndarray]:
-        """Each task's `[N]`, in the order of the data's `rows`."""
+        """Probabilities `[N]` of each task, in the order of the data's `rows`."""
         with np.load(self._result(work) / "probabilities.npz") as file:
             return dict(file)
 
     def sample(self, work: Path, scenario: str, task: str) -> np.ndarray:
-        """The AUC of a scenario and task, and of each resample of its users, `[1 + REPLICATES]`."""
+        """AUC of a scenario and task, and of resamples of its users, `[1 + REPLICATES]`."""
         with np.load(self._result(work) / "samples.npz") as file:
             return file[f"{scenario}/{task}"]
 
@@ -108,7 +108,7 @@ class TrainJob:
         return self._told(work)["views"]
 
     def validation_auc(self, work: Path) -> float:
-        """Mean over scenarios and tasks, of the epoch with the least validation loss; NaN where none is defined."""
+        """Mean AUC over scenarios and tasks at the epoch with the lowest validation loss; NaN if undefined."""
         history = [epoch for epoch in self._told(work)["history"] if epoch.get("val_nll") is not None]
         best = min(history, key=lambda epoch: epoch["val_nll"], default={})
         aucs = [best[name] for name in best if name.startswith("val_") and name.endswith("_auc")]
@@ -123,13 +123,14 @@ class TrainJob:
 
 
 def auc_sample(rows: Mapping[str, np.ndarray], scores: np.ndarray, task: str, mask: np.ndarray) -> np.ndarray:
-    """AUC of scores `[N]` on some of the rows, and of each resample of their users, `[1 + REPLICATES]`; NaN where
-    undefined. How often a user is drawn depends on the user alone, so the samples of two models are paired.
+    """AUC of scores `[N]` on a subset of rows, and of user resamples, `[1 + REPLICATES]`; NaN where undefined.
+
+    The draws depend on the user alone, so the samples of two models are paired.
     """
     labels, scores = rows[task][mask], scores[mask]
     resample = Resample.of(rows["user"][mask], REPLICATES, seed=7)
     sums = row_sums(labels, scores, resample) | order_sums(labels, scores, resample)
-    return figure_of(sums, "auc")
+    return AUC.sample(sums)
 
 
 def _cpu_seconds() -> float:

@@ -1,4 +1,4 @@
-"""Processes that do jobs: kept alive from one to the next, and replaced when they die. Needs no TensorFlow."""
+"""Worker processes for jobs: reused between jobs, replaced when they die. Needs no TensorFlow."""
 
 import contextlib
 import fcntl
@@ -24,34 +24,34 @@ _ENVIRONMENT["LANGUAGE"] = "C"
 _MOST_MIB = 3000
 """A worker that ever had more is replaced: TensorFlow keeps some 60 MiB of every model that it has traced."""
 _TRIES = 2
-"""A job whose worker dies, mostly for want of memory, gets another one."""
+"""A job whose worker dies, usually because of too little memory, gets another one."""
 
 
 class Job(Protocol):
-    """Something to be done once. What it leaves, a later call finds, so a killed experiment goes on."""
+    """Idempotent unit of work. Its result is stored, so a killed experiment continues."""
 
     @property
     def key(self) -> str:
-        """A hash of all that its result depends on."""
+        """Hash of everything that the result depends on."""
 
     @property
     def name(self) -> str:
-        """What a person would call it."""
+        """Human-readable name."""
 
     @property
     def needs(self) -> "tuple[Job, ...]":
-        """What has to be done before."""
+        """Jobs that must run before."""
 
     def is_done(self, work: Path) -> bool:
-        """Whether its result is there."""
+        """Whether the result is stored."""
 
     def do(self, work: Path) -> None:
-        """Does it, and leaves the result whole or not at all."""
+        """Runs the job and stores its result, whole or not at all."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that could not be done."""
+    """Failed job and its reason."""
 
     key: str
     name: str
@@ -61,12 +61,12 @@ class Failure:
 def run_jobs(
     jobs: Sequence[Job], work: Path, workers: int, ended: Callable[[Job, str | None], None] = lambda *_: None
 ) -> list[Failure]:
-    """Does what is not done yet of the jobs and of what they need. A job that fails leaves the others be.
+    """Runs the pending jobs and their dependencies. A failed job does not stop the others.
 
     Args:
       work: where results lie, and `workers.log`, what the libraries had to say.
       workers: processes, of one thread each.
-      ended: is told of each job that comes to its end, and why it failed.
+      ended: called for each finished job, with the reason if it failed.
     """
     work.mkdir(parents=True, exist_ok=True)
     waiting = pending(jobs, work)
@@ -101,7 +101,7 @@ def run_jobs(
 
 
 def pending(jobs: Sequence[Job], work: Path) -> dict[str, Job]:
-    """What is not done yet of the jobs and of what they need, each once, by key; needs come first."""
+    """Pending jobs and dependencies, without repeats, by key, dependencies first."""
     found: dict[str, Job] = {}
 
     def add(job: Job) -> None:
@@ -116,13 +116,13 @@ def pending(jobs: Sequence[Job], work: Path) -> dict[str, Job]:
 
 
 def peak_mib() -> int:
-    """The most memory that this process ever had."""
+    """Peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a file's lock, which the system lets go of when its process dies: one at a time does a job."""
+    """Context that holds a file lock, which the system releases when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -141,7 +141,7 @@ def _first_to_end(busy: "Sequence[_Worker]") -> "list[_Worker]":
 
 
 class _Worker:
-    """A process, and the job that it has. When the process dies or has grown, another takes its place."""
+    """Worker process and its current job. It is replaced when it dies or has grown too large."""
 
     def __init__(self, work: Path):
         self._work = work
@@ -163,7 +163,7 @@ class _Worker:
 
     @property
     def sources(self) -> tuple[Any, int]:
-        """What speaks when the job ends or the process does."""
+        """Connections that become ready when the job ends or the process dies."""
         return self._connection, self._process.sentinel
 
     def give(self, job: Job) -> None:
@@ -172,7 +172,7 @@ class _Worker:
             self._connection.send(job)
 
     def take(self) -> tuple[bool, str | None]:
-        """Whether the process died over its job, and why the job failed."""
+        """Whether the process died during its job, and the failure of the job if any."""
         self.job = None
         try:
             reason, mib = self._connection.recv()
@@ -191,7 +191,7 @@ class _Worker:
 
 
 def _work(connection: Connection, work: Path) -> None:
-    """The life of a worker: a job after the other, until the main process closes the connection or dies."""
+    """Main loop of a worker: runs jobs until the main process closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with (work / _LOG).open("a") as log:  # the libraries' chatter would tear the progress bar
@@ -206,7 +206,7 @@ def _work(connection: Connection, work: Path) -> None:
 
 
 def _do(job: Job, work: Path) -> str | None:
-    """Why the job failed."""
+    """Runs a job; returns the reason of its failure, if any."""
     try:
         with locked(work / "locks" / job.key):
             if not job.is_done(work):
