@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.join.timeline import Timeline
-from pipelines.logs.tables import PLACE
 from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, REQUEST, TIMESTAMP, USER, Schema
 
 _QUERY = "query"
@@ -25,13 +24,13 @@ class PastQueries:
 
     def __init__(self, impressions: pa.Table, schema: Schema):
         assert schema.history.queries
-        rows = impressions.select([USER, REQUEST, TIMESTAMP, PLACE]).to_pandas()
+        rows = impressions.select([USER, REQUEST, TIMESTAMP, _QUERY]).to_pandas()
         rows["user"], users = pd.factorize(rows[USER])
         rows["request"] = rows.groupby(["user", REQUEST], sort=False).ngroup()
         queries = impressions.column(_QUERY).combine_chunks()
         asked = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(queries), ""), False).to_numpy(zero_copy_only=False)
-        # The request's name decides between requests of one moment, wherever their rows stand.
-        first = rows[asked].sort_values(["user", TIMESTAMP, REQUEST, PLACE], kind="stable").drop_duplicates("request")
+        # What ties are decided by is the same wherever the rows stand.
+        first = rows[asked].sort_values(["user", TIMESTAMP, REQUEST, _QUERY], kind="stable").drop_duplicates("request")
         self._times = first[TIMESTAMP].to_numpy()
         self._queries = queries.take(pa.array(first.index.to_numpy()))
         self._shown_at = rows[TIMESTAMP].to_numpy()

@@ -90,7 +90,7 @@ def random_shop(draw: random.Random, impressions: list[dict], actions: list[dict
 
 
 def many_logs(seed: int, requests: int = 120) -> dict[str, list[dict]]:
-    """A shop with many ties in time."""
+    """A shop with many ties in time, and with users that act but were shown nothing."""
     draw = random.Random(seed)
     impressions, actions = [], []
     for request in range(requests):
@@ -103,6 +103,9 @@ def many_logs(seed: int, requests: int = 120) -> dict[str, list[dict]]:
                 more |= {"scenario": scenario} if draw.random() < 0.5 else {}
                 after = row["timestamp"] + draw.choice([0, 1, 2, ATTRIBUTION, ATTRIBUTION + 1])
                 actions.append(did(draw.choice(["click", "cart", "purchase", "view"]), after, user, item, **more))
+    for stranger in range(6):
+        scenario = draw.choice([None, "search"])
+        actions.append(did("click", draw.randrange(70), f"stranger{stranger}", draw.choice("ABc"), scenario=scenario))
     actions = [dict(row) for row in {tuple(sorted(row.items(), key=str)): row for row in actions}.values()]
     return random_shop(draw, impressions, actions)
 
@@ -156,13 +159,13 @@ class Expected:
 def expected_queries(number: int, impressions: list[dict], max_length: int) -> tuple[list[str], list[int]]:
     """One impression's past queries and their ages, straight from DESIGN §2.1."""
     own, first = impressions[number], {}
-    for place, row in enumerate(impressions):
+    for row in impressions:
         if row["user_id"] == own["user_id"] and (row["query"] or "").strip():
-            entry = (row["timestamp"], place, row["query"])
+            entry = (row["timestamp"], row["query"])
             first[row["request_id"]] = min(first.get(row["request_id"], entry), entry)
     past = sorted(
         (time, request, query)
-        for request, (time, _, query) in first.items()
+        for request, (time, query) in first.items()
         if request != own["request_id"] and time < own["timestamp"]
     )[-max_length:]
     return [query for *_, query in past], [own["timestamp"] - time for time, *_ in past]
