@@ -4,6 +4,7 @@ Every function broadcasts: it takes B rows of both sides in the pipeline, and in
 of the candidates. The request's side is tokenized once.
 """
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow_transform as tft
 from tensorflow_transform import tf_utils
 
 from pipelines.transform.history_match import recency
-from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Match, MatchKind, Schema
+from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, MatchKind, Schema
 from usr_tf.tokens import Values
 
 WORDS = 32
@@ -34,38 +35,87 @@ class Documents(NamedTuple):
     """File of the rows that hold each word."""
 
 
+class Texts:
+    """Tokens of one feature's values, `[B, n]` each: every distinct value of the batch is tokenized once."""
+
+    def __init__(self, values: Values, feature: Feature):
+        if isinstance(values, tf.SparseTensor):
+            self._words, self._places = words(values, feature), None
+        else:
+            distinct_values, self._places = tf.unique(values)
+            self._words = words(distinct_values, feature)
+
+    @functools.cached_property
+    def words(self) -> tf.RaggedTensor:
+        """The words of each row."""
+        return self._words if self._places is None else tf.gather(self._words, self._places)
+
+    @functools.cached_property
+    def fingerprints(self) -> tf.Tensor:
+        return self._rows(fingerprints(self._words))
+
+    @functools.cached_property
+    def distinct(self) -> tf.Tensor:
+        """The fingerprints, each once."""
+        return self._rows(distinct(fingerprints(self._words)))
+
+    @functools.cached_property
+    def ngrams(self) -> tf.Tensor:
+        return self._rows(fingerprints(ngrams(self._words)))
+
+    @functools.cached_property
+    def distinct_ngrams(self) -> tf.Tensor:
+        return self._rows(distinct(fingerprints(ngrams(self._words))))
+
+    def frequencies(self, documents: "Documents") -> tf.Tensor:
+        """float32 `[B, n]`: in how many rows of training each word stands, in the places of `distinct`."""
+        found = tft.apply_vocabulary(self._words.flat_values, documents.frequencies, lookup_fn=_frequency)
+        found = tf.cast(self._words.with_flat_values(found).to_tensor(0), tf.float32)
+        return tf.minimum(self._rows(found), documents.count)
+
+    def _rows(self, values: tf.Tensor) -> tf.Tensor:
+        return values if self._places is None else tf.gather(values, self._places)
+
+
 def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
     """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces."""
+
+    @functools.cache
+    def texts(name: str) -> Texts:
+        return Texts(inputs[name], schema.features[name])
+
     signals = {}
     for name, match in schema.match.items():
-        for kind, similarity in _similarities(name, match, inputs, schema).items():
-            signals[f"match_{name}_{kind}"] = similarity
+        first, second = match.features
+        kinds = schema.match_kinds(match)
+        if first == PAST_QUERIES:
+            query = schema.features["query"]
+            found = past_queries(inputs[first], inputs[PAST_QUERIES_AGE], query, texts(second).fingerprints)
+        elif kinds == ("cosine",):
+            found = {"cosine": cosine(inputs[first], inputs[second])}
+        else:
+            found = _similarities(name, kinds, texts(first), texts(second))
+        signals |= {f"match_{name}_{kind}": found[kind] for kind in kinds}
     return signals
 
 
-def _similarities(name: str, match: Match, inputs: dict[str, Values], schema: Schema) -> dict[MatchKind, tf.Tensor]:
-    kinds = schema.match_kinds(match)
-    first, second = (inputs[feature] for feature in match.features)
-    if match.features[0] == PAST_QUERIES:
-        document = fingerprints(words(second, schema.features[match.features[1]]))
-        found = past_queries(first, inputs[PAST_QUERIES_AGE], schema.features["query"], document)
-        return {kind: found[kind] for kind in kinds}
-    if kinds == ("cosine",):
-        return {"cosine": cosine(first, second)}
-    request, candidate = (words(inputs[feature], schema.features[feature]) for feature in match.features)
-    query, document = distinct(fingerprints(request)), fingerprints(candidate)
-    found = contained(query, document)
+def _similarities(
+    name: str, kinds: tuple[MatchKind, ...], request: Texts, candidate: Texts
+) -> dict[MatchKind, tf.Tensor]:
+    found = contained(request.distinct, candidate.fingerprints)
     similarities: dict[MatchKind, tf.Tensor] = {}
     for kind in kinds:
         if kind == "overlap":
             similarities[kind] = tf.math.log1p(tf.reduce_sum(found, axis=1))
         elif kind == "coverage":
-            similarities[kind] = _share(found, query)
+            similarities[kind] = _share(found, request.distinct)
         elif kind == "ngram":
-            grams = distinct(fingerprints(ngrams(request)))
-            similarities[kind] = _share(contained(grams, fingerprints(ngrams(candidate))), grams)
+            grams = request.distinct_ngrams
+            similarities[kind] = _share(contained(grams, candidate.ngrams), grams)
         elif kind == "bm25":
-            similarities[kind] = bm25(request, query, document, _documents(f"match_{name}_words", candidate))
+            documents = _documents(f"match_{name}_words", candidate.words)
+            frequency = request.frequencies(documents)
+            similarities[kind] = bm25(request.distinct, candidate.fingerprints, frequency, documents)
     return similarities
 
 
@@ -154,17 +204,14 @@ def finite(vectors: tf.Tensor) -> tf.Tensor:
     return tf.where(whole, vectors, tf.zeros_like(vectors))
 
 
-def bm25(request: tf.RaggedTensor, query: tf.Tensor, document: tf.Tensor, documents: Documents) -> tf.Tensor:
+def bm25(query: tf.Tensor, document: tf.Tensor, frequency: tf.Tensor, documents: Documents) -> tf.Tensor:
     """`log(1 + BM25)` `[B]` of a query's distinct words in a document (Robertson and Zaragoza, 2009).
 
     Args:
-      request: words of the query, in the places of `query`.
-      query: their fingerprints `[B, n]`, by `distinct`.
+      query: fingerprints of the query's words `[B, n]`, by `distinct`.
       document: fingerprints of the candidate's words `[B, m]`.
+      frequency: rows of training that hold each word of the query, float32 `[B, n]`.
     """
-    frequencies = tft.apply_vocabulary(request.flat_values, documents.frequencies, lookup_fn=_frequency)
-    frequency = tf.cast(request.with_flat_values(frequencies).to_tensor(0), tf.float32)
-    frequency = tf.minimum(frequency, documents.count)
     rarity = tf.math.log1p((documents.count - frequency + 0.5) / (frequency + 0.5))
     times = tf.equal(query[:, :, tf.newaxis], document[:, tf.newaxis, :]) & (query[:, :, tf.newaxis] > 0)
     times = tf.reduce_sum(tf.cast(times, tf.float32), axis=2)
