@@ -14,7 +14,7 @@ from usr_tf.data import Data, open_data, vocabulary_sizes
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text, write_whole
 from usr_tf.model import USRModel
-from usr_tf.schema import SUCCESS, Schema, load_schema
+from usr_tf.schema import SUCCESS, Schema, load_schema, read_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def create_run(directory: Path, data: Data, config: Config) -> Run:
     run = Run(directory, config, data.schema)
     settings = _settings(directory)
     if is_begun(directory):
-        if not load_config(settings).learns_as(config):
+        if not _load_settings(directory).learns_as(config):
             raise InputError(settings, "another configuration than this one", "the same, to go on with the run")
         _check_same(run, data)
         replace_text(settings, config.to_yaml())
@@ -139,7 +139,7 @@ def open_run(directory: str | Path) -> Run:
         raise InputError(directory, "a tree run of `usr-tf baseline`", expected)
     if not (directory / SUCCESS).exists():
         raise InputError(directory, f"no {SUCCESS}", "a directory that `usr-tf train` finished")
-    return Run(directory, load_config(_settings(directory)), load_schema(directory / "schema.yaml"))
+    return Run(directory, _load_settings(directory), load_schema(directory / "schema.yaml"))
 
 
 def open_any_run(directory: str | Path) -> AnyRun:
@@ -163,6 +163,15 @@ def open_run_data(run: AnyRun, directory: str | Path | None) -> Data:
     data = open_data(directory)
     _check_same(run, data)
     return data
+
+
+def _load_settings(directory: Path) -> Config:
+    """The run's configuration. A run of a version without `cross` has none."""
+    path = _settings(directory)
+    config = load_config(path)
+    return (
+        config if "cross" in read_yaml(path, path, "a configuration") else config.model_copy(update={"cross": "none"})
+    )
 
 
 def _settings(directory: Path) -> Path:
