@@ -322,6 +322,7 @@ class USRModel(tfrs.Model):
             "no_query": self._no_query,
             "interest_extractor": self.interest_extractor,
             "din": self.din,
+            "cross": self.cross,
             "search_item": self._search_item,
             "search_interest": self.search_interest,
             "feature_generator": self.feature_generator,

@@ -427,7 +427,8 @@ def test_the_schema_has_the_features_of_the_signals_that_are_on(tmp_path, clean,
             "drift": {},
         }[signal]
     )
-    assert set(schema.match) == ({"user_item_vector", "query_item_vector"} if signal == "vectors" else set())
+    vectors = {"user_item_vector", "query_item_vector"} if signal == "vectors" else set()
+    assert set(schema.match) - set(plain.match) == vectors
     columns = {"candidate": "impressions", "context": "impressions", "query": "impressions"}
     for name, (group, kind) in added.items():
         rows = read(tmp_path / "logs", columns.get(group, f"{group}s"))

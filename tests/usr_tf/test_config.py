@@ -47,7 +47,7 @@ def test_an_override_may_hold_an_equals_sign():
 
 
 MISTAKES = {
-    "unknown key": ("optimizer: adam", "optimizer: found an unknown key, expected one of apg, backbone, data"),
+    "unknown key": ("optimizer: adam", "optimizer: found an unknown key, expected one of apg, backbone, cross"),
     "unknown deep key": (
         "usr: {contrastive_loss: {tau: 1}}",
         "usr.contrastive_loss.tau: found an unknown key, expected one of anchors",

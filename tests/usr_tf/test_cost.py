@@ -23,7 +23,7 @@ def part_of(cost: ModelCost, name: str) -> PartCost:
 
 @pytest.fixture(scope="module")
 def plain(toy_data):
-    return model_cost(toy_data, small_config(usr=PLAIN))
+    return model_cost(toy_data, small_config(usr=PLAIN, cross="none"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_flops_of_shared_bottom_are_those_counted_by_hand(plain):
 
 
 def test_parameters_and_state_are_those_of_the_model_that_is_trained(toy_data, plain):
-    config = small_config(usr=PLAIN)
+    config = small_config(usr=PLAIN, cross="none")
     model = USRModel.from_data(toy_data, config)
     model.compile(optimizer=make_optimizer(model, config.train))
     model.train_step(random_rows(toy_data.schema, 4, size=4))
@@ -103,7 +103,7 @@ def test_tables_of_a_billion_rows_are_not_made(toy_data, plain):
     data = Data(toy_data.directory, toy_data.schema)
     data.__dict__["vocabulary_sizes"] = {**toy_data.vocabulary_sizes, "user_id": 1 + 10**9, "item_id": 1 + 10**9}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cost = model_cost(data, small_config(usr=PLAIN, train={"batch_size": 2 * plain.batch_size}))
+    cost = model_cost(data, small_config(usr=PLAIN, cross="none", train={"batch_size": 2 * plain.batch_size}))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # kB
     assert grown < 300_000
     assert part_of(cost, "embedding/user_id").weight_bytes == 4 * 4 * 10**9

@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 def cost(backbone: str, with_usr: bool, user: int = 4, length: int = 3, scenarios: int = 2) -> Cost:
     layout = schema(user, scenarios)
-    config = small_config(backbone=backbone, ple={"levels": 1}, **({} if with_usr else {"usr": PLAIN}))
+    config = small_config(backbone=backbone, ple={"levels": 1}, cross="none", **({} if with_usr else {"usr": PLAIN}))
     model = USRModel(layout, sizes_of(layout), config)
     few, many = (_whole(model, candidates, length) for candidates in (3, 13))
     return Cost((many.flops - few.flops) / 10, (many.numbers - few.numbers) / 10, many.operations)

@@ -12,7 +12,7 @@ from pipelines.simulator.people import Users
 from pipelines.simulator.world import World
 from usr_tf.errors import InputError
 from usr_tf.experiments.abtest.user_history import Event
-from usr_tf.schema import Feature, Schema, history_column
+from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Schema, history_column
 
 _CONTEXT = ("query", "device", "hour")
 
@@ -47,6 +47,20 @@ class Requests:
         self._request, self._candidate = schema.features_of("query", "context"), schema.features_of("candidate")
         self._history = schema.history_features
         self.has_history = bool(schema.history_columns)
+        self._longest = schema.history.queries.max_length if schema.history.queries else 0
+        self._queries: dict[int, dict[int, str]] = {}
+        """User → time → query, of the requests so far. Those of the month before the test are not replayed."""
+
+    def _past_queries(self, user: int, now: int, query: str) -> dict[str, np.ndarray]:
+        """The user's queries before this request, newest last; this request's query is kept for the next ones."""
+        queries = self._queries.setdefault(user, {})
+        past = [(time, text) for time, text in sorted(queries.items()) if time < now][-self._longest :]
+        if query.strip():
+            queries[now] = query
+        return {
+            PAST_QUERIES: np.array([[text.encode() for _, text in past]], object).reshape(1, -1),
+            PAST_QUERIES_AGE: np.array([[now - time for time, _ in past]], np.int64).reshape(1, -1),
+        }
 
     def inputs(
         self,
@@ -86,6 +100,8 @@ class Requests:
             for name, column in self._as_of(item, now).items()
             if name in self._items
         }
+        if self._longest:
+            made |= self._past_queries(user, now, query)
         if self.has_history:
             done = np.array([event.item for event in events], np.int64)
             past: Mapping[str, NDArray] = {name: self._items[name][done] for name in self._history} | {
