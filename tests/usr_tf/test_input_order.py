@@ -37,7 +37,7 @@ def shards(toy_data, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(usr_tf.data, "_SHUFFLE_ROWS", 200)
+    monkeypatch.setattr(usr_tf.data.datasets, "_SHUFFLE_ROWS", 200)
 
 
 def batches(data: Data, batch_size: int = 100, epoch: int = 0, **keys) -> list[list[tuple]]:
