@@ -66,6 +66,15 @@ class Inputs(NamedTuple):
     """bool `[R, Q]`."""
 
 
+class Rows(NamedTuple):
+    """Number of rows of a batch, float32 scalars."""
+
+    here: tf.Tensor
+    """Of this replica."""
+    everywhere: tf.Tensor
+    """Of all replicas."""
+
+
 @keras.saving.register_keras_serializable(package="usr_tf")
 class USRModel(tfrs.Model):
     """Ranking model of K scenarios for a chain of T tasks.
@@ -349,9 +358,7 @@ class USRModel(tfrs.Model):
 
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
         scenario, inputs = self._check_scenario(features[SCENARIO]), self.look_up(features)
-        log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training)
-        log_p = _nan_where_not_finite(inputs, log_p)
-        return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+        return self._by_label(self._predict(inputs, scenario, training))
 
     def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
         """Scores of candidates of one scenario, of which only that scenario's weights are read.
@@ -433,30 +440,34 @@ class USRModel(tfrs.Model):
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
         A weight multiplies its row's losses of the tasks, and the mean is over the rows, as in Keras.
 
+        Five steps: embed the features, predict, sum the losses of the tasks, add the contrastive losses in training,
+        and update the metrics.
+
         Raises:
           tf.errors.InvalidArgumentError: a label is not 0 or 1, or an id or a scenario does not exist.
         """
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        scenario = self._check_scenario(features[SCENARIO])
-        looked_up = self.look_up(features)
-        bias = self._position_bias(features, self.position_tower) if training and self.position_tower else None
-        log_p = self._rank(looked_up, self.view(looked_up, scenario), scenario, training, bias)
-        log_p = _nan_where_not_finite(looked_up, log_p)
-        rows = tf.cast(tf.shape(scenario)[0], tf.float32)
-        all_rows = sum_over_replicas(rows)
-        loss = self._task_losses(log_p, self._check_labels(labels), all_rows, weights)
+        scenario, embedded = self._check_scenario(features[SCENARIO]), self.look_up(features)
+        log_p = self._predict(embedded, scenario, training, self._position_bias(features, training))
+        rows = self._count_rows(scenario)
+        loss = self._task_losses(log_p, self._check_labels(labels), rows.everywhere, weights)
         if training and self._contrastive:
-            loss += self._contrastive_losses(looked_up)
-        self._update_metrics(log_p, labels, scenario, weights)
-        # Counts as many rows as this replica has, though the loss is a share of everybody's.
-        self._terms["loss"].update_state(tf.math.divide_no_nan(loss * all_rows, rows), rows)
+            loss += self._contrastive_losses(embedded)
+        self._update_metrics(loss, rows, log_p, labels, scenario, weights)
         return loss
 
-    def _position_bias(self, features: Features, tower: PositionTower) -> LogitBias:
+    def _position_bias(self, features: Features, training: bool) -> LogitBias | None:
+        """Position tower's bias of the logits; None outside of training and without a tower."""
+        if not training or self.position_tower is None:
+            return None
         if POSITION not in features:
             found = "batches without `position`"
             raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
-        return tower(features[SCENARIO], features[POSITION], self._noise())
+        return self.position_tower(features[SCENARIO], features[POSITION], self._noise())
+
+    def _count_rows(self, scenario: tf.Tensor) -> Rows:
+        rows = tf.cast(tf.shape(scenario)[0], tf.float32)
+        return Rows(rows, sum_over_replicas(rows))
 
     def _check_labels(self, labels: Labels) -> tf.Tensor:
         """`[B, labels]`, in the order of the model's label names.
@@ -470,10 +481,23 @@ class USRModel(tfrs.Model):
         with tf.control_dependencies([tf.debugging.Assert(binary, message)]):
             return tf.identity(values)
 
+    def _by_label(self, log_p: LogProbabilities) -> dict[str, tf.Tensor]:
+        """Probabilities `[B]` by label name."""
+        return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+
     def _update_metrics(
-        self, log_p: LogProbabilities, labels: Labels, scenario: tf.Tensor, weights: tf.Tensor | None
+        self,
+        loss: tf.Tensor,
+        rows: Rows,
+        log_p: LogProbabilities,
+        labels: Labels,
+        scenario: tf.Tensor,
+        weights: tf.Tensor | None,
     ) -> None:
-        probabilities = dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+        # Counts as many rows as this replica has, though the loss is a share of everybody's.
+        mean = tf.math.divide_no_nan(loss * rows.everywhere, rows.here)
+        self._terms["loss"].update_state(mean, rows.here)
+        probabilities = self._by_label(log_p)
         for auc in self._auc:
             auc.update_state(labels[auc.task], probabilities[auc.task], scenario)
         if self._has_further_metrics:
@@ -572,6 +596,13 @@ class USRModel(tfrs.Model):
             searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
             searches = tf.expand_dims(searches, 1) if one_request else searches
         return Views(request, candidate, interest, searches)
+
+    def _predict(
+        self, inputs: Inputs, scenario: tf.Tensor, training: bool, bias: LogitBias | None = None
+    ) -> LogProbabilities:
+        """Log probabilities of each row in its own scenario; NaN in rows whose inputs are not finite."""
+        log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training, bias)
+        return _nan_where_not_finite(inputs, log_p)
 
     def _rank(
         self,
