@@ -6,19 +6,24 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from pipelines.sources import SOURCES
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from tests.usr_tf.fixtures import random_rows, sizes_of, small_config, toy_schema
 from usr_tf import layers
 from usr_tf.cli import main
 from usr_tf.compare import format_comparison
 from usr_tf.config import load_config
 from usr_tf.evaluation.report.evaluation_page import evaluation_page
 from usr_tf.experiments.objective import is_higher_better
+from usr_tf.history_encoders import HISTORY_ENCODERS
 from usr_tf.metrics import METRICS, compare, details_document, metrics_document
 from usr_tf.metrics.slices import position_slice
+from usr_tf.model import USRModel
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
@@ -71,6 +76,40 @@ def new_module(path: str) -> dict:
     names = {"__name__": path.removesuffix(".py").replace("/", ".")}
     exec(compile(NEW[path], path, "exec"), names)
     return names
+
+
+def test_the_history_encoder_of_the_page_trains_serves_and_explains(monkeypatch):
+    encoder = new_module("usr_tf/history_encoders/newest.py")["NewestEncoder"]
+    monkeypatch.setitem(HISTORY_ENCODERS, "newest", encoder)
+    config = small_config(usr={"ie": False, "contrastive": False}, history={"describe": []})
+    config = config.model_copy(update={"history": config.history.model_copy(update={"pooling": "newest"})})
+    schema = toy_schema()
+    model = USRModel(schema, sizes_of(schema), config)
+    assert model.parts["newest"] is model.newest
+
+    item, history = tf.zeros([2, 2]), tf.constant([[[1.0, 0.0], [0.0, 2.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])
+    mask = tf.constant([[True, True, False], [False] * 3])
+    alone = encoder(config, 2)
+    alone.layer.build([None, 2])
+    alone.layer.set_weights([np.eye(2)])
+    newest = np.exp([0.0, 4.0]) / (1 + np.exp(4.0))  # (0, 2) asks: 0 of (1, 0), 4 of itself
+    np.testing.assert_allclose(alone.encode(item, history, mask, None)[:, 0], [newest * [1, 2], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(alone.attention(item, history, mask, None)[0, 0, 0], [*newest, 0], rtol=1e-6)
+
+    features, labels = random_rows(schema, 6)
+    before = model.newest.get_weights()
+    model.compile()
+    model.fit(tf.data.Dataset.from_tensors((features, labels)), verbose=0)
+    assert np.abs(model.newest.get_weights()[0] - before[0]).max() > 0
+    assert model.attention(model.look_up(features), 0).shape == (6, 1, features["history_item_id"].shape[1])
+
+    of_request = {*schema.history_columns, *schema.features_of("user", "query", "context")}
+    one = {name: values[:1] if name in of_request else values for name, values in features.items()}
+    copies = {name: tf.repeat(values[:1], 6, 0) if name in of_request else values for name, values in features.items()}
+    copies["scenario"] = tf.ones([6], tf.int32)
+    expected = model(copies)
+    for task, scores in model.serve(one, 1, one_request=True).items():
+        np.testing.assert_allclose(scores, expected[task], rtol=1e-4)
 
 
 def test_the_metric_of_the_page_is_in_every_document_page_and_table(monkeypatch):
