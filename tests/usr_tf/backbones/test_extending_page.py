@@ -100,7 +100,7 @@ def test_the_history_encoder_of_the_page_trains_serves_and_explains(monkeypatch)
     alone = encoder(config, 2)
     alone.layer.build([None, 2])
     alone.layer.set_weights([np.eye(2)])
-    newest = np.exp([0.0, 4.0]) / (1 + np.exp(4.0))  # (0, 2) asks: 0 of (1, 0), 4 of itself
+    newest = np.exp([0.0, 4.0]) / (1 + np.exp(4.0))  # query (0, 2): scores 0 of (1, 0), 4 of itself
     np.testing.assert_allclose(alone.encode(item, history, mask, None)[:, 0], [newest * [1, 2], [0, 0]], rtol=1e-6)
     np.testing.assert_allclose(alone.attention(item, history, mask, None)[0, 0, 0], [*newest, 0], rtol=1e-6)
 
