@@ -326,7 +326,7 @@ def test_a_request_is_refused_as_the_exported_model_would(toy_run, toy_version, 
 def test_the_command_prints_tables_and_writes_page_and_json(toy_run, explainer, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("usr_tf.run.Run.load_model", lambda run: None)
     monkeypatch.setattr(
-        "usr_tf.evaluation.explain.Explainer", lambda model, transform: explainer
+        "usr_tf.evaluation.explain.Explainer", lambda model, transform, counters: explainer
     )  # which is traced already
     document = read_requests(toy_run.requests / "search.jsonl")[0].document
     (tmp_path / "request.json").write_text(json.dumps(document), encoding="utf-8")
