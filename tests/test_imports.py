@@ -11,6 +11,7 @@ GROUND = (
     "usr_tf.schema",
     "usr_tf.config",
     "usr_tf.errors",
+    "usr_tf.feature_types",
     "usr_tf.files",
     "usr_tf.streams",
     "usr_tf.tokens",

@@ -15,6 +15,8 @@ Units = Annotated[int, Field(ge=1)]
 BackboneName = Literal["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"]
 """Names of the backbones: values of `backbone`, sections of the configuration, keys of `usr_tf.backbones.BACKBONES`."""
 BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
+Pooling = Literal["mean", "din"]
+"""Values of `history.pooling`, keys of `usr_tf.history_encoders.HISTORY_ENCODERS`."""
 
 
 class _Strict(BaseModel):
@@ -76,7 +78,7 @@ class History(_Strict):
     describe: tuple[Literal["action", "scenario", "age", "position"], ...] = ("action", "scenario", "age")
     """Learned vectors added to each action's item: action, scenario, age at the impression, position from the newest
     action."""
-    pooling: Literal["mean", "din"] = "mean"
+    pooling: Pooling = "mean"
     """History encoder with `usr.ie=false`: the mean of the actions, or DIN's attention."""
     product: bool = False
     """Whether the elementwise product of encoded history and item is added, as with the interest extractor."""

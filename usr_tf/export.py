@@ -150,12 +150,12 @@ class ServingModule(tf.Module):
     def _as_raw(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
         """Dense request input in the form that the transform takes."""
         if name in self._schema.features:
-            kind = self._schema.features[name].type
-            if kind == "categorical_list" and self._schema.features[name].weights:
+            value = self._schema.features[name].kind.value
+            if value == "strings" and self._schema.features[name].weights:
                 return _all_places(values)  # its weights stand in the same places
-            if kind == "categorical_list":
+            if value == "strings":
                 return tf.ragged.boolean_mask(values, tf.not_equal(values, "")).to_sparse()
-            return _all_places(values[:, tf.newaxis]) if kind == "numeric" else values
+            return _all_places(values[:, tf.newaxis]) if value == "number" else values
         if name in self._schema.weight_columns:
             return _all_places(values)
         if name in self._schema.counter_columns:

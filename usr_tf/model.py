@@ -12,8 +12,8 @@ from usr_tf.config import Config
 from usr_tf.data import Data, Features, Labels
 from usr_tf.embedding import FeatureEmbedding
 from usr_tf.errors import InputError
+from usr_tf.history_encoders import HistoryEncoder, make_history_encoder
 from usr_tf.layers.contrastive import ContrastiveLoss, SummedLoss
-from usr_tf.layers.din import DIN
 from usr_tf.layers.dot_cross import DotCross, starts
 from usr_tf.layers.feature_generator import FeatureGenerator
 from usr_tf.layers.global_label import GlobalLabelHeads, LogProbabilities
@@ -40,7 +40,9 @@ class Views(NamedTuple):
     candidate: tf.Tensor
     """`[B, V, dc]`, rescaled item features."""
     interest: tf.Tensor | None
-    """`[B, V, d]`; from DIN `[B, 1, d]`, the same in every view; None without either."""
+    """`[B, V, d]`, or `[B, 1, d]` from an encoder without a trigger; `[R, 1, d]` without the candidate either.
+
+    None without a history."""
     search_interest: tf.Tensor | None = None
     """`[B, V, dq]`, what of the user's earlier queries bears on the candidate; None without them."""
 
@@ -64,6 +66,15 @@ class Inputs(NamedTuple):
     """`[R, Q, dq]`, the user's earlier queries."""
     past_mask: tf.Tensor | None = None
     """bool `[R, Q]`."""
+
+
+class Rows(NamedTuple):
+    """Number of rows of a batch, float32 scalars."""
+
+    here: tf.Tensor
+    """Of this replica."""
+    everywhere: tf.Tensor
+    """Of all replicas."""
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -97,7 +108,7 @@ class USRModel(tfrs.Model):
       `{label: [B] probability}`: each task's, and each `global_<task>`'s with GLMT.
 
     Raises:
-      InputError: `usr.heads` do not divide the width of an action of the history.
+      InputError: the history encoder does not suit the width of an action, such as `usr.heads` that do not divide it.
     """
 
     def __init__(self, schema: Schema, vocabulary_sizes: Mapping[str, int], config: Config | None = None):
@@ -120,7 +131,7 @@ class USRModel(tfrs.Model):
         )
         self._query_features = self._inputs_of("query")
         self._query_ids = tuple(name for name in self._query_features if schema.inputs[name].has_ids)
-        self._has_history, history = bool(schema.history_columns), self.config.history
+        history = self.config.history
         # Replicas add up their gradients, and each of them has the whole penalty.
         self._replicas = tf.distribute.get_strategy().num_replicas_in_sync
         share = self.config.train.model_copy(update={"l2": self.config.train.l2 / self._replicas})
@@ -133,16 +144,10 @@ class USRModel(tfrs.Model):
         if self._query_ids:
             width = sum(self.embedding.width(name) for name in self._query_features)
             self._no_query = self.add_weight(name="no_query", shape=[width], initializer="uniform")
-        self.interest_extractor = self.din = self.feature_generator = self.scenario_embedding = None
-        if usr.ie and self._has_history:
-            if self.embedding.item_width % usr.heads:
-                expected = f"a divisor of {self.embedding.item_width}, the width of an action of the history"
-                raise InputError("usr.heads", str(usr.heads), expected)
-            self.interest_extractor = InterestExtractor(
-                usr.rank, usr.trigger_hidden, usr.heads, name="interest_extractor"
-            )
-        elif history.pooling == "din" and self._has_history:
-            self.din = DIN(history.din, name="din")
+        self.feature_generator = self.scenario_embedding = None
+        self.history_encoder = self._make_history_encoder()
+        encoder = self.history_encoder
+        self._history_product = encoder is not None and (encoder.has_product or history.product)
         self.search_interest = self._search_item = None
         if schema.query_columns and self.config.signals.past_queries:
             width = self.embedding.width("query")
@@ -151,7 +156,7 @@ class USRModel(tfrs.Model):
         self.cross = self._make_cross() if self.config.cross == "dot" else None
         if usr.fg:
             self.feature_generator = FeatureGenerator(usr.fg_hidden, usr.fg_condition, name="feature_generator")
-        if self.interest_extractor or self.feature_generator or self.search_interest:
+        if self._encodes_views or self.feature_generator or self.search_interest:
             self.scenario_embedding = keras.layers.Embedding(self._scenarios, size, name="scenario")
         self.backbone = make_backbone(self.config.model_copy(update={"train": share}), self._scenarios, tasks)
         penalty = keras.regularizers.L2(share.l2) if share.l2 else None
@@ -172,6 +177,24 @@ class USRModel(tfrs.Model):
         terms = [f"{name}_loss" for name in self._label_names] + [f"{name}_contrastive" for name in self._contrastive]
         self._terms = {name: keras.metrics.Mean(name) for name in ("loss", "nll", *terms)}
         self._auc = [ScenarioAUC(schema.scenarios, task) for task in schema.task_names]
+
+    def _make_history_encoder(self) -> HistoryEncoder | None:
+        """The history encoder of the configuration; None for a schema without a history."""
+        if not self.schema.history_columns:
+            return None
+        width = self.embedding.item_width
+        encoder = make_history_encoder(self.config, width)
+        if encoder.width != width and self.config.history.product:
+            found = f"true, with an encoder of width {encoder.width}"
+            raise InputError("history.product", found, f"an encoder of width {width}, that of an action of the history")
+        if encoder.layer is not None:
+            setattr(self, encoder.part, encoder.layer)  # Keras tracks the attribute, and .keras files hold its name
+        return encoder
+
+    @property
+    def _encodes_views(self) -> bool:
+        """Whether the encoded history depends on the scenario view."""
+        return self.history_encoder is not None and self.history_encoder.reads_trigger
 
     def _inputs_of(self, *groups: Group) -> tuple[str, ...]:
         """Inputs of these groups that the model reads: signals by `config.signals`."""
@@ -320,8 +343,7 @@ class USRModel(tfrs.Model):
             "embedding": self.embedding,
             "scenario_embedding": self.scenario_embedding,
             "no_query": self._no_query,
-            "interest_extractor": self.interest_extractor,
-            "din": self.din,
+            **({self.history_encoder.part: self.history_encoder.layer} if self.history_encoder else {}),
             "cross": self.cross,
             "search_item": self._search_item,
             "search_interest": self.search_interest,
@@ -350,9 +372,7 @@ class USRModel(tfrs.Model):
 
     def call(self, features: Features, training: bool = False) -> dict[str, tf.Tensor]:
         scenario, inputs = self._check_scenario(features[SCENARIO]), self.look_up(features)
-        log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training)
-        log_p = _nan_where_not_finite(inputs, log_p)
-        return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+        return self._by_label(self._predict(inputs, scenario, training))
 
     def serve(self, features: Features, scenario: int, one_request: bool) -> dict[str, tf.Tensor]:
         """Scores of candidates of one scenario, of which only that scenario's weights are read.
@@ -379,8 +399,8 @@ class USRModel(tfrs.Model):
         def embed(names: Sequence[str]) -> tf.Tensor:
             return self.embedding(features, names, check)
 
-        history, mask = self.embedding.history(features, check) if self._has_history else (None, None)
-        item = embed(self.schema.history_features) if self._has_history else None
+        history, mask = self.embedding.history(features, check) if self.history_encoder else (None, None)
+        item = embed(self.schema.history_features) if self.history_encoder else None
         others = embed(self._other_item_features) if self._other_item_features else None
         sides = [part for part in (item, others) if part is not None]
         candidate = _concat(sides, like=sides[0])
@@ -418,14 +438,15 @@ class USRModel(tfrs.Model):
         return tf.squeeze(request, axis=1), tf.squeeze(candidate, axis=1)
 
     def attention(self, inputs: Inputs, scenario: int) -> tf.Tensor | None:
-        """Attention `[B, H, L]` over the history in a scenario's view, by head (one for DIN).
+        """Attention `[B, H, L]` over the history in a scenario's view, by head.
 
-        Of B rows, each with a request of its own. None without IE and DIN.
+        Of B rows, each with a request of its own. None where the history encoder has no attention.
         """
-        read = (inputs.item, inputs.history, inputs.mask)
-        if self.interest_extractor:
-            return tf.squeeze(self.interest_extractor.attention(*read, self._own_trigger(inputs, scenario)), axis=1)
-        return tf.expand_dims(self.din.attention(*read), 1) if self.din else None
+        if not self.history_encoder:
+            return None
+        trigger = self._own_trigger(inputs, scenario)
+        weights = self.history_encoder.attention(inputs.item, inputs.history, inputs.mask, trigger)
+        return None if weights is None else tf.squeeze(weights, axis=1)
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Loss of this replica; the sum over replicas is the mean over all rows.
@@ -434,30 +455,34 @@ class USRModel(tfrs.Model):
         position tower reads `position` int64 `[B]` of the features, and the probabilities are those at that place.
         A weight multiplies its row's losses of the tasks, and the mean is over the rows, as in Keras.
 
+        Five steps: embed the features, predict, sum the losses of the tasks, add the contrastive losses in training,
+        and update the metrics.
+
         Raises:
           tf.errors.InvalidArgumentError: a label is not 0 or 1, or an id or a scenario does not exist.
         """
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
-        scenario = self._check_scenario(features[SCENARIO])
-        looked_up = self.look_up(features)
-        bias = self._position_bias(features, self.position_tower) if training and self.position_tower else None
-        log_p = self._rank(looked_up, self.view(looked_up, scenario), scenario, training, bias)
-        log_p = _nan_where_not_finite(looked_up, log_p)
-        rows = tf.cast(tf.shape(scenario)[0], tf.float32)
-        all_rows = sum_over_replicas(rows)
-        loss = self._task_losses(log_p, self._check_labels(labels), all_rows, weights)
+        scenario, embedded = self._check_scenario(features[SCENARIO]), self.look_up(features)
+        log_p = self._predict(embedded, scenario, training, self._position_bias(features, training))
+        rows = self._count_rows(scenario)
+        loss = self._task_losses(log_p, self._check_labels(labels), rows.everywhere, weights)
         if training and self._contrastive:
-            loss += self._contrastive_losses(looked_up)
-        self._update_metrics(log_p, labels, scenario, weights)
-        # Counts as many rows as this replica has, though the loss is a share of everybody's.
-        self._terms["loss"].update_state(tf.math.divide_no_nan(loss * all_rows, rows), rows)
+            loss += self._contrastive_losses(embedded)
+        self._update_metrics(loss, rows, log_p, labels, scenario, weights)
         return loss
 
-    def _position_bias(self, features: Features, tower: PositionTower) -> LogitBias:
+    def _position_bias(self, features: Features, training: bool) -> LogitBias | None:
+        """Position tower's bias of the logits; None outside of training and without a tower."""
+        if not training or self.position_tower is None:
+            return None
         if POSITION not in features:
             found = "batches without `position`"
             raise InputError("position_tower.enabled", found, "`data.training(..., with_position=True)`")
-        return tower(features[SCENARIO], features[POSITION], self._noise())
+        return self.position_tower(features[SCENARIO], features[POSITION], self._noise())
+
+    def _count_rows(self, scenario: tf.Tensor) -> Rows:
+        rows = tf.cast(tf.shape(scenario)[0], tf.float32)
+        return Rows(rows, sum_over_replicas(rows))
 
     def _check_labels(self, labels: Labels) -> tf.Tensor:
         """`[B, labels]`, in the order of the model's label names.
@@ -471,10 +496,23 @@ class USRModel(tfrs.Model):
         with tf.control_dependencies([tf.debugging.Assert(binary, message)]):
             return tf.identity(values)
 
+    def _by_label(self, log_p: LogProbabilities) -> dict[str, tf.Tensor]:
+        """Probabilities `[B]` by label name."""
+        return dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+
     def _update_metrics(
-        self, log_p: LogProbabilities, labels: Labels, scenario: tf.Tensor, weights: tf.Tensor | None
+        self,
+        loss: tf.Tensor,
+        rows: Rows,
+        log_p: LogProbabilities,
+        labels: Labels,
+        scenario: tf.Tensor,
+        weights: tf.Tensor | None,
     ) -> None:
-        probabilities = dict(zip(self._label_names, tf.unstack(tf.exp(_side_by_side(log_p)), axis=1), strict=True))
+        # Counts as many rows as this replica has, though the loss is a share of everybody's.
+        mean = tf.math.divide_no_nan(loss * rows.everywhere, rows.here)
+        self._terms["loss"].update_state(mean, rows.here)
+        probabilities = self._by_label(log_p)
         for auc in self._auc:
             auc.update_state(labels[auc.task], probabilities[auc.task], scenario)
         if self._has_further_metrics:
@@ -506,12 +544,12 @@ class USRModel(tfrs.Model):
         return tf.random.experimental.stateless_fold_in(tf.stack([self.config.seed, self.step]), replica)
 
     def _make_contrastive_losses(self) -> dict[str, ContrastiveLoss]:
-        """Contrastive losses by part: interest extractor and feature generator, as configured."""
+        """Contrastive losses by part: history encoder and feature generator, as configured."""
         usr, options = self.config.usr, self.config.usr.contrastive_loss
         if not usr.contrastive or (options.variant == "same_view" and self._scenarios == 1):
             return {}
         weights = {"interest": options.ie_weight, "features": options.fg_weight}
-        made = {"interest": self.interest_extractor, "features": self.feature_generator}
+        made = {"interest": self._encodes_views, "features": self.feature_generator}
         chosen = options.model_dump(exclude={"ie_weight", "fg_weight", "feature_dropout", "anchors"})
         return {
             name: ContrastiveLoss(**chosen, name=f"{name}_contrastive", dtype="float32")
@@ -560,19 +598,23 @@ class USRModel(tfrs.Model):
         else:  # the same in every view
             request, candidate = tf.expand_dims(inputs.request, 1), tf.expand_dims(inputs.candidate, 1)
         interest = None
-        if self.interest_extractor:
-            extract = self.interest_extractor.serve if one_request else self.interest_extractor
-            interest = extract(inputs.item, inputs.history, inputs.mask, trigger)
+        if self.history_encoder:
+            encode = self.history_encoder.serve if one_request else self.history_encoder.encode
+            interest = encode(inputs.item, inputs.history, inputs.mask, trigger)
             interest = tf.expand_dims(interest, 1) if one_request else interest
-        elif self.din:
-            pool = self.din.serve if one_request else self.din
-            interest = tf.expand_dims(pool(inputs.item, inputs.history, inputs.mask), 1)
         searches = None
         if self.search_interest and self._search_item:
             extract = self.search_interest.serve if one_request else self.search_interest
             searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
             searches = tf.expand_dims(searches, 1) if one_request else searches
         return Views(request, candidate, interest, searches)
+
+    def _predict(
+        self, inputs: Inputs, scenario: tf.Tensor, training: bool, bias: LogitBias | None = None
+    ) -> LogProbabilities:
+        """Log probabilities of each row in its own scenario; NaN in rows whose inputs are not finite."""
+        log_p = self._rank(inputs, self.view(inputs, scenario), scenario, training, bias)
+        return _nan_where_not_finite(inputs, log_p)
 
     def _rank(
         self,
@@ -590,16 +632,11 @@ class USRModel(tfrs.Model):
         (candidate if per_candidate else request).append(tf.squeeze(views.request, axis=1))
         if inputs.query is not None:
             request.append(inputs.query)
-        if views.interest is not None:
-            pooled = tf.squeeze(views.interest, axis=1)
-            candidate.append(pooled)
-        elif inputs.history is not None:
-            real = tf.cast(inputs.mask, inputs.history.dtype)
-            share = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
-            pooled = tf.linalg.matvec(inputs.history, share, transpose_a=True)
-            request.append(pooled)
-        if self.interest_extractor or (self._has_history and self.config.history.product):
-            candidate.append(pooled * inputs.item)  # where the two meet, which a network is slow to find out
+        if self.history_encoder:
+            interest = tf.squeeze(views.interest, axis=1)
+            (candidate if self.history_encoder.reads_candidate else request).append(interest)
+            if self._history_product:
+                candidate.append(interest * inputs.item)  # where the two meet, which a network is slow to find out
         if self.cross:
             sides = [part for part in (inputs.request, inputs.query) if part is not None]
             candidate.append(self.cross(_concat(sides, like=sides[0]), inputs.candidate))

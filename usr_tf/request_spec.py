@@ -17,7 +17,7 @@ def request_spec(schema: Schema, counters: bool = False) -> dict[str, tf.TensorS
     spec = {}
     for name, feature in schema.features.items():
         shape: list[int | None] = [None] if feature.group in CANDIDATE_GROUPS else [1]
-        shape += [None] if feature.type == "categorical_list" else [feature.width] if feature.width else []
+        shape += {"strings": [None], "numbers": [feature.width]}.get(feature.kind.value, [])
         spec[name] = tf.TensorSpec(shape, tf.string if feature.has_ids else tf.float32, name=name)
         if feature.weights:
             spec[feature.weights] = tf.TensorSpec(shape, tf.float32, name=feature.weights)

@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from usr_tf.errors import InputError
+from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType
 
 Group = Literal["user", "item", "query", "context", "candidate"]
-Kind = Literal["categorical", "categorical_list", "numeric", "text", "vector"]
 SignalFamily = Literal["match", "history_match", "counters"]
 CANDIDATE_GROUPS: tuple[Group, ...] = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
@@ -177,15 +177,19 @@ class Split(_Strict):
         return self
 
 
-_KEYS_OF_IDS = frozenset({"min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"})
-"""Keys that say what a feature's ids are, and how wide their vectors."""
+def _check_type(value: Any) -> Any:
+    if not isinstance(value, str) or value not in FEATURE_TYPES:
+        *names, last = map(repr, FEATURE_TYPES)
+        raise ValueError(f"expected {', '.join(names)} or {last}")
+    return value
 
 
 class Feature(_Strict):
     """Feature. Keys other than `group` and `type` have defaults that suit most shops."""
 
     group: Group
-    type: Kind
+    type: Annotated[str, BeforeValidator(_check_type)]
+    """A name of `usr_tf.feature_types.FEATURE_TYPES`."""
     in_history: bool = False
     """Item features only: each action in the history carries this feature of its item."""
     min_count: int = Field(1, ge=1)
@@ -216,46 +220,45 @@ class Feature(_Strict):
 
     @model_validator(mode="after")
     def _keys_suit_the_type(self) -> "Feature":
-        allowed = {
-            "categorical": {"shares", *_KEYS_OF_IDS},
-            "numeric": {"transform", "buckets", "embedding_size"},
-            "vector": {"width"},
-        }
-        allowed["categorical_list"] = allowed["categorical"] | {"max_length", "weights"}
-        allowed["text"] = allowed["categorical"] | {"max_length", "tokenizer"}
-        for key in sorted(self.model_fields_set - {"group", "type", "in_history"} - allowed[self.type]):
-            raise ValueError(f"{key}: found on a {self.type} feature, expected one of {sorted(allowed[self.type])}")
-        if self.in_history and (self.group != "item" or self.type not in ("categorical", "categorical_list")):
+        allowed = self.kind.keys
+        for key in sorted(self.model_fields_set - {"group", "type", "in_history"} - allowed):
+            raise ValueError(f"{key}: found on a {self.type} feature, expected one of {sorted(allowed)}")
+        if self.in_history and (self.group != "item" or not self.kind.in_history):
+            suitable = " or ".join(name for name, kind in FEATURE_TYPES.items() if kind.in_history)
             raise ValueError(
                 f"in_history: found on a {self.group} feature of type {self.type}, "
-                "expected an item feature of type categorical or categorical_list"
+                f"expected an item feature of type {suitable}"
             )
-        if self.type == "vector" and self.width is None:
-            raise ValueError("width: found nothing, expected the numbers of a vector")
-        if self.type == "numeric" and self.embedding_size and not self.buckets:
+        for key, meaning in self.kind.required.items():
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: found nothing, expected {meaning}")
+        if self.kind.input == "number" and self.embedding_size and not self.buckets:
             raise ValueError("embedding_size: found on a number without buckets, expected buckets beside it")
-        if self.shares and (found := self.model_fields_set & _KEYS_OF_IDS):
+        if self.shares and (found := self.model_fields_set & KEYS_OF_IDS):
             raise ValueError(f"shares: found beside {min(found)}, expected that key on {self.shares} alone")
         if self.hash_buckets and self.model_fields_set & {"min_count", "vocabulary_size", "oov_buckets"}:
             raise ValueError("hash_buckets: found beside a vocabulary key, expected one or the other")
         return self
 
     @property
+    def kind(self) -> FeatureType:
+        """What its type means."""
+        return FEATURE_TYPES[self.type]
+
+    @property
     def has_ids(self) -> bool:
         """Whether its values become ids."""
-        return self.type in ("categorical", "categorical_list", "text")
+        return self.kind.has_ids
 
     @property
     def is_list(self) -> bool:
-        """Whether a row holds several values of the feature."""
-        return self.type in ("categorical_list", "text")
+        """Whether a row holds several ids of the feature."""
+        return self.kind.input == "ids"
 
     @property
     def unit(self) -> str:
         """What an id stands for."""
-        if self.type != "text":
-            return "value"
-        return "character" if self.tokenizer == "character" else "word"
+        return "character" if self.tokenizer == "character" else self.kind.unit
 
     @property
     def has_vocabulary(self) -> bool:
@@ -265,8 +268,7 @@ class Feature(_Strict):
     @property
     def length(self) -> int:
         """Maximum number of values of a list or tokens of a text; 1 for other types."""
-        default = {"categorical_list": 8, "text": 16}.get(self.type, 1)
-        return self.max_length or default
+        return self.max_length or self.kind.length
 
 
 class Schema(_Strict):
@@ -335,7 +337,7 @@ class Schema(_Strict):
     @model_validator(mode="after")
     def _signals_fit(self) -> "Schema":
         query = self.features.get("query")
-        if self.history.queries and not (query and query.group == "query" and query.type == "text"):
+        if self.history.queries and not (query and query.group == "query" and query.kind.tokenize):
             raise ValueError("history.queries: found no query feature of type text, expected one called query")
         for name, match in self.match.items():
             if match.features[0] == PAST_QUERIES and not self.history.queries:
@@ -351,8 +353,8 @@ class Schema(_Strict):
             _refuse_repeats(f"counters.{name}.actions", counter.actions)
             for key in counter.key:
                 feature = self.features.get(key)
-                text = feature is not None and feature.type == "text" and feature.group == "query"
-                if feature is None or not (feature.type == "categorical" or text):
+                text = feature is not None and feature.kind.tokenize and feature.group == "query"
+                if feature is None or not (feature.kind.input == "id" or text):
                     raise ValueError(
                         f"counters.{name}.key: found {key!r}, expected a categorical feature or a text of group query"
                     )
@@ -461,28 +463,28 @@ class Schema(_Strict):
     @property
     def vector_features(self) -> tuple[str, ...]:
         """Features with a fixed number of numbers a row."""
-        return tuple(name for name, feature in self.features.items() if feature.type == "vector")
+        return tuple(name for name, feature in self.features.items() if feature.kind.input == "vector")
 
     @functools.cached_property
     def id_columns(self) -> tuple[str, ...]:
         """Inputs with one id a row: the categorical features, then the buckets of numbers."""
-        return tuple(name for name, feature in self.inputs.items() if feature.type == "categorical")
+        return tuple(name for name, feature in self.inputs.items() if feature.kind.input == "id")
 
     @functools.cached_property
     def number_columns(self) -> dict[str, int]:
         """Inputs with numbers, each with how many a row has: numeric features, signals, then vectors."""
-        numbers = {name: 1 for name, feature in self.inputs.items() if feature.type == "numeric"}
+        numbers = {name: 1 for name, feature in self.inputs.items() if feature.kind.input == "number"}
         return numbers | {name: self.features[name].width or 1 for name in self.vector_features}
 
     @property
     def id_features(self) -> tuple[str, ...]:
         """Features with one id a row."""
-        return tuple(name for name, feature in self.features.items() if feature.type == "categorical")
+        return tuple(name for name, feature in self.features.items() if feature.kind.input == "id")
 
     @property
     def number_features(self) -> tuple[str, ...]:
         """Features with one number a row."""
-        return tuple(name for name, feature in self.features.items() if feature.type == "numeric")
+        return tuple(name for name, feature in self.features.items() if feature.kind.input == "number")
 
     @property
     def list_features(self) -> tuple[str, ...]:
@@ -641,13 +643,14 @@ def _check_match(place: str, match: Match, features: dict[str, Feature]) -> None
         if name == PAST_QUERIES and name == match.features[0]:
             continue
         feature = features.get(name)
-        if feature is None or feature.group not in groups or feature.type == "numeric":
+        if feature is None or feature.group not in groups or feature.kind.input == "number":
             raise ValueError(
                 f"{place}.features: found {name!r}, expected a {' or '.join(groups)} feature that is no number"
             )
     kinds = [features[name].type if name in features else "text" for name in match.features]
     widths = {features[name].width for name in match.features if name in features}
-    if "vector" in kinds and (kinds != ["vector", "vector"] or len(widths) > 1):
+    vectors = [name in features and features[name].kind.input == "vector" for name in match.features]
+    if any(vectors) and (not all(vectors) or len(widths) > 1):
         raise ValueError(f"{place}.features: found {' and '.join(kinds)}, expected two vectors of one width")
     allowed = _match_kinds(match, features)
     for kind in match.by:
@@ -661,7 +664,7 @@ def _match_kinds(match: Match, features: dict[str, Feature]) -> tuple[MatchKind,
     first = match.features[0]
     if first == PAST_QUERIES:
         return ("latest", "best", "recency")
-    return ("cosine",) if features[first].type == "vector" else ("overlap", "coverage", "ngram", "bm25")
+    return ("cosine",) if features[first].kind.input == "vector" else ("overlap", "coverage", "ngram", "bm25")
 
 
 def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:

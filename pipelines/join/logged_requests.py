@@ -89,8 +89,7 @@ def _to_request(element: tuple[str, Iterable[dict]], schema: Schema) -> Iterator
         return
     inputs: dict[str, Any] = {}
     for name, feature in schema.features.items():
-        several = feature.type in ("categorical_list", "vector")
-        values = [row[name] if several else _one(row[name]) for row in rows]
+        values = [row[name] if feature.kind.several else _one(row[name]) for row in rows]
         inputs[name] = values if name in items else values[0]
     for name, of_item in weights.items():
         inputs[name] = [row[name] for row in rows] if of_item else first[name]

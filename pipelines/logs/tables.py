@@ -31,7 +31,6 @@ from usr_tf.schema import (
     SCENARIO,
     TIMESTAMP,
     USER,
-    Feature,
     Schema,
     oracle_column,
 )
@@ -47,6 +46,8 @@ _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _SHARD = re.compile(r"-(?P<index>\d+)-of-(?P<total>\d+)$")
 _STRING, _INTEGER, _FLOAT, _STRINGS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 _NUMBERS = pa.list_(pa.float64())
+_ARROW_TYPES = {"string": _STRING, "strings": _STRINGS, "number": _FLOAT, "numbers": _NUMBERS}
+"""By `FeatureType.value`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,9 @@ def columns_of(schema: Schema, table: str) -> dict[str, Column]:
     else:
         keys = {USER if table == "users" else ITEM: key, TIMESTAMP: Column(_INTEGER)}
         features = schema.features_of("user" if table == "users" else "item")
-    columns = {name: Column(_arrow_type(feature), width=feature.width) for name, feature in features.items()}
+    columns = {
+        name: Column(_ARROW_TYPES[feature.kind.value], width=feature.width) for name, feature in features.items()
+    }
     columns |= {feature.weights: Column(_NUMBERS) for feature in features.values() if feature.weights}
     return {**columns, **keys}
 
@@ -200,10 +203,6 @@ def describe_place(place: int, names: list[str]) -> str:
     """Human-readable place of a row: `impressions.jsonl.gz:17`, or the table if it has no lines."""
     name = names[place >> LINE_BITS].rpartition("/")[2]
     return f"{name}:{place & ((1 << LINE_BITS) - 1)}" if name.endswith(_SUFFIXES) else name
-
-
-def _arrow_type(feature: Feature) -> pa.DataType:
-    return {"numeric": _FLOAT, "categorical_list": _STRINGS, "vector": _NUMBERS}.get(feature.type, _STRING)
 
 
 def _refuse_missing_shards(paths: list[str]) -> None:

@@ -179,9 +179,7 @@ def _coverages(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[D
 def _numeric_shifts(old: dict, new: dict, schema: Schema, limit: float) -> Iterator[Drift]:
     """Largest quantile shift of each numeric feature; `chance` only if all quantiles are."""
     for scenario in schema.scenarios:
-        for name, feature in schema.features.items():
-            if feature.type != "numeric":
-                continue
+        for name in schema.number_features:
             before, after = _figures(old, scenario, name), _figures(new, scenario, name)
             if before.get("quantiles") is None or after.get("quantiles") is None:
                 yield Drift("numeric_shift", scenario, name, None, None, None, False, limit)

@@ -76,13 +76,12 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
     """Sums over joined rows of every feature and of the history."""
     scenario_of = _scenarios(batch, schema)
     rows = np.bincount(scenario_of, minlength=len(schema.scenarios))
-    numeric = any(feature.type == "numeric" for feature in schema.features.values())
-    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM)) if numeric else np.zeros(0)
+    keys = hash_rows(batch, (RAW_USER, REQUEST, RAW_ITEM)) if schema.number_features else np.zeros(0)
     measured: dict[str, list] = {}
     for name, feature in schema.features.items():
-        if feature.type == "numeric":
+        if feature.kind.input == "number":
             measured[name] = _measure_numbers(batch.column(name), scenario_of, rows, keys)
-        elif feature.type == "vector":
+        elif feature.kind.input == "vector":
             measured[name] = _measure_vectors(batch.column(name), scenario_of, rows)
         else:
             measured[name] = _measure_strings(batch.column(name), scenario_of, rows, feature)
@@ -215,7 +214,7 @@ class _Ids(_Sums):
 
 def _kind(feature: Feature) -> type[_Column]:
     if not feature.has_ids:
-        return _Numeric if feature.type == "numeric" else _Column
+        return _Numeric if feature.kind.input == "number" else _Column
     return _List if feature.is_list else _Categorical
 
 
@@ -223,7 +222,7 @@ def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
     """Statistics that are measured after the transform, by feature."""
     kinds: dict[str, type[_Sums]] = {}
     for name, feature in schema.features.items():
-        if feature.type == "numeric":
+        if feature.kind.input == "number":
             kinds[name] = _Clamped
         elif schema.features[schema.owner(name)].has_vocabulary:
             kinds[name] = _Ids
@@ -252,7 +251,7 @@ def _measure_strings(
     encoded = pc.fill_null(column.flatten(), "").dictionary_encode()
     codes, values = encoded.indices.to_numpy(), encoded.dictionary
     lengths, hashes = _lengths(values, feature), hash_strings(values)
-    row_of = _row_of_value(column) if feature.type == "categorical_list" else None  # others have one value a row
+    row_of = _row_of_value(column) if feature.kind.several else None  # others have one value a row
     scenarios = scenario_of if row_of is None else scenario_of[row_of]
     counts = _count_pairs(scenarios, codes, (len(rows), len(values)))
     if row_of is None:
@@ -324,15 +323,9 @@ def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
 
 def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
     """Values per string: tokens of a text before `max_length`, else 1; 0 if missing."""
-    if feature.type != "text":
-        lengths = pc.not_equal(values, "").cast(pa.int64())
-    elif feature.tokenizer == "character":
-        lengths = pc.utf8_length(pc.replace_substring(values, " ", ""))
-    else:
-        trimmed = pc.ascii_trim_whitespace(values)
-        words = pc.list_value_length(pc.ascii_split_whitespace(trimmed))
-        lengths = pc.if_else(pc.equal(trimmed, ""), 0, words)
-    return lengths.to_numpy().astype(np.int64)
+    count = feature.kind.count_tokens
+    lengths = count(values, feature) if count else pc.not_equal(values, "")
+    return lengths.cast(pa.int64()).to_numpy().astype(np.int64)
 
 
 def _count_pairs(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -32,22 +32,25 @@ def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.
 
     A history column holds a value for every action (a list feature its `length` values), newest last.
     """
-    spec: dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature] = {}
-    for name, feature in schema.features.items():
-        if feature.type == "numeric":
-            spec[name] = tf.io.VarLenFeature(tf.float32)
-        elif feature.type == "vector":
-            spec[name] = tf.io.FixedLenFeature([feature.width], tf.float32)
-        elif feature.type == "categorical_list":
-            spec[name] = tf.io.VarLenFeature(tf.string)
-        else:
-            spec[name] = tf.io.FixedLenFeature([], tf.string)
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature] = {
+        name: _raw_spec(feature) for name, feature in schema.features.items()
+    }
     spec |= {name: tf.io.VarLenFeature(tf.float32) for name in schema.weight_columns}
     spec |= {name: tf.io.FixedLenFeature([], tf.float32) for name in schema.counter_columns}
     ages = (history_column("age"), PAST_QUERIES_AGE)
     for name in (*schema.history_columns, *schema.query_columns):
         spec[name] = tf.io.VarLenFeature(tf.int64 if name in ages else tf.string)
     return spec
+
+
+def _raw_spec(feature: Feature) -> tf.io.FixedLenFeature | tf.io.VarLenFeature:
+    specs = {
+        "string": tf.io.FixedLenFeature([], tf.string),
+        "strings": tf.io.VarLenFeature(tf.string),
+        "number": tf.io.VarLenFeature(tf.float32),
+        "numbers": tf.io.FixedLenFeature([feature.width], tf.float32),
+    }
+    return specs[feature.kind.value]
 
 
 def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, Values]]:

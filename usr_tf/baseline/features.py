@@ -163,11 +163,11 @@ def _columns(schema: Schema) -> Iterator[Column]:
             yield Column(f"{name}.length", name, family, name, _length)
             for place in range(min(feature.length, FIRST_IDS)):
                 yield Column(f"{name}.{place + 1}", name, family, name, partial(_at, place=place), is_id=True)
-        elif feature.type == "vector":
+        elif feature.kind.input == "vector":
             for place in range(schema.number_columns[name]):
                 yield Column(f"{name}.{place + 1}", name, family, name, partial(_at, place=place))
         else:
-            is_id = feature.type == "categorical" and name in schema.features  # buckets are in order
+            is_id = feature.kind.input == "id" and name in schema.features  # buckets are in order
             yield Column(name, name, family, name, _whole, is_id=is_id)
     if schema.history_columns:
         yield Column("history.length", "history", "history", history_column(ACTION), _length)

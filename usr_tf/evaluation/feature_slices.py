@@ -42,7 +42,7 @@ def feature_slices(
 def _slice(name: str, values: np.ndarray, data: Data, split: Split, raw: RawValues) -> pd.Categorical:
     if data.schema.features[name].is_list:
         return slices.length_slice(values)
-    if data.schema.features[name].type == "numeric":
+    if data.schema.features[name].kind.input == "number":
         return _number_slice(name, values, data, split, raw)
     return slices.value_slice(values, lambda number: raw.word(name, number) or slices.UNKNOWN)
 

@@ -20,7 +20,7 @@ def row_texts(data: Data, split: Split, rows: Sequence[int], batch_size: int, ra
     """
     queries = [name for name in data.schema.features_of("query") if raw.has_words(name)]
     items = data.schema.features_of("item").items()
-    titles = [name for name, feature in items if feature.type == "text" and raw.has_words(name)]
+    titles = [name for name, feature in items if feature.kind.tokenize and raw.has_words(name)]
     if not queries and not titles:
         return {}
 

@@ -37,7 +37,7 @@ def views_document(
       a contrastive loss trained the views), and, each None where the model has no such part:
 
       - `gates`: feature → mean of its gate in each view, from 0 to 2, over rows and the feature's columns.
-      - `interests`, `features`: `picture`s of IE's and FG's outputs.
+      - `interests`, `features`: `picture`s of the outputs of a history encoder with a trigger, such as IE, and of FG.
       - `attention`: `difference`, the mean over the rows with a history of how much of the attention lies elsewhere in
         another view (total variation, the two views that differ most); and `examples`.
 
@@ -68,11 +68,14 @@ def views_document(
         document["gates"] = _by_feature(np.stack(sides, axis=1), model)
         of_view = [np.concatenate([view.request[:, 0], view.candidate[:, 0]], axis=-1) for view in made]
         document["features"] = picture(np.stack(of_view, axis=1), points)
-    if model.interest_extractor:
+    if model.history_encoder and model.history_encoder.reads_trigger:
         real = inputs.mask.numpy()
         some = real.any(axis=1)
         document["interests"] = picture(np.stack([view.interest[:, 0] for view in made], axis=1)[some], points)
-        weights = np.stack([model.attention(inputs, view).numpy().mean(axis=1) for view in views], axis=1)
+        attention = [model.attention(inputs, view) for view in views]
+        if any(weights is None for weights in attention):
+            return document
+        weights = np.stack([by_head.numpy().mean(axis=1) for by_head in attention], axis=1)
         difference = _difference(weights)
         shown = _most_different(difference, real, features[SCENARIO].numpy(), keys[RAW_USER].numpy(), examples)
         raw = RawValues(schema, run.transform)

@@ -6,19 +6,32 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
+from pipelines.logs.tables import columns_of
+from pipelines.quality.statistics import figures_of, measure_raw
 from pipelines.sources import SOURCES
+from pipelines.transform.preprocessing_fn import preprocessing_fn, raw_feature_spec
 from tests.usr_tf.drawn import SCHEMA, drawn_predictions
+from tests.usr_tf.fixtures import random_rows, sizes_of, small_config, toy_schema
 from usr_tf import layers
 from usr_tf.cli import main
 from usr_tf.compare import format_comparison
 from usr_tf.config import load_config
+from usr_tf.errors import InputError
 from usr_tf.evaluation.report.evaluation_page import evaluation_page
 from usr_tf.experiments.objective import is_higher_better
+from usr_tf.feature_types import FEATURE_TYPES
+from usr_tf.history_encoders import HISTORY_ENCODERS
 from usr_tf.metrics import METRICS, compare, details_document, metrics_document
 from usr_tf.metrics.slices import position_slice
+from usr_tf.model import USRModel
+from usr_tf.request_spec import request_spec
+from usr_tf.schema import parse_schema
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
@@ -71,6 +84,72 @@ def new_module(path: str) -> dict:
     names = {"__name__": path.removesuffix(".py").replace("/", ".")}
     exec(compile(NEW[path], path, "exec"), names)
     return names
+
+
+def test_the_history_encoder_of_the_page_trains_serves_and_explains(monkeypatch):
+    encoder = new_module("usr_tf/history_encoders/newest.py")["NewestEncoder"]
+    monkeypatch.setitem(HISTORY_ENCODERS, "newest", encoder)
+    config = small_config(usr={"ie": False, "contrastive": False}, history={"describe": []})
+    config = config.model_copy(update={"history": config.history.model_copy(update={"pooling": "newest"})})
+    schema = toy_schema()
+    model = USRModel(schema, sizes_of(schema), config)
+    assert model.parts["newest"] is model.newest
+
+    item, history = tf.zeros([2, 2]), tf.constant([[[1.0, 0.0], [0.0, 2.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])
+    mask = tf.constant([[True, True, False], [False] * 3])
+    alone = encoder(config, 2)
+    alone.layer.build([None, 2])
+    alone.layer.set_weights([np.eye(2)])
+    newest = np.exp([0.0, 4.0]) / (1 + np.exp(4.0))  # query (0, 2): scores 0 of (1, 0), 4 of itself
+    np.testing.assert_allclose(alone.encode(item, history, mask, None)[:, 0], [newest * [1, 2], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(alone.attention(item, history, mask, None)[0, 0, 0], [*newest, 0], rtol=1e-6)
+
+    features, labels = random_rows(schema, 6)
+    before = model.newest.get_weights()
+    model.compile()
+    model.fit(tf.data.Dataset.from_tensors((features, labels)), verbose=0)
+    assert np.abs(model.newest.get_weights()[0] - before[0]).max() > 0
+    assert model.attention(model.look_up(features), 0).shape == (6, 1, features["history_item_id"].shape[1])
+
+    of_request = {*schema.history_columns, *schema.features_of("user", "query", "context")}
+    one = {name: values[:1] if name in of_request else values for name, values in features.items()}
+    copies = {name: tf.repeat(values[:1], 6, 0) if name in of_request else values for name, values in features.items()}
+    copies["scenario"] = tf.ones([6], tf.int32)
+    expected = model(copies)
+    for task, scores in model.serve(one, 1, one_request=True).items():
+        np.testing.assert_allclose(scores, expected[task], rtol=1e-4)
+
+
+def test_the_feature_type_of_the_page_is_read_transformed_measured_and_served(monkeypatch):
+    monkeypatch.setitem(FEATURE_TYPES, "path", new_module("usr_tf/feature_types/path.py")["PATH"])
+    features = "item_id: {group: item, type: categorical, hash_buckets: 9}, category: {group: item, type: path, "
+    text = "scenarios: [feed]\ntasks: [{name: ctr, action: click}]\nfeatures: {" + features
+    schema = parse_schema(text + "hash_buckets: 90, max_length: 2}}")
+    with pytest.raises(InputError, match="tokenizer: found on a path feature"):
+        parse_schema(text + "tokenizer: character}}")
+
+    assert columns_of(schema, "items")["category"].type == pa.string()
+    assert request_spec(schema)["category"] == tf.TensorSpec([None], tf.string, name="category")
+    assert raw_feature_spec(schema)["category"] == tf.io.FixedLenFeature([], tf.string)
+
+    paths = ["Shoes > Boots > Rain boots", "", "Shoes"]
+    ids = preprocessing_fn(schema)({"item_id": tf.constant(["1", "2", "3"]), "category": tf.constant(paths)})
+    found = tf.sparse.to_dense(ids["category"]).numpy()
+    assert found.shape == (3, 2)
+    assert (found > 0).tolist() == [[True, True], [False, False], [True, False]]
+    assert found[0, 0] == found[2, 0] != found[0, 1]
+
+    columns = {"scenario": ["feed"] * 3, "item_id": ["1", "2", "3"], "category": paths}
+    batch = pa.RecordBatch.from_pydict({name: [[value] for value in values] for name, values in columns.items()})
+    figures = figures_of({("raw", "train"): measure_raw(batch, schema)}, "train", schema)
+    expected = {"rows": 3, "coverage": 2 / 3, "cardinality": 2, "mean_length": 2.0}
+    assert figures["feed"]["category"] == expected
+
+    model = USRModel(schema, {"item_id": 10, "category": 91}, small_config())
+    one, two = (model.look_up({"item_id": ids["item_id"], "category": tf.constant(found[:, :n])}) for n in (1, 2))
+    vectors = (one.candidate - two.candidate).numpy()
+    assert np.abs(vectors[0]).max() > 0  # the second part counts
+    assert not vectors[1:].any()
 
 
 def test_the_metric_of_the_page_is_in_every_document_page_and_table(monkeypatch):

@@ -33,7 +33,7 @@ def unknown_of(value: object, ids: np.ndarray, name: str, schema: Schema) -> tup
 
 def _looked_up(value: object, feature: Feature) -> list[bytes]:
     """Parts of a raw value that have an id each."""
-    if feature.type == "text":
+    if feature.kind.tokenize:
         return tokens(tf.constant([value]), feature).values.numpy().tolist()
     parts = value.tolist() if isinstance(value, np.ndarray) else [value]
     return [part for part in parts if part][: feature.length]

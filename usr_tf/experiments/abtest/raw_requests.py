@@ -125,11 +125,12 @@ def _columns(rows: Iterable[tables.Row]) -> dict[str, list[Any]]:
 
 def _values(column: Sequence[Any], feature: Feature) -> np.ndarray:
     """`[n]` float32 or bytes; `[n, width]` for lists, padded with ""."""
-    if feature.type == "vector":
+    value = feature.kind.value
+    if value == "numbers":
         return np.array([[0.0] * (feature.width or 0) if vector is None else vector for vector in column], np.float32)
-    if feature.type == "numeric":
+    if value == "number":
         return np.array(column, np.float32)
-    if feature.type == "categorical_list":
+    if value == "strings":
         width = max(map(len, column))
         return np.array([[*map(str.encode, values), *[b""] * (width - len(values))] for values in column], object)
     return np.array([value.encode() for value in column], object)
