@@ -92,7 +92,7 @@ def test_every_feature_has_its_table(toy_data, whole):
 
 def test_every_product_belongs_to_a_part(whole):
     assert {part.name for part in whole.parts if part.forward_flops} == {
-        "interest_extractor", "feature_generator", "backbone", "heads"
+        "interest_extractor", "feature_generator", "cross", "backbone", "heads"
     }  # fmt: skip
     alone_in_training = {"interest_contrastive", "features_contrastive"}
     assert {part.name for part in whole.parts if part.step_flops and not part.forward_flops} == alone_in_training
