@@ -38,8 +38,8 @@ from usr_tf.errors import InputError
 
 # A request shows some twenty items. A customer gets an embedding after several of them, and is
 # no user feature, as a session's first rows may not know him yet.
-# Words are ids, the same ones in queries and names: they match as wholes, not by their characters. Sessions of one day
-# are in no order, so counters lag by a day: what counts happened on an earlier date.
+# Words are ids. The match assumes the same ones in queries and names, and compares whole ids, not characters. Sessions
+# of one day are in no order, so counters lag by a day: what counts happened on an earlier date.
 SCHEMA = """\
 scenarios: [search, recommendation]
 tasks:

@@ -46,8 +46,8 @@ WATCHED_AT_MOST_MS = 3_600_000
 """As long as the attribution window of `SCHEMA`."""
 
 # 25,877 users in 19 days, hundreds of rows each; most of the 6.9 million items are shown once or twice.
-# Words are ids, the same ones in queries and captions: they match as wholes, not by their characters. Counters lag by
-# an hour, in which what was handed out is watched and a search is clicked.
+# Words are ids. The match assumes the same ones in queries and captions, and compares whole ids, not characters.
+# Counters lag by an hour, in which what was handed out is watched and a search is clicked.
 SCHEMA = """\
 scenarios: [search, recommendation]
 tasks:
