@@ -38,22 +38,33 @@ from usr_tf.errors import InputError
 
 # A request shows some twenty items. A customer gets an embedding after several of them, and is
 # no user feature, as a session's first rows may not know him yet.
+# Words are ids. The match assumes the same ones in queries and names, and compares whole ids, not characters. Sessions
+# of one day are in no order, so counters lag by a day: what counts happened on an earlier date.
 SCHEMA = """\
 scenarios: [search, recommendation]
 tasks:
   - {name: ctr, action: click}
   - {name: ctcvr, action: purchase}
 labels: {attribution: 1d, global_window: 1d}
-history: {actions: [click, view, purchase], max_length: 50}
+history: {actions: [click, view, purchase], max_length: 50, queries: {max_length: 10}}
 split: {valid: 0.1, test: 0.1}
 features:
   item_id:       {group: item, type: categorical, in_history: true, min_count: 10}
   category:      {group: item, type: categorical, in_history: true}
   name:          {group: item, type: text, min_count: 10}
-  price_log2:    {group: item, type: numeric}
+  price_log2:    {group: item, type: numeric, buckets: 20}
   query:         {group: query, type: text, min_count: 10}
   list_category: {group: context, type: categorical, min_count: 20}
   customer:      {group: context, type: categorical, min_count: 100}
+match:
+  query_name: {features: [query, name], by: [overlap, coverage, bm25]}
+  past_name:  {features: [history_queries, name]}
+history_match: [item_id, category]
+counters:
+  item:              {key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true, delay: 1d}
+  query_item:        {key: [query, item_id], actions: [click, purchase], delay: 1d}
+  list_item:         {key: [list_category, item_id], actions: [click, purchase], delay: 1d}
+  customer_category: {key: [customer, category], actions: [click, purchase], delay: 1d}
 """
 
 _QUERIES = (

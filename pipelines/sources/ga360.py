@@ -13,9 +13,11 @@ What becomes what:
   others are dropped.
 - *Variants*: carts name the SKU that was shown, purchases often that of a size or colour which is never shown. An
   action on a SKU that is shown nowhere goes to the most shown SKU of the same name, if there is one.
-- *Item*: one row a SKU, over all days: a catalogue. Its name, price and category are the most frequent ones, the
-  category that of the category lists in which it is shown, as search lists do not name it. So prices and categories are
-  not point in time: today's catalogue would serve as well.
+- *Item*: one row a SKU, over all days: a catalogue. Its name and category are the most frequent ones, the category that
+  of the category lists in which it is shown, as search lists do not name it. So categories are not point in time:
+  today's catalogue would serve as well.
+- *Price*: `productPrice` of the impression, what the visitor saw. In the public export 9 % of the impressions have
+  another price than their SKU's most frequent one.
 
 Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON Lines, where integers may be
 numbers or text, as Parquet, or the tables themselves.
@@ -51,26 +53,38 @@ peak at once after another, and may be one more piece: they are kept.
 
 # One session shows some 30 products. A visitor gets an embedding after several of them: with one for everybody, the
 # model learns the visitors of the training split by heart, of whom few come back.
+# Google exports a day after its end, so counters lag by a day, as a snapshot that is published daily does. What the
+# visitor did in this visit is in `history_match`, which a request brings. A category is one word, a path: its trigrams
+# match where words cannot.
 SCHEMA = """\
 scenarios: {scenarios}
 tasks:
   - {{name: ctr, action: click}}
   - {{name: ctcvr, action: cart}}
 labels: {{attribution: 1h, global_window: 1d}}
-history: {{actions: [click, cart, purchase], max_length: 20}}
+history: {{actions: [click, cart, purchase], max_length: 20, queries: {{max_length: 10}}}}
 split: {{valid: 0.1, test: 0.1}}
 features:
   user_id:  {{group: user, type: categorical, min_count: 200}}
   item_id:  {{group: item, type: categorical, in_history: true}}
   category: {{group: item, type: categorical, in_history: true}}
   name:     {{group: item, type: text, min_count: 2}}
-  price:    {{group: item, type: numeric, transform: log}}
+  price:    {{group: candidate, type: numeric, transform: log, buckets: 10}}
   query:    {{group: query, type: text}}
   device:   {{group: context, type: categorical}}
   country:  {{group: context, type: categorical, min_count: 5}}
   channel:  {{group: context, type: categorical}}
   hour:     {{group: context, type: categorical}}
   page:     {{group: context, type: categorical, min_count: 5}}
+match:
+  query_name:     {{features: [query, name]}}
+  query_category: {{features: [query, category], by: [ngram]}}
+  past_name:      {{features: [history_queries, name]}}
+history_match: [item_id, category]
+counters:
+  item:       {{key: [item_id], actions: [click, cart], windows: [30d, all], by_scenario: true, delay: 1d}}
+  page_item:  {{key: [page, item_id], actions: [click, cart], delay: 1d}}
+  query_item: {{key: [query, item_id], actions: [click, cart], delay: 1d}}
 """
 
 
@@ -157,6 +171,7 @@ class GA360(Source):
                     "item_id": product.sku,
                     "timestamp": visit.timestamp(hit),
                     **({"position": product.position} if (product.position or 0) >= 1 else {}),
+                    "price": product.price / 1e6 if product.price else None,
                     "query": hit.page.query if hit.page and scenario == "search" else "",
                     **context,
                     "hour": "" if hit.hour is None else str(hit.hour),
@@ -214,14 +229,14 @@ class _Catalogue:
     """Displayed products, and products with actions only."""
 
     def __init__(self) -> None:
-        self._told = Catalogue("name", "category", "brand", "price")
+        self._told = Catalogue("name", "category", "brand")
         self._shown: Counter[str] = Counter()
         self._kept: set[str] = set()
 
     def add(self, product: "_Product", shown: bool) -> None:
         # Where an item is acted on says nothing of where it belongs.
         category = product.category.strip("/") if shown and "${" not in product.category else ""
-        self._told.add(product.sku, product.name, category, product.brand, product.price or None)
+        self._told.add(product.sku, product.name, category, product.brand)
         if shown:
             self._shown[product.sku] += 1
             self._kept.add(product.sku)
@@ -243,7 +258,6 @@ class _Catalogue:
             if row["item_id"] in self._kept:
                 row["name"] = " ".join(html.unescape(row["name"] or "").lower().split())
                 row["category"], row["brand"] = row["category"] or "", row["brand"] or ""
-                row["price"] = row["price"] and row["price"] / 1e6
                 yield row
 
 

@@ -8,9 +8,9 @@ What becomes what:
   that it does not name are dropped and counted.
 - *Impression*: an item in it. Its position is `item_list_index` + 1, for Google's own examples count from 0 (a shop
   that counts from 1 gets positions from 2, in the same order); where an item of the list has no index, the items'
-  order in the event. Its features are the event's own: the device, the country, the page, the hour (UTC) and the
-  medium that first brought the user. Of a user's worth, the session's last click and other sums over time, which tell
-  of what came after, nothing is read.
+  order in the event. Its features are the event's own: the price that the user saw, the device, the country, the page,
+  the hour (UTC) and the medium that first brought the user. Of a user's worth, the session's last click and other sums
+  over time, which tell of what came after, nothing is read.
 - *Query*, in the scenario `search` alone: the event's `search_term`, else that of the latest `view_search_results` of
   the session (`ga_session_id`), which often comes without items, just before the list.
 - *Action*: an item of a `select_item` (click), an `add_to_cart` (cart) or a `purchase`. It has the scenario of its
@@ -23,7 +23,7 @@ What becomes what:
   microsecond and one list or action are one; so are purchases of an item with the same `transaction_id`, which a
   page loaded again reports again.
 - *Item*: `item_id`, else `item_name` (Analytics asks for one of them). One row each, over all days: its most frequent
-  name, price, brand and category, all levels of it. So these are not point in time.
+  name, brand and category, all levels of it. So these are not point in time.
 
 Events come in no order: they are sorted by user and time on disk. Memory grows with the items, not with the events.
 
@@ -74,21 +74,24 @@ _COLUMNS = (
 )
 
 # A purchase often comes hours after the click, hence a day to credit it in. A shop with few of them takes `cart`.
+# The daily export comes after the day's end, so counters lag by a day, as a snapshot that is published daily does. What
+# the user did since is in `history_match`, which a request brings. A category is one word, a path: its trigrams match
+# where words cannot.
 SCHEMA = """\
 scenarios: {scenarios}
 tasks:
   - {{name: ctr, action: click}}
   - {{name: ctcvr, action: purchase}}
 labels: {{attribution: 1d, global_window: 1d}}
-history: {{actions: [click, cart, purchase], max_length: 50}}
+history: {{actions: [click, cart, purchase], max_length: 50, queries: {{max_length: 10}}}}
 split: {{valid: 0.1, test: 0.1}}
 features:
   user_id:  {{group: user, type: categorical, min_count: 100}}
   item_id:  {{group: item, type: categorical, in_history: true, min_count: 5}}
   category: {{group: item, type: categorical, in_history: true, min_count: 5}}
-  brand:    {{group: item, type: categorical, min_count: 5}}
+  brand:    {{group: item, type: categorical, in_history: true, min_count: 5}}
   name:     {{group: item, type: text, min_count: 5}}
-  price:    {{group: item, type: numeric, transform: log}}
+  price:    {{group: candidate, type: numeric, transform: log, buckets: 20}}
   query:    {{group: query, type: text, min_count: 5}}
   device:   {{group: context, type: categorical}}
   platform: {{group: context, type: categorical}}
@@ -96,6 +99,16 @@ features:
   medium:   {{group: context, type: categorical, min_count: 50}}
   hour:     {{group: context, type: categorical}}
   page:     {{group: context, type: categorical, min_count: 50}}
+match:
+  query_name:     {{features: [query, name]}}
+  query_brand:    {{features: [query, brand], by: [coverage, ngram]}}
+  query_category: {{features: [query, category], by: [ngram]}}
+  past_name:      {{features: [history_queries, name]}}
+history_match: [item_id, category, brand]
+counters:
+  item:       {{key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true, delay: 1d}}
+  page_item:  {{key: [page, item_id], actions: [click], delay: 1d}}
+  query_item: {{key: [query, item_id], actions: [click, purchase], delay: 1d}}
 """
 
 
@@ -110,7 +123,7 @@ class GA4(Source):
 
     def __init__(self, lists: Mapping[str, str] = LISTS):
         self._lists = Lists(lists)
-        self._catalogue = Catalogue("name", "category", "brand", "price")
+        self._catalogue = Catalogue("name", "category", "brand")
         self._events: Counter[str] = Counter()
         self._seen_lists: Counter[str] = Counter()
         self._impressions = Counter(dict.fromkeys(self._lists.scenarios, 0))
@@ -202,6 +215,7 @@ class GA4(Source):
                         "item_id": item.key,
                         "timestamp": event.timestamp // 1000,
                         "position": position,
+                        "price": item.price if item.price and item.price > 0 else None,
                         "query": user.query(event) if scenario == SEARCH else "",
                         **context,
                     }
@@ -227,8 +241,7 @@ class GA4(Source):
                     yield {**row, "action": action, **({"scenario": scenario} if scenario else {})}
 
     def _note(self, item: "_Item") -> None:
-        price = item.price if item.price and item.price > 0 else None
-        self._catalogue.add(item.key, item.name.lower(), item.category, item.brand, price)
+        self._catalogue.add(item.key, item.name.lower(), item.category, item.brand)
 
     def _without_impressions(self) -> str:
         if not self._events:

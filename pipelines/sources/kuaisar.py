@@ -46,12 +46,14 @@ WATCHED_AT_MOST_MS = 3_600_000
 """As long as the attribution window of `SCHEMA`."""
 
 # 25,877 users in 19 days, hundreds of rows each; most of the 6.9 million items are shown once or twice.
+# Words are ids. The match assumes the same ones in queries and captions, and compares whole ids, not characters.
+# Counters lag by an hour, in which what was handed out is watched and a search is clicked.
 SCHEMA = """\
 scenarios: [search, recommendation]
 tasks:
   - {name: ctr, action: click}
 labels: {attribution: 1h, global_window: 1d}
-history: {actions: [click, like, follow, forward], max_length: 50}
+history: {actions: [click, like, follow, forward], max_length: 50, queries: {max_length: 20}}
 split: {valid: 0.1, test: 0.1}
 features:
   user_id:       {group: user, type: categorical, min_count: 20}
@@ -67,6 +69,16 @@ features:
   query:         {group: query, type: text, min_count: 20}
   search_source: {group: context, type: categorical}
   hour:          {group: context, type: categorical}
+match:
+  query_caption: {features: [query, caption], by: [overlap, coverage, bm25]}
+  past_caption:  {features: [history_queries, caption]}
+history_match: [item_id, author_id, category, subcategory]
+counters:
+  item:        {key: [item_id], actions: [click], windows: [1d, all], by_scenario: true, delay: 1h}
+  author:      {key: [author_id], actions: [click, follow], delay: 1h}
+  user_author: {key: [user_id, author_id], actions: [click], prior: 5, delay: 1h}
+  user_topic:  {key: [user_id, subcategory], actions: [click], prior: 10, delay: 1h}
+  query_item:  {key: [query, item_id], actions: [click], delay: 1h}
 """
 
 _SEARCH = (

@@ -27,7 +27,7 @@ def write_ga4(folder: Path, users: int = 60, seed: int = 0) -> Path:
 def _ga4_item(draw: random.Random, number: int) -> dict:
     return {
         "item_id": f"SKU{number}",
-        "item_name": f"Item {draw.randrange(9)}",
+        "item_name": f"{draw.choice(['Red', 'Blue'])} {draw.choice(['Shirt', 'Cup'])}",
         "item_brand": draw.choice(["Acme", "(not set)"]),
         "item_category": draw.choice(["Apparel", "Home"]),
         "item_category2": draw.choice(["Adult", None]),
@@ -66,7 +66,7 @@ def _ga4_session(draw: random.Random, user: str, moment: int, items: list[dict])
         happen("page_view", [], 100)
         found = draw.random() < 0.5
         if found:
-            happen("view_search_results", [], 50, search_term=draw.choice(["red shirt", "cup"]))
+            happen("view_search_results", [], 50, search_term=draw.choice(["red shirt", "acme home cup"]))
         listed = {"item_list_name": "Search Results"} if found else {"item_list_id": draw.choice(["home", "related"])}
         shown = [item | listed | {"item_list_index": str(place)} for place, item in enumerate(draw.sample(items, 8))]
         happen("view_item_list", shown, 100)
@@ -155,7 +155,7 @@ CATEGORIES = "itemId;categoryId"
 def write_diginetica(folder: Path, sessions: int = 60, seed: int = 0) -> Path:
     """The six files of Diginetica that matter: some sessions a day for ten days."""
     draw = random.Random(seed)
-    items = range(1, 41)
+    items = range(1, 21)
     tables: dict[str, list[tuple]] = {name: [] for name in ("queries", "clicks", "views", "purchases")}
     query = 0
     for session in range(1, sessions + 1):

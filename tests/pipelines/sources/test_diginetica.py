@@ -14,9 +14,11 @@ from tests.pipelines.sources.generated import (
 )
 from tests.pipelines.sources.imported import Imported, assert_preprocess_takes
 from usr_tf.errors import InputError
+from usr_tf.schema import load_schema
 
 DAY = 1_462_752_000_000
 """The midnight of 2016-05-09 UTC, in milliseconds."""
+DAY_MS = 86_400_000
 
 
 def request(query, time, items="1,2", session=1, words="", category=0, user="NA", date="2016-05-09", test="FALSE"):
@@ -111,6 +113,18 @@ def test_nothing_after_an_impression_reaches_it(tmp_path):
     after = imported(tmp_path / "after", [request(1, 0), request(2, 100, words="3", user=5)], **later)
     assert after.impressions[:2] == before.impressions
     assert after.items == before.items
+
+
+def test_counters_hold_earlier_dates_alone(tmp_path):
+    """Sessions of one day are in no order, so none of them may count in another one of that day."""
+    logs = Imported("diginetica", write_diginetica(tmp_path / "in"))
+    schema = load_schema(logs.logs / "schema.yaml")
+    delay = min(counter.delay for counter in schema.counters.values())
+    events = [row["timestamp"] for row in logs.impressions + logs.actions]
+    counted = [(row["timestamp"], e) for row in logs.impressions for e in events if e < row["timestamp"] - delay]
+    assert counted
+    assert all(event // DAY_MS < moment // DAY_MS for moment, event in counted)
+    assert any(event // DAY_MS == row["timestamp"] // DAY_MS for row in logs.impressions for event in events)
 
 
 def test_rows_that_cannot_be_read_are_set_aside(tmp_path):

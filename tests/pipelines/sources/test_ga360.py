@@ -82,6 +82,7 @@ def test_an_impression_row(tmp_path):
         "item_id": "B",
         "timestamp": 1_500_000_002_500,
         "position": 2,
+        "price": None,
         "query": "",
         "device": "mobile",
         "country": "France",
@@ -154,6 +155,7 @@ def test_integers_may_be_text_and_null_may_be_left_out(tmp_path):
             "item_id": "A",
             "timestamp": 1_500_000_002_500,
             "position": 4,
+            "price": 1.99,
             "query": "",
             "device": "",
             "country": "",
@@ -162,7 +164,7 @@ def test_integers_may_be_text_and_null_may_be_left_out(tmp_path):
             "page": "",
         }
     ]
-    assert logs.items == {"A": {"name": "", "category": "", "brand": "", "price": 1.99}}
+    assert logs.items == {"A": {"name": "", "category": "", "brand": ""}}
 
 
 def test_positions_below_one_are_left_out(tmp_path):
@@ -272,17 +274,25 @@ def test_an_item_is_what_is_told_of_it_most(tmp_path):
     logs = Imported(
         tmp_path,
         session(
-            hit(0, shown(**found, productPrice=5_000_000)),
-            hit(1, shown(**found, productPrice=5_000_000)),
-            hit(2, shown(**bag, productPrice=5_000_000, productBrand="(not set)")),
-            hit(3, shown(**bag, productPrice=4_000_000, productBrand="Acme")),
-            hit(4, shown(**bag, productPrice=0)),
+            hit(0, shown(**found)),
+            hit(1, shown(**found)),
+            hit(2, shown(**bag, productBrand="(not set)")),
+            hit(3, shown(**bag, productBrand="Acme")),
+            hit(4, shown(**bag)),
             *(hit(time, shown(**bag | {"v2ProductCategory": "${escCatTitle}"})) for time in (5, 6, 7)),
             click(20, name="Bag", v2ProductCategory="Home/Sale/"),  # actions do not say where an item is shown
             *(cart(time, name="(not set)", v2ProductCategory="Home/Sale/") for time in (30, 40, 50, 60)),
         ),
     )
-    assert logs.items == {"A": {"name": '7" red bag', "category": "Home/Bags", "brand": "Acme", "price": 5.0}}
+    assert logs.items == {"A": {"name": '7" red bag', "category": "Home/Bags", "brand": "Acme"}}
+
+
+def test_the_price_is_that_of_the_impression(tmp_path):
+    prices = [5_000_000, "3990000", 0, None]
+    hits = [hit(time, shown(productPrice=price)) for time, price in enumerate(prices)]
+    logs = Imported(tmp_path, session(*hits, cart(10, productPrice=1_000_000)))
+    assert [row["price"] for row in logs.impressions] == [5.0, 3.99, None, None]
+    assert "price" not in logs.items["A"]
 
 
 def test_nothing_after_an_impression_reaches_it(tmp_path):
@@ -367,7 +377,7 @@ def test_the_schema_suits_the_rows(tmp_path):
     assert schema.scenarios == ("search", "recommendation")
     assert [(task.name, task.action) for task in schema.tasks] == [("ctr", "click"), ("ctcvr", "cart")]
     assert set(schema.features_of("item")) <= {"item_id", *logs.items["A"]}
-    assert set(schema.features_of("user", "query", "context")) <= set(logs.impressions[0])
+    assert set(schema.features_of("user", "query", "context", "candidate")) <= set(logs.impressions[0])
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the public GA360 sample is not beside the repository")

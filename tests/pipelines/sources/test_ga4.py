@@ -65,6 +65,7 @@ def test_an_impression_row(tmp_path):
         "item_id": "B",
         "timestamp": 1_700_000_002_500,
         "position": 2,
+        "price": None,
         "query": "",
         "device": "mobile",
         "platform": "WEB",
@@ -232,16 +233,23 @@ def test_an_item_is_what_is_told_of_it_most(tmp_path):
     told = {"item_brand": "Acme", "item_category": "Home", "item_category2": "(not set)", "item_category3": "Cups"}
     logs = imported(
         tmp_path,
-        shown(0, item("A", item_name="Cup", price=0.0)),
-        shown(1, item("A", item_name="CUP", price=5.5, **told)),
-        shown(2, item("A", item_name="Mug", price=4.0, item_category="Sale")),
-        event("purchase", 3, item("A", item_name="Cup", price=4.0, item_category="Sale/")),
+        shown(0, item("A", item_name="Cup")),
+        shown(1, item("A", item_name="CUP", **told)),
+        shown(2, item("A", item_name="Mug", item_category="Sale")),
+        event("purchase", 3, item("A", item_name="Cup", item_category="Sale/")),
         shown(4, item("B", item_name=None)),
     )
     assert logs.items == {
-        "A": {"name": "cup", "category": "Home/Cups", "brand": "Acme", "price": 4.0},
-        "B": {"name": None, "category": None, "brand": None, "price": None},
+        "A": {"name": "cup", "category": "Home/Cups", "brand": "Acme"},
+        "B": {"name": None, "category": None, "brand": None},
     }
+
+
+def test_the_price_is_that_of_the_impression(tmp_path):
+    events = [shown(time, item("A", price=price)) for time, price in enumerate([5.5, 4.0, 0.0, -1.0, None])]
+    logs = imported(tmp_path, *events, event("purchase", 9, item("A", price=3.0)))
+    assert [row["price"] for row in logs.impressions] == [5.5, 4.0, None, None, None]
+    assert "price" not in logs.items["A"]
 
 
 def test_nothing_after_an_impression_reaches_it(tmp_path):
@@ -304,7 +312,7 @@ def test_a_generated_export_suits_preprocess(tmp_path):
     assert logs.report["rejected"] == {}
     assert logs.report["dropped"] == {}
     assert_preprocess_takes(logs.logs)
-    assert {row["query"] for row in logs.impressions if row["scenario"] == "search"} == {"red shirt", "cup"}
+    assert {row["query"] for row in logs.impressions if row["scenario"] == "search"} == {"red shirt", "acme home cup"}
     assert {row["query"] for row in logs.impressions if row["scenario"] != "search"} == {""}
 
 

@@ -6,14 +6,17 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.preprocess import preprocess
 from pipelines.sources import SOURCES, Source, import_logs
 from tests.pipelines.sources.generated import write_diginetica, write_ga4, write_kuaisar
 from tests.pipelines.sources.imported import assert_preprocess_takes
+from tests.pipelines.tiny import parse_example, read_rows
 from usr_tf import cli
 from usr_tf.errors import InputError
+from usr_tf.schema import NUMBERS, load_schema
 
 SCHEMA = """\
 scenarios: [feed]
@@ -174,3 +177,7 @@ def test_preprocess_makes_training_data_of_every_source(tmp_path, write):
     for counts in stats["splits"]["train"].values():
         assert 0 < counts["ctr"] < counts["impressions"]
         assert counts["ctr"] <= counts["global_ctr"]
+    schema = load_schema(tmp_path / "data/schema.yaml")
+    numbers = np.array([parse_example(row)[NUMBERS] for row in read_rows(tmp_path / "data", "train")])
+    constant = {name for name, column in zip(schema.number_columns, numbers.T, strict=True) if np.ptp(column) == 0}
+    assert constant == set()
