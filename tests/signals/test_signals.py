@@ -3,6 +3,7 @@
 import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 
 # isort: split
+import functools
 import json
 import math
 from pathlib import Path
@@ -135,9 +136,15 @@ def _call(signature, inputs: dict) -> dict[str, tf.Tensor]:
 def _features(run, model, request, **changes) -> dict[str, np.ndarray]:
     """The transformed features of a request, with the counts that it brings."""
     inputs = request_inputs({**request.inputs, **changes}, _specs(run, counters=True))
-    module = ServingModule(model, run.transform)
-    found = module.request_features({name: tf.constant(values) for name, values in inputs.items()}, 0)
+    tensors = {name: tf.constant(values) for name, values in inputs.items()}
+    found = _transformer(model, run.transform)(tensors, 0)
     return {name: values.numpy() for name, values in found.items()}
+
+
+@functools.cache
+def _transformer(model, transform: Path):
+    """The transform of requests, traced once."""
+    return tf.function(ServingModule(model, transform).request_features, reduce_retracing=True)
 
 
 def _recency(age: int) -> float:
