@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from usr_tf.errors import InputError
 from usr_tf.run import Run
-from usr_tf.schema import IMPRESSION, SCENARIO, Counter, Schema, counter_column
+from usr_tf.schema import Counter, Schema
+from usr_tf.tokens import fingerprint
 
 CounterSource = Literal["snapshot", "request"]
 
-_FINGERPRINTS = 2**62
 _SEPARATOR = "\x1f"
 
 
@@ -46,11 +46,10 @@ class CounterSnapshot(tf.Module):
         Args:
           inputs: raw strings of the keys' features, `[N]`, or `[1]` of the request's side.
         """
-        counts: dict[str, tf.Tensor] = {}
-        for table in self._tables.values():
-            counts |= table.look_up(inputs, scenario)
-        rows = tf.reduce_max(tf.stack([tf.shape(values)[0] for values in counts.values()]))
-        return {name: values if values.shape[0] != 1 else tf.repeat(values, rows) for name, values in counts.items()}
+        found = [table.look_up(inputs, scenario) for table in self._tables.values()]  # `[N, k]`, or `[1, k]`
+        rows = tf.reduce_max(tf.stack([tf.shape(counts)[0] for counts in found]))
+        columns = [tf.broadcast_to(counts, [rows, counts.shape[1]]) for counts in found]
+        return dict(zip(self._schema.counter_columns, tf.unstack(tf.concat(columns, axis=1), axis=1), strict=True))
 
 
 class _CounterTable(tf.Module):
@@ -64,35 +63,29 @@ class _CounterTable(tf.Module):
         super().__init__(name=name)
         self._counter = counter
         self._queries = queries
-        events = (IMPRESSION, *counter.actions)
-        self._columns = [counter_column(name, window, event) for window in counter.windows for event in events]
-        path = directory / f"{name}.parquet"
-        names = [*([SCENARIO] if counter.by_scenario else []), *counter.key]
+        path, columns = directory / f"{name}.parquet", counter.columns(name)
         try:
-            table = pq.read_table(path, columns=[*names, *self._columns])
+            table = pq.read_table(path, columns=[*counter.key_columns, *columns])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(path, "no readable snapshot", "the counters of `usr-tf preprocess`") from error
-        keys = [tf.constant(table.column(key).to_pylist(), tf.string, [table.num_rows]) for key in names]
-        hashes = _hash(keys).numpy()
+        hashes = _hash([tf.constant(table.column(key).to_numpy(), tf.string) for key in counter.key_columns]).numpy()
         order = np.argsort(hashes)
-        counts = [table.column(column).to_numpy().astype(np.float32) for column in self._columns]
+        counts = [table.column(column).to_numpy().astype(np.float32) for column in columns]
         # The last key is larger than any hash: every search ends at a key.
         self._keys = tf.Variable(np.append(hashes[order], np.iinfo(np.int64).max), trainable=False, name="keys")
-        values = np.stack(counts, axis=1)[order] if table.num_rows else np.zeros((0, len(counts)), np.float32)
-        self._counts = tf.Variable(
-            np.concatenate([values, np.zeros((1, len(counts)), np.float32)]), trainable=False, name="counts"
-        )
+        values = np.pad(np.stack(counts, axis=1)[order], [(0, 1), (0, 0)])
+        self._counts = tf.Variable(values, trainable=False, name="counts")
 
-    def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
+    def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> tf.Tensor:
+        """float32 `[N, k]`, by `Counter.columns`; `[1, k]` where the whole key is the request's."""
         keys = [normalized(inputs[name]) if name in self._queries else inputs[name] for name in self._counter.key]
         rows = tf.reduce_max(tf.stack([tf.shape(key)[0] for key in keys]))
         keys = [tf.broadcast_to(key, [rows]) for key in keys]
         known = tf.reduce_all(tf.stack([tf.not_equal(key, "") for key in keys]), axis=0)
-        hashes = _hash([*([tf.fill([rows], scenario)] if self._counter.by_scenario else []), *keys])
+        hashes = _hash([*keys, tf.fill([rows], scenario)] if self._counter.by_scenario else keys)
         places = tf.searchsorted(self._keys, hashes)
         known &= tf.equal(tf.gather(self._keys, places), hashes)
-        counts = tf.where(known[:, tf.newaxis], tf.gather(self._counts, places), 0.0)
-        return dict(zip(self._columns, tf.unstack(counts, axis=1), strict=True))
+        return tf.where(known[:, tf.newaxis], tf.gather(self._counts, places), 0.0)
 
 
 def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSnapshot | None:
@@ -105,10 +98,10 @@ def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSna
     return CounterSnapshot(run.counters, run.schema) if run.schema.counters and source == "snapshot" else None
 
 
-def normalized(key: tf.Tensor) -> tf.Tensor:
+def normalized(queries: tf.Tensor) -> tf.Tensor:
     """Queries as counters compare them: lower-cased, without blanks at the ends."""
-    return tf.strings.strip(tf.strings.lower(key, encoding="utf-8"))
+    return tf.strings.strip(tf.strings.lower(queries, encoding="utf-8"))
 
 
 def _hash(keys: list[tf.Tensor]) -> tf.Tensor:
-    return tf.strings.to_hash_bucket_fast(tf.strings.join(keys, _SEPARATOR), _FINGERPRINTS)
+    return fingerprint(tf.strings.join(keys, _SEPARATOR))

@@ -119,8 +119,7 @@ class ServingModule(tf.Module):
             tf.debugging.assert_equal(places, lengths, f"{name} is not as long as {history_column(ITEM)}")
             raw[name] = history[:, -self._history_places(name) :].to_sparse()
         for name in self._schema.query_columns:
-            places = self._schema.past_queries.max_length
-            raw[name] = tf.RaggedTensor.from_sparse(raw[name])[:, -places:].to_sparse()
+            raw[name] = tf.RaggedTensor.from_sparse(raw[name])[:, -self._history_places(name) :].to_sparse()
         features = densify(self._transform(raw), self._schema)
         return self._model.value.serve(features, scenario, one_request=False)
 
@@ -161,7 +160,7 @@ class ServingModule(tf.Module):
         if name in self._schema.counter_columns:
             return values
         if name in self._schema.query_columns:
-            return _all_places(values[:, -self._schema.past_queries.max_length :])
+            return _all_places(values[:, -self._history_places(name) :])
         values = values[:, -self._schema.history.max_length :]
         width = self._schema.history_width(name)
         if width:  # a history of lists: each list in as many places as the pipeline gives it
@@ -170,7 +169,10 @@ class ServingModule(tf.Module):
         return _all_places(values)
 
     def _history_places(self, name: str) -> int:
-        """Maximum number of values of a history column."""
+        """Maximum number of values of a column of the history or of past queries."""
+        queries = self._schema.history.queries
+        if queries and name in self._schema.query_columns:
+            return queries.max_length
         return self._schema.history.max_length * (self._schema.history_width(name) or 1)
 
 

@@ -44,7 +44,7 @@ class Views(NamedTuple):
 
     None without a history."""
     search_interest: tf.Tensor | None = None
-    """`[B, V, dq]`, what of the user's earlier queries bears on the candidate; None without them."""
+    """`[B, 1, dq]`, interest of the user's earlier queries; None without them, and in the contrastive loss."""
 
 
 class Inputs(NamedTuple):
@@ -86,7 +86,11 @@ class USRModel(tfrs.Model):
         trigger t_v = [e_scenario(v) ; q]                   one for each view v
         interest i_v = IE(item, history, t_v)               what of the history bears on the item
         features f_v = FG(user ⊕ context ⊕ item, t_v)       rescaled
-        p = heads(backbone([f_v ; i_v ; i_v ⊙ item ; q]))   v the row's own scenario
+        searches s_v = IE(candidate, past queries, t_v)     where the schema has past queries
+        dots x = ⟨user, context, query⟩ · ⟨item⟩            of each pair of features' vectors
+        p = heads(backbone([f_v ; i_v ; i_v ⊙ item ; q ; x ; s_v]))   v the row's own scenario
+
+    Signals of the schema are numbers of the candidate, among the features that FG rescales.
 
     Parts that `config.usr` switches off fall back to what a plain backbone reads: the mean of the history or DIN's
     attention instead of IE, the features as they are instead of FG, and an ESMM chain instead of GLMT. A position
@@ -420,7 +424,9 @@ class USRModel(tfrs.Model):
 
     def view(self, inputs: Inputs, scenario: Scenario, one_request: bool = False) -> Views:
         """View of each row's own scenario, or of one scenario for all rows; V is 1."""
-        return self._generate(inputs, self._own_trigger(inputs, scenario, one_request), one_request)
+        trigger = self._own_trigger(inputs, scenario, one_request)
+        views = self._generate(inputs, trigger, one_request)
+        return views._replace(search_interest=self._extract_search_interest(inputs, trigger, one_request))
 
     def rank(self, inputs: Inputs, views: Views, scenario: int, one_request: bool = False) -> tf.Tensor:
         """Log probabilities `[N, T]` of one scenario, from its view."""
@@ -602,12 +608,15 @@ class USRModel(tfrs.Model):
             encode = self.history_encoder.serve if one_request else self.history_encoder.encode
             interest = encode(inputs.item, inputs.history, inputs.mask, trigger)
             interest = tf.expand_dims(interest, 1) if one_request else interest
-        searches = None
-        if self.search_interest and self._search_item:
-            extract = self.search_interest.serve if one_request else self.search_interest
-            searches = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
-            searches = tf.expand_dims(searches, 1) if one_request else searches
-        return Views(request, candidate, interest, searches)
+        return Views(request, candidate, interest)
+
+    def _extract_search_interest(self, inputs: Inputs, trigger: tf.Tensor, one_request: bool) -> tf.Tensor | None:
+        """`[B, 1, dq]`: attention over the user's earlier queries, by candidate and trigger; None without them."""
+        if not (self.search_interest and self._search_item):
+            return None
+        extract = self.search_interest.serve if one_request else self.search_interest
+        interest = extract(self._search_item(inputs.candidate), inputs.past_queries, inputs.past_mask, trigger)
+        return tf.expand_dims(interest, 1) if one_request else interest
 
     def _predict(
         self, inputs: Inputs, scenario: tf.Tensor, training: bool, bias: LogitBias | None = None

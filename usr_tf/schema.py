@@ -90,7 +90,13 @@ def _window_name(window: int | None) -> str:
     return "all" if window is None else _format_duration(window)
 
 
+def _format_delay(milliseconds: int) -> str:
+    return _format_duration(milliseconds) if milliseconds else "0s"
+
+
 Duration = Annotated[int, BeforeValidator(_parse_duration), PlainSerializer(_format_duration)]
+Delay = Annotated[int, BeforeValidator(_parse_delay), PlainSerializer(_format_delay)]
+Window = Annotated[int | None, BeforeValidator(_parse_window), PlainSerializer(_window_name)]
 Name = Annotated[str, pydantic.AfterValidator(_check_name)]
 
 
@@ -144,24 +150,30 @@ class Counter(_Strict):
 
     key: tuple[Name, ...] = Field(min_length=1, max_length=2)
     """One or two categorical features, or the query: what the counted events share with the row."""
-    actions: tuple[str, ...] = Field(min_length=1)
+    actions: tuple[Name, ...] = Field(min_length=1)
     """The actions that are counted beside impressions; each one's rate is per impression."""
-    windows: tuple[Annotated[int | None, BeforeValidator(lambda value: _parse_window(value))], ...] = (None,)
+    windows: tuple[Window, ...] = Field((None,), min_length=1)
     """How far back events count, such as `7d`; `all` has no limit."""
     by_scenario: bool = False
     """Whether events of the row's own scenario alone count."""
-    delay: Annotated[int, BeforeValidator(lambda value: _parse_delay(value))] = _UNIT_MS["h"]
+    delay: Delay = _UNIT_MS["h"]
     """How long it takes until an event is known: later events do not count."""
     prior: float = Field(20.0, gt=0)
     """Impressions at the average rate that each key starts with."""
 
-    @pydantic.field_serializer("windows")
-    def _windows_as_text(self, windows: tuple[int | None, ...]) -> list[str]:
-        return [_window_name(window) for window in windows]
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What is counted: impressions, then the actions."""
+        return (IMPRESSION, *self.actions)
 
-    @pydantic.field_serializer("delay")
-    def _delay_as_text(self, delay: int) -> str:
-        return _format_duration(delay) if delay else "0s"
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """Columns whose values together are the key."""
+        return (*self.key, SCENARIO) if self.by_scenario else self.key
+
+    def columns(self, name: str) -> tuple[str, ...]:
+        """Raw columns of the counts of the counter called `name`: window by window, each event's."""
+        return tuple(counter_column(name, window, event) for window in self.windows for event in self.events)
 
 
 class Split(_Strict):
@@ -358,9 +370,21 @@ class Schema(_Strict):
                     raise ValueError(
                         f"counters.{name}.key: found {key!r}, expected a categorical feature or a text of group query"
                     )
-        for name in self.derived:
+            if IMPRESSION in counter.actions:
+                raise ValueError(f"counters.{name}.actions: found {IMPRESSION!r}, expected actions of the logs")
+        if self.history_match:
+            for action in self.history.actions:
+                if not _NAME.fullmatch(action):
+                    expected = "letters, digits and underscores, a letter first, as history_match names signals by it"
+                    raise ValueError(f"history.actions: found {action!r}, expected {expected}")
+        _refuse_repeats("signals of match, history_match and counters", self.signals)
+        _refuse_repeats("columns of counters", self.counter_columns)
+        for name in (*self.derived, *self.counter_columns):
             if name in self.features:
                 raise ValueError(f"features.{name}: found the name of a signal, expected another name")
+        for name in {history_column(name) for name in self.history_features} & {*self.query_columns}:
+            clashing = name.removeprefix(history_column(""))
+            raise ValueError(f"features.{clashing}: found in_history beside history.queries, expected another name")
         return self
 
     @property
@@ -384,8 +408,8 @@ class Schema(_Strict):
             names += [f"history_match_{name}_{figure}" for figure in self.history_match_figures]
         for name, counter in self.counters.items():
             for window in counter.windows:
-                prefix = f"counter_{name}_{_window_name(window)}"
-                names += [f"{prefix}_impressions", *(f"{prefix}_{action}_rate" for action in counter.actions)]
+                names.append(f"{counter_column(name, window, IMPRESSION)}s")
+                names += [f"{counter_column(name, window, action)}_rate" for action in counter.actions]
         return tuple(names)
 
     def signal_family(self, name: str) -> SignalFamily | None:
@@ -433,17 +457,7 @@ class Schema(_Strict):
     @property
     def counter_columns(self) -> tuple[str, ...]:
         """Raw columns of a row that hold the counts of `counters`, float32, by `counter_column`."""
-        return tuple(
-            counter_column(name, window, event)
-            for name, counter in self.counters.items()
-            for window in counter.windows
-            for event in (IMPRESSION, *counter.actions)
-        )
-
-    @property
-    def past_queries(self) -> PastQueries:
-        """`history.queries`; none are kept where the schema has none."""
-        return self.history.queries or PastQueries(max_length=1, tokens=1)
+        return tuple(column for name, counter in self.counters.items() for column in counter.columns(name))
 
     @property
     def query_columns(self) -> tuple[str, ...]:
@@ -644,14 +658,13 @@ def _check_match(place: str, match: Match, features: dict[str, Feature]) -> None
             continue
         feature = features.get(name)
         if feature is None or feature.group not in groups or feature.kind.input == "number":
-            raise ValueError(
-                f"{place}.features: found {name!r}, expected a {' or '.join(groups)} feature that is no number"
-            )
-    kinds = [features[name].type if name in features else "text" for name in match.features]
-    widths = {features[name].width for name in match.features if name in features}
-    vectors = [name in features and features[name].kind.input == "vector" for name in match.features]
-    if any(vectors) and (not all(vectors) or len(widths) > 1):
-        raise ValueError(f"{place}.features: found {' and '.join(kinds)}, expected two vectors of one width")
+            *others, last = groups
+            suitable = f"a feature of group {', '.join(others)} or {last}, and no number"
+            raise ValueError(f"{place}.features: found {name!r}, expected {suitable}")
+    compared = [features.get(name) or features["query"] for name in match.features]  # past queries are as the query
+    if "vector" in {feature.kind.input for feature in compared} and compared[0].width != compared[1].width:
+        found = " and ".join(feature.type for feature in compared)
+        raise ValueError(f"{place}.features: found {found}, expected two vectors of one width")
     allowed = _match_kinds(match, features)
     for kind in match.by:
         if kind not in allowed:

@@ -1,8 +1,11 @@
-"""Standard output and error that accept any character in any encoding."""
+"""Standard output and error: any character in any encoding, and standard error switched off."""
 
 import codecs
+import contextlib
 import io
+import os
 import sys
+from collections.abc import Iterator
 
 _ERRORS = "usr_tf.plain"
 _PLAIN = {
@@ -31,6 +34,20 @@ def accept_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+@contextlib.contextmanager
+def no_stderr() -> Iterator[None]:
+    """Context in which C++ libraries and new processes write no standard error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

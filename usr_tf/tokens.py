@@ -1,10 +1,18 @@
-"""Tokenization of raw values: the strings of a feature that its vocabulary holds, as TensorFlow ops."""
+"""Tokens of raw values, and fingerprints of strings, as TensorFlow ops."""
 
 import tensorflow as tf
 
 from usr_tf.schema import Feature
 
 Values = tf.Tensor | tf.SparseTensor
+
+_FINGERPRINTS = 2**62
+
+
+def fingerprint(strings: tf.Tensor) -> tf.Tensor:
+    """int64 hashes above 0 of strings of any shape; 0 of the empty string."""
+    hashes = 1 + tf.strings.to_hash_bucket_fast(strings, _FINGERPRINTS)
+    return tf.where(tf.equal(strings, ""), tf.zeros_like(hashes), hashes)
 
 
 def tokens(values: Values, feature: Feature) -> Values:

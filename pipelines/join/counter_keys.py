@@ -10,21 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.beam.hashing import hash_strings
-from usr_tf.schema import SCENARIO, Counter
+from usr_tf.schema import Counter
 
 KEY = "key"
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _BLANKS = " \t\n\v\f\r"
 
 
-def key_columns(counter: Counter) -> tuple[str, ...]:
-    """Columns that hold the strings of a key."""
-    return (*counter.key, SCENARIO) if counter.by_scenario else counter.key
-
-
 def key_schema(counter: Counter) -> pa.Schema:
     """Arrow schema of keys: each hash with its strings."""
-    return pa.schema({KEY: pa.uint64(), **dict.fromkeys(key_columns(counter), pa.string())})
+    return pa.schema({KEY: pa.uint64(), **dict.fromkeys(counter.key_columns, pa.string())})
 
 
 class KeyColumn:
@@ -67,9 +62,9 @@ def distinct_keys(
 
 
 def strings_of(hashed: np.ndarray, keys: pa.Table, counter: Counter) -> list[pa.Array]:
-    """The strings of each hash, by `key_columns`, from keys that hold each at least once."""
+    """The strings of each hash, by `Counter.key_columns`, from keys that hold each at least once."""
     place = pc.index_in(pa.array(hashed), keys.column(KEY).combine_chunks())
-    return [keys.column(name).combine_chunks().take(place) for name in key_columns(counter)]
+    return [keys.column(name).combine_chunks().take(place) for name in counter.key_columns]
 
 
 def normalized(queries: pa.Array) -> pa.Array:

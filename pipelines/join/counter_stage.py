@@ -27,7 +27,7 @@ from pipelines.join.counter_state import (
     row_groups,
     state_schema,
 )
-from pipelines.join.counters import EVENT, NO_ROW, ROW, Counts, count_columns, events_of, snapshot, snapshot_schema
+from pipelines.join.counters import EVENT, NO_ROW, ROW, Counts, events_of, snapshot, snapshot_schema
 from pipelines.join.split import SPLITS
 from usr_tf.schema import TIMESTAMP, Schema
 
@@ -170,7 +170,7 @@ class _Count(beam.DoFn):
             columns = counts.before(counts.codes[part_of_asking], times[part_of_asking])
             answers = pa.RecordBatch.from_arrays(
                 [pa.array(rows[part_of_asking]), *(pa.array(column) for column in columns.T)],
-                names=[ROW, *count_columns(name, counter)],
+                names=[ROW, *counter.columns(name)],
             )
             for number, batch in divide(answers, of_user[part_of_asking]):
                 yield number, (_COUNTS, place, self._store.put(batch))

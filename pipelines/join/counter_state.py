@@ -18,8 +18,8 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.output import COUNTERS, read_json
-from pipelines.join.counter_keys import KEY, KeyColumn, distinct_keys, hash_keys, key_columns, strings_of
-from pipelines.join.counters import EVENT, EVENTS, NO_ROW, Counts, event_kinds
+from pipelines.join.counter_keys import KEY, KeyColumn, distinct_keys, hash_keys, strings_of
+from pipelines.join.counters import EVENT, EVENTS, NO_ROW, Counts
 from usr_tf.errors import InputError
 from usr_tf.schema import TIMESTAMP, Counter, Schema
 
@@ -57,7 +57,7 @@ def open_state(data: str, schema: Schema) -> CounterState | None:
 
 def state_schema(counter: Counter) -> pa.Schema:
     """Arrow schema of `DATA/counters/state/<name>.parquet`."""
-    strings = dict.fromkeys(key_columns(counter), pa.string())
+    strings = dict.fromkeys(counter.key_columns, pa.string())
     return pa.schema(strings | {EVENT: pa.string(), TIMESTAMP: pa.int64(), COUNT: pa.int64()})
 
 
@@ -91,7 +91,7 @@ def make_state(
     return pa.RecordBatch.from_arrays(
         [
             *strings_of(frame[KEY].to_numpy(np.uint64), strings, counter),
-            pa.array(event_kinds(counter)).take(pa.array(frame[EVENT].to_numpy(np.int8))),
+            pa.array(counter.events).take(pa.array(frame[EVENT].to_numpy(np.int8))),
             pa.array(moments, mask=moments < first),
             pa.array(frame[COUNT].to_numpy(np.int64)),
         ],
@@ -108,10 +108,10 @@ def read_state(state: CounterState, name: str, counter: Counter, group: int) -> 
     layout = state_schema(counter)
     with _open(state, name) as file:
         table = file.read_row_group(group, columns=layout.names).cast(layout).combine_chunks()
-    columns = [KeyColumn(table.column(part).combine_chunks()) for part in key_columns(counter)]
+    columns = [KeyColumn(table.column(part).combine_chunks()) for part in counter.key_columns]
     hashed = hash_keys(columns)
     times = pc.fill_null(table.column(TIMESTAMP), _first_kept(state.moment, counter) - 1)
-    kinds = pc.index_in(table.column(EVENT), pa.array(event_kinds(counter)))
+    kinds = pc.index_in(table.column(EVENT), pa.array(counter.events))
     values = [hashed, times.to_numpy(), kinds.to_numpy(), np.full(len(hashed), NO_ROW), table.column(COUNT).to_numpy()]
     events = pa.RecordBatch.from_arrays(
         [pa.array(value, field.type) for value, field in zip(values, EVENTS_OF_STATE, strict=True)],

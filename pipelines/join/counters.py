@@ -12,30 +12,19 @@ from pipelines.join.counter_keys import (
     KeyColumn,
     distinct_keys,
     hash_keys,
-    key_columns,
     normalized,
     strings_of,
 )
 from pipelines.join.split import EVER
 from pipelines.join.timeline import Timeline
-from usr_tf.schema import ACTION, IMPRESSION, SCENARIO, TIMESTAMP, Counter, Schema, counter_column
+from usr_tf.schema import ACTION, SCENARIO, TIMESTAMP, Counter, Schema
 
 EVENT, ROW = "event", "row"
 EVENTS = pa.schema({KEY: pa.uint64(), TIMESTAMP: pa.int64(), EVENT: pa.int8(), ROW: pa.int32()})
-"""Events of a counter: the hash of the key, the time (ms), the index of the kind in `event_kinds`, and the row that
+"""Events of a counter: the hash of the key, the time (ms), the index of the kind in `Counter.events`, and the row that
 wants the counts of this key as of this time, or -1."""
 
 NO_ROW = -1
-
-
-def event_kinds(counter: Counter) -> tuple[str, ...]:
-    """What a counter counts: impressions, then its actions."""
-    return (IMPRESSION, *counter.actions)
-
-
-def count_columns(name: str, counter: Counter) -> list[str]:
-    """Columns of the counts, in the order of `Counts.before`."""
-    return [counter_column(name, window, event) for window in counter.windows for event in event_kinds(counter)]
 
 
 def action_features(schema: Schema) -> tuple[str, ...]:
@@ -60,16 +49,16 @@ def events_of(
       since: ms; what is earlier is no event.
     """
     of_impression = pa.array(credited, mask=credited < 0)
-    names = dict.fromkeys(name for counter in schema.counters.values() for name in key_columns(counter))
+    names = dict.fromkeys(name for counter in schema.counters.values() for name in counter.key_columns)
     column_of = {name: _key_column(name, impressions, actions, of_impression, schema) for name in names}
     times = np.concatenate([table.column(TIMESTAMP).to_numpy() for table in (impressions, actions)])
     rows = np.full(len(times), NO_ROW, np.int32)
     rows[first_row : len(impressions)] = np.arange(len(impressions) - first_row)
     done = actions.column(ACTION).combine_chunks()
     for name, counter in schema.counters.items():
-        kinds = pc.fill_null(pc.index_in(done, pa.array(event_kinds(counter))), -1).to_numpy().astype(np.int8)
+        kinds = pc.fill_null(pc.index_in(done, pa.array(counter.events)), -1).to_numpy().astype(np.int8)
         kinds = np.concatenate([np.zeros(len(impressions), np.int8), np.where(kinds == 0, -1, kinds)])
-        columns = [column_of[part] for part in key_columns(counter)]
+        columns = [column_of[part] for part in counter.key_columns]
         valid = np.logical_and.reduce([kinds >= 0, times >= since, *(column.valid for column in columns)])
         kept = np.flatnonzero(valid)
         hashed = hash_keys(columns)[kept]
@@ -120,7 +109,7 @@ class Counts:
         places = self._timeline.places(self.codes, times)
         self.order = np.argsort(places, kind="stable")
         places, kinds = places[self.order], kinds[self.order]
-        of_kind = [kinds == kind for kind in range(len(event_kinds(counter)))]
+        of_kind = [kinds == kind for kind in range(len(counter.events))]
         self._places = [places[mask] for mask in of_kind]
         self._sums = None
         if numbers is not None:
@@ -128,7 +117,7 @@ class Counts:
             self._sums = [np.concatenate([[0], np.cumsum(numbers[mask])]) for mask in of_kind]
 
     def before(self, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """`[rows, columns]` float32: the counts of each key as of each time, by `count_columns`.
+        """`[rows, columns]` float32: the counts of each key as of each time, by `Counter.columns`.
 
         Events count whose time is strictly before `time - delay` and at or after `time - delay - window`.
         """
@@ -175,5 +164,5 @@ def snapshot(counts: Counts, keys: pa.Table, moment: int, name: str, counter: Co
 
 def snapshot_schema(name: str, counter: Counter) -> pa.Schema:
     """Arrow schema of `DATA/counters/<name>.parquet`."""
-    strings = dict.fromkeys(key_columns(counter), pa.string())
-    return pa.schema(strings | dict.fromkeys(count_columns(name, counter), pa.float32()))
+    strings = dict.fromkeys(counter.key_columns, pa.string())
+    return pa.schema(strings | dict.fromkeys(counter.columns(name), pa.float32()))

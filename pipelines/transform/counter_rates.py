@@ -16,22 +16,17 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
     counts = {name: tf.maximum(tf.cast(inputs[name], tf.float32), 0.0) for name in schema.counter_columns}
     if not counts:
         return {}
-    totals = dict(
-        zip(
-            counts,
-            tf.unstack(tft.sum(tf.stack(list(counts.values()), axis=1), reduce_instance_dims=False), len(counts)),
-            strict=True,
-        )
-    )
+    sums = tft.sum(tf.stack(list(counts.values()), axis=1), reduce_instance_dims=False)
+    totals = dict(zip(counts, tf.unstack(sums, len(counts)), strict=True))
     signals = {}
     for name, counter in schema.counters.items():
         for window in counter.windows:
-            shown = counter_column(name, window, IMPRESSION)
-            signals[f"{shown}s"] = tf.math.log1p(counts[shown])
+            impressions = counter_column(name, window, IMPRESSION)
+            signals[f"{impressions}s"] = tf.math.log1p(counts[impressions])
             for action in counter.actions:
                 column = counter_column(name, window, action)
-                mean = tf.math.divide_no_nan(totals[column], totals[shown])
+                mean = tf.math.divide_no_nan(totals[column], totals[impressions])
                 mean = tf.where(mean > 0, mean, 1.0)
-                rate = (counts[column] + counter.prior * mean) / (counts[shown] + counter.prior)
+                rate = (counts[column] + counter.prior * mean) / (counts[impressions] + counter.prior)
                 signals[f"{column}_rate"] = tf.where(totals[column] > 0, tf.math.log(rate / mean), 0.0 * rate)
     return signals

@@ -1,4 +1,4 @@
-"""History-match signals: how a candidate meets the user's history, as TensorFlow ops.
+"""History-match signals: counts, recency and share of past actions that match the candidate, as TensorFlow ops.
 
 In the pipeline B rows have a history and a candidate each; in serving one history meets N candidates. Values are
 compared as raw strings, so values out of vocabulary match too, and ages count in milliseconds.
@@ -9,10 +9,9 @@ import math
 import tensorflow as tf
 
 from usr_tf.schema import Schema, history_column
-from usr_tf.tokens import Values
+from usr_tf.tokens import Values, fingerprint
 
 _YEAR = 365 * 86_400.0
-_FINGERPRINTS = 2**62
 
 
 def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
@@ -31,37 +30,28 @@ def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str
     actions, scenarios = (tf.sparse.to_dense(inputs[history_column(name)]) for name in ("action", "scenario"))
     ages = inputs[history_column("age")]
     real = tf.sparse.to_dense(tf.sparse.map_values(lambda age: tf.ones_like(age, tf.float32), ages))
-    recencies_of_all = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
-    lengths = tf.cast(tf.reduce_sum(real, axis=1), tf.int32)
-    newest = tf.one_hot(lengths - 1, tf.shape(real)[1])
-    of_action = [tf.cast(tf.equal(actions, name), tf.float32) for name in schema.history.actions]
-    of_scenario = [tf.cast(tf.equal(scenarios, name), tf.float32) for name in schema.scenarios]
-    share = tf.math.divide_no_nan(real, tf.reduce_sum(real, axis=1, keepdims=True))
-    sums = tf.stack([*of_action, *of_scenario, share, newest], axis=2)
-    recencies = tf.stack([mask * recencies_of_all for mask in of_action], axis=2)
+    length = tf.reduce_sum(real, axis=1, keepdims=True)
+    of_action = {name: tf.cast(tf.equal(actions, name), tf.float32) for name in schema.history.actions}
+    of_scenario = {name: tf.cast(tf.equal(scenarios, name), tf.float32) for name in schema.scenarios}
+    recencies = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
+    counted = {f"{name}_count": mask for name, mask in (of_action | of_scenario).items()}
+    shares = {
+        "share": tf.math.divide_no_nan(real, length),
+        "last": tf.one_hot(tf.cast(length[:, 0], tf.int32) - 1, tf.shape(real)[1]),
+    }
+    recent = {f"{name}_recency": mask * recencies for name, mask in of_action.items()}
+    summed, largest = tf.stack([*counted.values(), *shares.values()], axis=2), tf.stack([*recent.values()], axis=2)
     signals = {}
     for name in schema.history_match:
         match = _matches(inputs[history_column(name)], inputs[name], schema.history_width(history_column(name)))
-        totals = tf.squeeze(tf.matmul(match[:, tf.newaxis, :], sums), axis=1)
-        latest = tf.reduce_max(match[:, :, tf.newaxis] * recencies, axis=1, keepdims=False)
-        latest = tf.maximum(latest, 0.0)  # the largest of no action is the least number
-        counts = len(of_action) + len(of_scenario)
-        totals = tf.concat([tf.math.log1p(totals[:, :counts]), totals[:, counts:]], axis=1)
-        columns = [
-            *(
-                column
-                for pair in zip(_columns(totals, 0, len(of_action)), _columns(latest, 0, len(of_action)), strict=True)
-                for column in pair
-            ),
-            *_columns(totals, len(of_action), counts + 2),
-        ]
-        for figure, column in zip(schema.history_match_figures, columns, strict=True):
-            signals[f"history_match_{name}_{figure}"] = column
+        sums = tf.unstack(tf.squeeze(tf.matmul(match[:, tf.newaxis, :], summed), axis=1), axis=1)
+        figures = dict(zip((*counted, *shares), sums, strict=True))
+        figures |= {figure: tf.math.log1p(figures[figure]) for figure in counted}
+        # The largest of no action is the least number.
+        maxima = tf.maximum(tf.reduce_max(match[:, :, tf.newaxis] * largest, axis=1), 0.0)
+        figures |= zip(recent, tf.unstack(maxima, axis=1), strict=True)
+        signals |= {f"history_match_{name}_{figure}": figures[figure] for figure in schema.history_match_figures}
     return signals
-
-
-def _columns(values: tf.Tensor, start: int, stop: int) -> list[tf.Tensor]:
-    return [values[:, place] for place in range(start, stop)]
 
 
 def recency(ages: tf.Tensor) -> tf.Tensor:
@@ -72,20 +62,14 @@ def recency(ages: tf.Tensor) -> tf.Tensor:
 
 def _matches(history: tf.SparseTensor, candidate: Values, width: int | None) -> tf.Tensor:
     """float32 `[B, L]`: 1 where an action's item has the candidate's value, or one of a list's values."""
-    history = tf.sparse.to_dense(tf.sparse.map_values(_fingerprint, history))
+    history = tf.sparse.to_dense(tf.sparse.map_values(fingerprint, history))
     if isinstance(candidate, tf.SparseTensor):
-        candidate = tf.sparse.to_dense(tf.sparse.map_values(_fingerprint, candidate))
+        candidate = tf.sparse.to_dense(tf.sparse.map_values(fingerprint, candidate))
     else:
-        candidate = _fingerprint(candidate)[:, tf.newaxis]
+        candidate = fingerprint(candidate)[:, tf.newaxis]
     same = tf.equal(history[:, :, tf.newaxis], candidate[:, tf.newaxis, :]) & (candidate[:, tf.newaxis, :] > 0)
     match = tf.reduce_any(same, axis=2)
     if width:
         shape = tf.shape(match)
         match = tf.reduce_any(tf.reshape(match, [shape[0], shape[1] // width, width]), axis=2)
     return tf.cast(match, tf.float32)
-
-
-def _fingerprint(strings: tf.Tensor) -> tf.Tensor:
-    """int64 hashes above 0 of strings; 0 of the empty one."""
-    hashes = 1 + tf.strings.to_hash_bucket_fast(strings, _FINGERPRINTS)
-    return tf.where(tf.equal(strings, ""), tf.zeros_like(hashes), hashes)

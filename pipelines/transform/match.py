@@ -13,7 +13,7 @@ from tensorflow_transform import tf_utils
 
 from pipelines.transform.history_match import recency
 from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, MatchKind, Schema
-from usr_tf.tokens import Values
+from usr_tf.tokens import Values, fingerprint
 
 WORDS = 32
 """Words of a value that are compared."""
@@ -21,7 +21,6 @@ NGRAMS = 96
 """Character trigrams of a value that are compared."""
 _K1, _B = 1.2, 0.75
 """BM25's parameters, those of Lucene."""
-_FINGERPRINTS = 2**62
 
 
 class Documents(NamedTuple):
@@ -102,7 +101,8 @@ def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Ten
 def _similarities(
     name: str, kinds: tuple[MatchKind, ...], request: Texts, candidate: Texts
 ) -> dict[MatchKind, tf.Tensor]:
-    found = contained(request.distinct, candidate.fingerprints)
+    times = occurrences(request.distinct, candidate.fingerprints)
+    found = tf.minimum(times, 1.0)
     similarities: dict[MatchKind, tf.Tensor] = {}
     for kind in kinds:
         if kind == "overlap":
@@ -111,11 +111,10 @@ def _similarities(
             similarities[kind] = _share(found, request.distinct)
         elif kind == "ngram":
             grams = request.distinct_ngrams
-            similarities[kind] = _share(contained(grams, candidate.ngrams), grams)
+            similarities[kind] = _share(tf.minimum(occurrences(grams, candidate.ngrams), 1.0), grams)
         elif kind == "bm25":
             documents = _documents(f"match_{name}_words", candidate.words)
-            frequency = request.frequencies(documents)
-            similarities[kind] = bm25(request.distinct, candidate.fingerprints, frequency, documents)
+            similarities[kind] = bm25(times, candidate.fingerprints, request.frequencies(documents), documents)
     return similarities
 
 
@@ -173,9 +172,8 @@ def ngrams(split: tf.RaggedTensor) -> tf.RaggedTensor:
 
 
 def fingerprints(strings: tf.RaggedTensor) -> tf.Tensor:
-    """int64 `[B, n]` hashes of strings, above 0; 0 pads."""
-    hashes = 1 + tf.strings.to_hash_bucket_fast(strings.flat_values, _FINGERPRINTS)
-    return strings.with_flat_values(hashes).to_tensor(0)
+    """int64 `[B, n]` fingerprints of strings; 0 pads."""
+    return strings.with_flat_values(fingerprint(strings.flat_values)).to_tensor(0)
 
 
 def distinct(tokens: tf.Tensor) -> tf.Tensor:
@@ -185,10 +183,10 @@ def distinct(tokens: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_sum(before, axis=2) > 1.0, tf.zeros_like(tokens), tokens)
 
 
-def contained(query: tf.Tensor, document: tf.Tensor) -> tf.Tensor:
-    """float32 `[B, n]`: 1 where a token of the query `[B, n]` stands in the document `[B, m]`."""
+def occurrences(query: tf.Tensor, document: tf.Tensor) -> tf.Tensor:
+    """float32 `[B, n]`: how often each token of the query `[B, n]` stands in the document `[B, m]`; 0 for padding."""
     same = tf.equal(query[:, :, tf.newaxis], document[:, tf.newaxis, :]) & (query[:, :, tf.newaxis] > 0)
-    return tf.cast(tf.reduce_any(same, axis=2), tf.float32)
+    return tf.reduce_sum(tf.cast(same, tf.float32), axis=2)
 
 
 def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -204,17 +202,15 @@ def finite(vectors: tf.Tensor) -> tf.Tensor:
     return tf.where(whole, vectors, tf.zeros_like(vectors))
 
 
-def bm25(query: tf.Tensor, document: tf.Tensor, frequency: tf.Tensor, documents: Documents) -> tf.Tensor:
+def bm25(times: tf.Tensor, document: tf.Tensor, frequency: tf.Tensor, documents: Documents) -> tf.Tensor:
     """`log(1 + BM25)` `[B]` of a query's distinct words in a document (Robertson and Zaragoza, 2009).
 
     Args:
-      query: fingerprints of the query's words `[B, n]`, by `distinct`.
+      times: occurrences of each word of the query, float32 `[B, n]`.
       document: fingerprints of the candidate's words `[B, m]`.
       frequency: rows of training that hold each word of the query, float32 `[B, n]`.
     """
     rarity = tf.math.log1p((documents.count - frequency + 0.5) / (frequency + 0.5))
-    times = tf.equal(query[:, :, tf.newaxis], document[:, tf.newaxis, :]) & (query[:, :, tf.newaxis] > 0)
-    times = tf.reduce_sum(tf.cast(times, tf.float32), axis=2)
     length = tf.reduce_sum(tf.cast(document > 0, tf.float32), axis=1, keepdims=True)
     saturation = times + _K1 * (1 - _B + _B * tf.math.divide_no_nan(length, documents.length))
     return tf.math.log1p(tf.reduce_sum(rarity * (_K1 + 1) * times / saturation, axis=1))

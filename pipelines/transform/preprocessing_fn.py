@@ -156,8 +156,7 @@ def _finite(values: tf.SparseTensor) -> tf.SparseTensor:
 
 def _buckets(numbers: tf.Tensor, buckets: int) -> tf.Tensor:
     """Ids of finite numbers by quantiles of training, from 2: 1 is a missing number."""
-    boundaries = tft.quantiles(numbers, buckets, epsilon=1.0 / (10 * buckets))
-    return 2 + tf.minimum(tft.apply_buckets(numbers, boundaries), buckets - 1)
+    return 2 + tft.bucketize(numbers, buckets, epsilon=1.0 / (10 * buckets))
 
 
 def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature) -> tf.SparseTensor:

@@ -4,7 +4,7 @@ A model that holds a snapshot of its counters scores a request by the counts of 
 Keras model on the transformed row, whose counts come from the snapshot's tables by key and not by the served graph.
 """
 
-import pyarrow.parquet as pq
+import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -15,7 +15,7 @@ from serving.publishing.warmup import to_examples
 from usr_tf.counter_snapshot import normalized
 from usr_tf.data.parsing import densify
 from usr_tf.run import Run
-from usr_tf.schema import IMPRESSION, SCENARIO, counter_column
+from usr_tf.schema import SCENARIO
 
 
 def snapshot_scorer(run: Run) -> "SnapshotScorer | None":
@@ -30,11 +30,10 @@ class SnapshotScorer:
         output = tft.TFTransformOutput(str(run.transform))
         self._schema, self._model = run.schema, run.load_model()
         self._raw_spec, self._transform = output.raw_feature_spec(), output.transform_features_layer()
-        self._counts: dict[str, dict[tuple[str, ...], dict]] = {}
-        for name, counter in self._schema.counters.items():
-            keys = (*counter.key, *([SCENARIO] if counter.by_scenario else []))
-            rows = pq.read_table(run.counters / f"{name}.parquet").to_pylist()
-            self._counts[name] = {tuple(row[key] for key in keys): row for row in rows}
+        self._counts = {
+            name: pd.read_parquet(run.counters / f"{name}.parquet").set_index(list(counter.key_columns))
+            for name, counter in self._schema.counters.items()
+        }
 
     def score(self, request: LoggedRequest) -> dict[str, list[float]]:
         """`{task: [N] probabilities}` of the request's candidates."""
@@ -48,19 +47,19 @@ class SnapshotScorer:
 
     def _counts_of(self, request: LoggedRequest) -> dict[str, list[float]]:
         """The snapshot's counts of each candidate, by raw column; 0 for an unknown key."""
-        items = max(len(value) for name, value in request.inputs.items() if name in self._schema.features_of("item"))
+        items = len(request.inputs[next(iter(self._schema.features_of("item")))])
         counts: dict[str, list[float]] = {}
         for name, counter in self._schema.counters.items():
-            parts = [self._key(request.inputs[key], items) for key in counter.key]
+            keys = pd.DataFrame({key: self._key(key, request.inputs[key], items) for key in counter.key})
             if counter.by_scenario:
-                parts.append([request.scenario] * items)
-            found = [self._counts[name].get(key, {}) if all(key) else {} for key in zip(*parts, strict=True)]
-            for window in counter.windows:
-                for event in (IMPRESSION, *counter.actions):
-                    column = counter_column(name, window, event)
-                    counts[column] = [float(row.get(column, 0.0)) for row in found]
+                keys[SCENARIO] = request.scenario
+            index = pd.Index(keys.iloc[:, 0]) if keys.shape[1] == 1 else pd.MultiIndex.from_frame(keys)
+            counts |= self._counts[name].reindex(index).fillna(0.0).to_dict("list")
         return counts
 
-    def _key(self, value: object, items: int) -> list[str]:
-        values = value if isinstance(value, list) else [value] * items
-        return [text.decode() for text in normalized(tf.constant([each or "" for each in values])).numpy()]
+    def _key(self, name: str, value: object, items: int) -> list[str]:
+        """The strings of a key's feature for each candidate, as the snapshot has them."""
+        values = [each or "" for each in (value if isinstance(value, list) else [value] * items)]
+        if name not in self._schema.features_of("query"):
+            return values
+        return [text.decode() for text in normalized(tf.constant(values)).numpy()]

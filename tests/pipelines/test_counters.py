@@ -21,7 +21,7 @@ from pipelines.join.as_of import attach, label
 from pipelines.join.counter_keys import KEY
 from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.counter_state import CounterState, open_state, read_state, row_groups
-from pipelines.join.counters import EVENT, ROW, Counts, action_features, count_columns, events_of
+from pipelines.join.counters import EVENT, ROW, Counts, action_features, events_of
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.split import EVER, SPLITS
 from pipelines.join.timeline import Timeline
@@ -190,9 +190,9 @@ def counted(tables: dict[str, list[dict]], schema: Schema) -> list[dict[str, flo
         asking = np.flatnonzero(row >= 0)
         found = counts.before(counts.codes[asking], time[asking])
         for each in rows:
-            each |= dict.fromkeys(count_columns(name, counter), 0.0)
+            each |= dict.fromkeys(counter.columns(name), 0.0)
         for place, values in zip(row[asking], found.tolist(), strict=True):
-            rows[place] |= dict(zip(count_columns(name, counter), values, strict=True))
+            rows[place] |= dict(zip(counter.columns(name), values, strict=True))
     return rows
 
 
@@ -243,8 +243,8 @@ def test_nothing_within_the_delay_or_later_reaches_a_count(schema, drawn, others
         ids = {row["item_id"] for row in tables["items"]}
         scrambled["items"] += [row for row in other["items"] if row["item_id"] not in ids]
         after = counted(scrambled, schema)[0]
-        assert {column: after[column] for column in count_columns(name, counter)} == {
-            column: before[column] for column in count_columns(name, counter)
+        assert {column: after[column] for column in counter.columns(name)} == {
+            column: before[column] for column in counter.columns(name)
         }
 
 

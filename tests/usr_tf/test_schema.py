@@ -233,6 +233,162 @@ MISTAKES = {
 }  # fmt: skip
 
 
+SIGNALS = {
+    "scenarios": ["search", "feed"],
+    "tasks": [{"name": "ctr", "action": "click"}],
+    "history": {"actions": ["click"], "queries": {"max_length": 5}},
+    "features": {
+        "user_id": {"group": "user", "type": "categorical"},
+        "taste": {"group": "user", "type": "vector", "width": 3},
+        "item_id": {"group": "item", "type": "categorical", "in_history": True},
+        "tags": {"group": "item", "type": "categorical_list", "weights": "tag_weights"},
+        "title": {"group": "item", "type": "text"},
+        "look": {"group": "item", "type": "vector", "width": 3},
+        "price": {"group": "candidate", "type": "numeric", "buckets": 4},
+        "query": {"group": "query", "type": "text"},
+    },
+    "match": {
+        "words": {"features": ["query", "title"], "by": ["coverage"]},
+        "likeness": {"features": ["taste", "look"]},
+    },
+    "history_match": ["item_id"],
+    "counters": {"item": {"key": ["item_id"], "actions": ["click"], "windows": ["7d", "all"], "delay": "0s"}},
+}
+
+
+def with_signals(*path: str, value: object) -> dict:
+    """`SIGNALS` with another value of a key."""
+    document = copy.deepcopy(SIGNALS)
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return document
+
+
+MISTAKES |= {
+    "match: unknown feature": (
+        with_signals("match", "words", "features", value=["query", "name"]),
+        "match.words.features: found 'name', expected a feature of group item or candidate, and no number",
+    ),
+    "match: sides swapped": (
+        with_signals("match", "words", "features", value=["title", "query"]),
+        "match.words.features: found 'title', expected a feature of group user, query or context, and no number",
+    ),
+    "match: a number": (
+        with_signals("match", "words", "features", value=["query", "price"]),
+        "match.words.features: found 'price', expected",
+    ),
+    "match: a text and a vector": (
+        with_signals("match", "words", "features", value=["query", "look"]),
+        "match.words.features: found text and vector, expected two vectors of one width",
+    ),
+    "match: vectors of two widths": (
+        with_signals("features", "look", "width", value=4),
+        "match.likeness.features: found vector and vector, expected two vectors of one width",
+    ),
+    "match: similarity of another type": (
+        with_signals("match", "words", "by", value=["cosine"]),
+        "match.words.by: found 'cosine', expected some of overlap, coverage, ngram, bm25",
+    ),
+    "match: past queries without them": (
+        with_signals("history", value={"actions": ["click"]})
+        | {"match": {"past": {"features": ["history_queries", "title"]}}},
+        "match.past.features: found 'history_queries', expected history.queries beside it",
+    ),
+    "history.queries: no text called query": (
+        with_signals("features", "query", value={"group": "query", "type": "categorical"}),
+        "history.queries: found no query feature of type text, expected one called query",
+    ),
+    "history_match: not in the history": (
+        with_signals("history_match", value=["title"]),
+        "history_match: found 'title', expected features with in_history (item_id)",
+    ),
+    "history_match: an action that is no name": (
+        with_signals("history", "actions", value=["add to cart"]),
+        "history.actions: found 'add to cart', expected letters, digits and underscores",
+    ),
+    "history_match: an action called as a scenario": (
+        with_signals("history", "actions", value=["search"]),
+        "signals of match, history_match and counters: found 'history_match_item_id_search_count' twice",
+    ),
+    "history: a feature whose column is that of past queries": (
+        with_signals("features", "queries", value={"group": "item", "type": "categorical", "in_history": True}),
+        "features.queries: found in_history beside history.queries, expected another name",
+    ),
+    "counters: unknown key": (
+        with_signals("counters", "item", "key", value=["brand"]),
+        "counters.item.key: found 'brand', expected a categorical feature or a text of group query",
+    ),
+    "counters: key of a title": (
+        with_signals("counters", "item", "key", value=["title"]),
+        "counters.item.key: found 'title', expected a categorical feature or a text of group query",
+    ),
+    "counters: three keys": (
+        with_signals("counters", "item", "key", value=["user_id", "item_id", "query"]),
+        "counters.item.key",
+    ),
+    "counters: the key twice": (
+        with_signals("counters", "item", "key", value=["item_id", "item_id"]),
+        "counters.item.key: found 'item_id' twice",
+    ),
+    "counters: an action that is no name": (
+        with_signals("counters", "item", "actions", value=["add to cart"]),
+        "counters.item.actions.0: found 'add to cart', expected letters, digits and underscores, a letter first",
+    ),
+    "counters: impressions as an action": (
+        with_signals("counters", "item", "actions", value=["impression"]),
+        "counters.item.actions: found 'impression', expected actions of the logs",
+    ),
+    "counters: a window twice": (
+        with_signals("counters", "item", "windows", value=["1d", "24h"]),
+        "signals of match, history_match and counters: found 'counter_item_1d_impressions' twice",
+    ),
+    "counters: no window": (with_signals("counters", "item", "windows", value=[]), "counters.item.windows: found []"),
+    "counters: a delay without a unit": (
+        with_signals("counters", "item", "delay", value="soon"),
+        "counters.item.delay: found 'soon', expected a duration above zero",
+    ),
+    "a feature called as a signal": (
+        with_signals("features", "match_words_coverage", value={"group": "item", "type": "numeric"}),
+        "features.match_words_coverage: found the name of a signal, expected another name",
+    ),
+    "a feature called as a count": (
+        with_signals("features", "counter_item_7d_click", value={"group": "item", "type": "numeric"}),
+        "features.counter_item_7d_click: found the name of a signal, expected another name",
+    ),
+    "weights: the column of a feature": (
+        with_signals("features", "tags", "weights", value="price"),
+        "features.tags.weights: found 'price', expected a column of its own",
+    ),
+    "vector: no width": (
+        with_signals("features", "taste", value={"group": "user", "type": "vector"}),
+        "features.taste.width: found nothing, expected",
+    ),
+}
+
+
+def test_signals_have_names_columns_and_families():
+    schema = parse_schema(yaml.safe_dump(SIGNALS, sort_keys=False))
+    history = [f"history_match_item_id_{figure}" for figure in (
+        "click_count", "click_recency", "search_count", "feed_count", "share", "last"
+    )]  # fmt: skip
+    counters = [
+        f"counter_item_{window}_{figure}" for window in ("7d", "all") for figure in ("impressions", "click_rate")
+    ]
+    assert schema.signals == ("match_words_coverage", "match_likeness_cosine", *history, *counters)
+    assert {schema.signal_family(name) for name in schema.signals} == {"match", "history_match", "counters"}
+    assert schema.signal_family("price") is None
+    assert schema.counter_columns == (
+        "counter_item_7d_impression", "counter_item_7d_click", "counter_item_all_impression", "counter_item_all_click"
+    )  # fmt: skip
+    assert schema.id_columns == ("user_id", "item_id", "bucket_price")
+    assert list(schema.number_columns)[-2:] == ["taste", "look"]
+    assert schema.columns_of("item") == ("item_id", "tags", "title", "look", "tag_weights")
+    assert schema.counters["item"].delay == 0
+    assert parse_schema(schema.to_yaml()) == schema
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_every_mistake_is_refused_with_file_key_found_and_expected(mistake):
     document, expected = MISTAKES[mistake]

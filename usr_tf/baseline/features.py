@@ -158,7 +158,7 @@ def _batches(data: Data, split: Split) -> Iterator[tuple[Row, Row, Row]]:
 def _columns(schema: Schema) -> Iterator[Column]:
     yield Column(SCENARIO, SCENARIO, "scenario", SCENARIO, _whole, is_id=True)
     for name, feature in schema.inputs.items():
-        family = _family(name, feature.group, schema)
+        family = schema.signal_family(name) or feature.group
         if feature.is_list:
             yield Column(f"{name}.length", name, family, name, _length)
             for place in range(min(feature.length, FIRST_IDS)):
@@ -175,12 +175,6 @@ def _columns(schema: Schema) -> Iterator[Column]:
     if schema.query_columns:
         yield Column("past_queries.length", "past_queries", "history", PAST_QUERIES_AGE, _length)
         yield Column("past_queries.age", "past_queries", "history", PAST_QUERIES_AGE, _newest)
-
-
-def _family(name: str, group: str, schema: Schema) -> str:
-    if name in schema.signals:
-        return {"match": "match", "history": "history_match", "counter": "counters"}[name.partition("_")[0]]
-    return group
 
 
 def _whole(values: np.ndarray) -> np.ndarray:

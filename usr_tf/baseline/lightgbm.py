@@ -1,17 +1,15 @@
 """LightGBM as an optional dependency: its import, and a check of its parameters."""
 
-import contextlib
 import importlib
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from usr_tf.errors import InputError
+from usr_tf.streams import no_stderr
 
 
 class _Log:
@@ -52,7 +50,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     few = np.arange(8, dtype=np.float32).reshape(4, 2)
     checked = {**parameters, "verbosity": 0}  # below 0, LightGBM does not warn
     try:
-        with _silent_stderr():
+        with no_stderr():
             rows = lightgbm.Dataset(few, [0, 1, 0, 1], group=[2, 2], params=checked)
             lightgbm.Booster(checked, rows)
     except (lightgbm.basic.LightGBMError, TypeError, ValueError) as error:
@@ -62,17 +60,3 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         if "Unknown parameter" in line or "will be ignored" in line:
             found = line.removeprefix("[LightGBM] [Warning] ")
             raise InputError("--set", found, "a parameter of LightGBM, set once")
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drops what the C++ library writes to standard error beside the exception that it raises."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -1,5 +1,6 @@
 """Verbs for models: training to export, and the demo."""
 
+import functools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -136,8 +137,8 @@ def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.run import open_run
 
     run = open_run(values.run)
-    records = lambda version: write_logged_requests(version, run.requests)  # noqa: E731
-    print(export(run, values.out, records, values.counters))
+    write_warmup = functools.partial(write_logged_requests, requests_dir=run.requests)
+    print(export(run, values.out, write_warmup, values.counters))
 
 
 def _explain_flags(values: flags.FlagValues) -> None:

@@ -1,18 +1,21 @@
 """Dot products between the request's and the candidate's feature vectors, as in DLRM (Naumov et al., 2019)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from usr_tf.layers.configured_layer import ConfiguredLayer
+
 
 @keras.saving.register_keras_serializable(package="usr_tf")
-class DotCross(keras.layers.Layer):
+class DotCross(ConfiguredLayer):
     """Dot products of every request feature with every candidate feature of the same width.
 
     A network approximates a product of two vectors poorly from their concatenation; a dot product says at once how far
-    a user's and an item's vectors agree. There are no weights.
+    a user's and an item's vectors agree. There are no weights. TFRS's `DotInteraction` takes every pair of one batch;
+    this one leaves out pairs of one side, and takes one request beside N candidates.
 
     Args:
       size: Width of the vectors.
@@ -37,11 +40,8 @@ class DotCross(keras.layers.Layer):
         products = tf.matmul(right, left, transpose_b=True)  # [B, c, r]
         return tf.reshape(products, [-1, len(self.request) * len(self.candidate)])
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size, "request": self.request, "candidate": self.candidate}
 
-
-def starts(columns: Sequence[str], sizes: dict[str, int], size: int) -> list[int]:
+def starts(columns: Sequence[str], sizes: Mapping[str, int], size: int) -> list[int]:
     """First column of each feature that is `size` wide, among columns that name their feature."""
     places = dict.fromkeys(columns)
     return [columns.index(name) for name in places if sizes[name] == size]

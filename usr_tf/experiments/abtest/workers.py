@@ -1,8 +1,6 @@
 """Parallel replay of arms, one task per arm and user chunk."""
 
-import contextlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
@@ -13,6 +11,7 @@ from pipelines.simulator.simulate import Chunk
 from pipelines.simulator.world import World
 from usr_tf.experiments.abtest.exported_model import Model
 from usr_tf.experiments.abtest.replay import ArmLog, Plan, play_arm
+from usr_tf.streams import no_stderr
 
 _REFRESH_SECONDS = 0.2
 
@@ -41,7 +40,7 @@ def play_tasks(
     context = multiprocessing.get_context("spawn")
     done, reported = context.Value("q", 0), 0
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start, (plan, world, paths, done)) as pool:
-        with _no_stderr():  # TensorFlow would greet from each; what goes wrong there comes back as an exception
+        with no_stderr():  # TensorFlow would greet from each; what goes wrong there comes back as an exception
             futures = [pool.submit(_play, *task) for task in tasks]
         waiting = set(futures)
         while waiting:
@@ -74,16 +73,3 @@ def _play(arm: str, chunk: Chunk) -> ArmLog:
 
 def _load(paths: Mapping[str, Path]) -> dict[str, Model]:
     return {name: Model(path) for name, path in paths.items()}
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Context in which new processes have no standard error."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
