@@ -13,20 +13,24 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
     Of impressions `log(1 + n)`; of each action the log of its smoothed rate over the average one,
     `log((a + prior · m) / (n + prior) / m)`, where m is the rate over all rows of training: 0 for an unknown key.
     """
-    counts = {name: tf.maximum(tf.cast(inputs[name], tf.float32), 0.0) for name in schema.counter_columns}
-    if not counts:
+    if not schema.counters:
         return {}
-    sums = tft.sum(tf.stack(list(counts.values()), axis=1), reduce_instance_dims=False)
-    totals = dict(zip(counts, tf.unstack(sums, len(counts)), strict=True))
-    signals = {}
+    columns = schema.counter_columns
+    counts = tf.maximum(tf.stack([inputs[name] for name in columns], axis=1), 0.0)
+    totals = tft.sum(counts, reduce_instance_dims=False)
+    actions, impressions, names, priors = [], [], [], []
     for name, counter in schema.counters.items():
         for window in counter.windows:
-            impressions = counter_column(name, window, IMPRESSION)
-            signals[f"{impressions}s"] = tf.math.log1p(counts[impressions])
             for action in counter.actions:
-                column = counter_column(name, window, action)
-                mean = tf.math.divide_no_nan(totals[column], totals[impressions])
-                mean = tf.where(mean > 0, mean, 1.0)
-                rate = (counts[column] + counter.prior * mean) / (counts[impressions] + counter.prior)
-                signals[f"{column}_rate"] = tf.where(totals[column] > 0, tf.math.log(rate / mean), 0.0 * rate)
-    return signals
+                names.append(counter_column(name, window, action))
+                actions.append(columns.index(names[-1]))
+                impressions.append(columns.index(counter_column(name, window, IMPRESSION)))
+                priors.append(counter.prior)
+    means = tf.math.divide_no_nan(tf.gather(totals, actions), tf.gather(totals, impressions))
+    known, means = means > 0, tf.where(means > 0, means, 1.0)
+    rates = (tf.gather(counts, actions, axis=1) + priors * means) / (tf.gather(counts, impressions, axis=1) + priors)
+    lifts = tf.where(known, tf.math.log(rates / means), 0.0)
+    shown = sorted(set(impressions))
+    logs = tf.math.log1p(tf.gather(counts, shown, axis=1))
+    signals = {f"{columns[place]}s": column for place, column in zip(shown, tf.unstack(logs, axis=1), strict=True)}
+    return signals | {f"{name}_rate": lift for name, lift in zip(names, tf.unstack(lifts, axis=1), strict=True)}

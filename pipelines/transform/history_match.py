@@ -40,18 +40,19 @@ def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str
         "last": tf.one_hot(tf.cast(length[:, 0], tf.int32) - 1, tf.shape(real)[1]),
     }
     recent = {f"{name}_recency": mask * recencies for name, mask in of_action.items()}
-    summed, largest = tf.stack([*counted.values(), *shares.values()], axis=2), tf.stack([*recent.values()], axis=2)
-    signals = {}
-    for name in schema.history_match:
-        match = _matches(inputs[history_column(name)], inputs[name], schema.history_width(history_column(name)))
-        sums = tf.unstack(tf.squeeze(tf.matmul(match[:, tf.newaxis, :], summed), axis=1), axis=1)
-        figures = dict(zip((*counted, *shares), sums, strict=True))
-        figures |= {figure: tf.math.log1p(figures[figure]) for figure in counted}
-        # The largest of no action is the least number.
-        maxima = tf.maximum(tf.reduce_max(match[:, :, tf.newaxis] * largest, axis=1), 0.0)
-        figures |= zip(recent, tf.unstack(maxima, axis=1), strict=True)
-        signals |= {f"history_match_{name}_{figure}": figures[figure] for figure in schema.history_match_figures}
-    return signals
+    match = _matches(inputs, schema)  # [N, F, L]
+    sums = tf.matmul(match, tf.stack([*counted.values(), *shares.values()], axis=2))
+    sums = tf.concat([tf.math.log1p(sums[:, :, : len(counted)]), sums[:, :, len(counted) :]], axis=2)
+    largest = tf.stack([*recent.values()], axis=1)[:, tf.newaxis]
+    # The largest of no action is the least number.
+    maxima = tf.maximum(tf.reduce_max(match[:, :, tf.newaxis] * largest, axis=3), 0.0)
+    places = [(*counted, *shares, *recent).index(figure) for figure in schema.history_match_figures]
+    figures = tf.gather(tf.concat([sums, maxima], axis=2), places, axis=2)
+    names = [
+        f"history_match_{name}_{figure}" for name in schema.history_match for figure in schema.history_match_figures
+    ]
+    columns = tf.unstack(tf.reshape(figures, [-1, len(names)]), axis=1)
+    return dict(zip(names, columns, strict=True))
 
 
 def recency(ages: tf.Tensor) -> tf.Tensor:
@@ -60,16 +61,25 @@ def recency(ages: tf.Tensor) -> tf.Tensor:
     return tf.maximum(1.0 - tf.math.log1p(seconds) / math.log1p(_YEAR), 1e-3)
 
 
-def _matches(history: tf.SparseTensor, candidate: Values, width: int | None) -> tf.Tensor:
-    """float32 `[B, L]`: 1 where an action's item has the candidate's value, or one of a list's values."""
-    history = tf.sparse.to_dense(tf.sparse.map_values(fingerprint, history))
-    if isinstance(candidate, tf.SparseTensor):
-        candidate = tf.sparse.to_dense(tf.sparse.map_values(fingerprint, candidate))
-    else:
-        candidate = fingerprint(candidate)[:, tf.newaxis]
+def _matches(inputs: dict[str, Values], schema: Schema) -> tf.Tensor:
+    """float32 `[N, F, L]`: 1 where an action's item has the candidate's value of a feature, or one of a list's."""
+    single = [name for name in schema.history_match if not schema.features[name].is_list]
+    matches: dict[str, tf.Tensor] = {}
+    if single:  # all features are hashed and compared at once
+        history = tf.stack([tf.sparse.to_dense(inputs[history_column(name)]) for name in single], axis=1)
+        candidate = fingerprint(tf.stack([inputs[name] for name in single], axis=1))[:, :, tf.newaxis]
+        same = tf.equal(fingerprint(history), candidate) & (candidate > 0)
+        matches |= zip(single, tf.unstack(same, axis=1), strict=True)
+    for name in schema.history_match:
+        if name not in single:
+            width = schema.history_width(history_column(name))
+            matches[name] = _list_match(inputs[history_column(name)], inputs[name], width)
+    return tf.cast(tf.stack([matches[name] for name in schema.history_match], axis=1), tf.float32)
+
+
+def _list_match(history: tf.SparseTensor, candidate: tf.SparseTensor, width: int) -> tf.Tensor:
+    """bool `[N, L]`: whether a list of the candidate and one of an action, `width` places each, share a value."""
+    history, candidate = (fingerprint(tf.sparse.to_dense(values)) for values in (history, candidate))
     same = tf.equal(history[:, :, tf.newaxis], candidate[:, tf.newaxis, :]) & (candidate[:, tf.newaxis, :] > 0)
-    match = tf.reduce_any(same, axis=2)
-    if width:
-        shape = tf.shape(match)
-        match = tf.reduce_any(tf.reshape(match, [shape[0], shape[1] // width, width]), axis=2)
-    return tf.cast(match, tf.float32)
+    shape = tf.shape(same)
+    return tf.reduce_any(tf.reshape(same, [shape[0], shape[1] // width, width * shape[2]]), axis=2)

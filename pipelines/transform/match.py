@@ -17,8 +17,8 @@ from usr_tf.tokens import Values, fingerprint
 
 WORDS = 32
 """Words of a value that are compared."""
-NGRAMS = 96
-"""Character trigrams of a value that are compared."""
+CHARACTERS = 98
+"""Characters of a value whose trigrams are compared."""
 _K1, _B = 1.2, 0.75
 """BM25's parameters, those of Lucene."""
 
@@ -39,41 +39,38 @@ class Texts:
 
     def __init__(self, values: Values, feature: Feature):
         if isinstance(values, tf.SparseTensor):
-            self._words, self._places = words(values, feature), None
-        else:
-            distinct_values, self._places = tf.unique(values)
-            self._words = words(distinct_values, feature)
+            values = tf.strings.reduce_join(tf.RaggedTensor.from_sparse(values), axis=-1, separator=" ")
+        distinct_values, self._places = tf.unique(values)
+        self._words = words(distinct_values, feature)
 
     @functools.cached_property
     def words(self) -> tf.RaggedTensor:
         """The words of each row."""
-        return self._words if self._places is None else tf.gather(self._words, self._places)
+        return tf.gather(self._words, self._places)
 
     @functools.cached_property
     def fingerprints(self) -> tf.Tensor:
-        return self._rows(fingerprints(self._words))
+        """Fingerprints of the words."""
+        return tf.gather(fingerprints(self._words), self._places)
 
     @functools.cached_property
     def distinct(self) -> tf.Tensor:
         """The fingerprints, each once."""
-        return self._rows(distinct(fingerprints(self._words)))
+        return tf.gather(distinct(fingerprints(self._words)), self._places)
 
     @functools.cached_property
-    def ngrams(self) -> tf.Tensor:
-        return self._rows(fingerprints(ngrams(self._words)))
+    def trigrams(self) -> tf.Tensor:
+        return tf.gather(trigrams(self._words), self._places)
 
     @functools.cached_property
-    def distinct_ngrams(self) -> tf.Tensor:
-        return self._rows(distinct(fingerprints(ngrams(self._words))))
+    def distinct_trigrams(self) -> tf.Tensor:
+        return tf.gather(distinct(trigrams(self._words)), self._places)
 
-    def frequencies(self, documents: "Documents") -> tf.Tensor:
+    def frequencies(self, documents: Documents) -> tf.Tensor:
         """float32 `[B, n]`: in how many rows of training each word stands, in the places of `distinct`."""
         found = tft.apply_vocabulary(self._words.flat_values, documents.frequencies, lookup_fn=_frequency)
         found = tf.cast(self._words.with_flat_values(found).to_tensor(0), tf.float32)
-        return tf.minimum(self._rows(found), documents.count)
-
-    def _rows(self, values: tf.Tensor) -> tf.Tensor:
-        return values if self._places is None else tf.gather(values, self._places)
+        return tf.minimum(tf.gather(found, self._places), documents.count)
 
 
 def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
@@ -110,8 +107,8 @@ def _similarities(
         elif kind == "coverage":
             similarities[kind] = _share(found, request.distinct)
         elif kind == "ngram":
-            grams = request.distinct_ngrams
-            similarities[kind] = _share(tf.minimum(occurrences(grams, candidate.ngrams), 1.0), grams)
+            grams = request.distinct_trigrams
+            similarities[kind] = _share(tf.minimum(occurrences(grams, candidate.trigrams), 1.0), grams)
         elif kind == "bm25":
             documents = _documents(f"match_{name}_words", candidate.words)
             similarities[kind] = bm25(times, candidate.fingerprints, request.frequencies(documents), documents)
@@ -149,26 +146,28 @@ def past_queries(
     }
 
 
-def words(values: Values, feature: Feature) -> tf.RaggedTensor:
-    """Lower-cased words of each row, `[B, (n)]`: of a text, of a category, or of all values of a list."""
-    if isinstance(values, tf.SparseTensor):
-        ragged = tf.RaggedTensor.from_sparse(values)
-        split = tf.strings.split(tf.strings.lower(ragged.flat_values, encoding="utf-8"))
-        split = ragged.with_flat_values(split).merge_dims(1, 2)
-    elif feature.tokenizer == "character":
-        split = tf.strings.unicode_split(tf.strings.lower(values, encoding="utf-8"), "UTF-8", errors="replace")
+def words(texts: tf.Tensor, feature: Feature) -> tf.RaggedTensor:
+    """Lower-cased words of texts `[B]`, `[B, (n)]`, or their characters by a feature whose tokenizer is `character`."""
+    lowered = tf.strings.lower(texts, encoding="utf-8")
+    if feature.tokenizer == "character":
+        split = tf.strings.unicode_split(lowered, "UTF-8", errors="replace")
         split = tf.ragged.boolean_mask(split, tf.not_equal(split, " "))
     else:
-        split = tf.strings.split(tf.strings.lower(values, encoding="utf-8"))
+        split = tf.strings.split(lowered)
     return split[:, :WORDS]
 
 
-def ngrams(split: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Character trigrams of each row's words, each between `^` and `$`, `[B, (n)]`."""
-    marked = tf.strings.join(["^", split.flat_values, "$"])
-    characters = tf.strings.unicode_split(marked, "UTF-8", errors="replace")
-    grams = tf.strings.ngrams(characters, 3, separator="")
-    return split.with_flat_values(grams).merge_dims(1, 2)[:, :NGRAMS]
+def trigrams(split: tf.RaggedTensor) -> tf.Tensor:
+    """int64 `[B, n]` character trigrams of each row's words, a blank at either end of a word; 0 for padding.
+
+    A trigram is its three code points, of 21 bits each.
+    """
+    texts = tf.strings.join([" ", tf.strings.reduce_join(split, axis=-1, separator=" "), " "])
+    codes = tf.strings.unicode_decode(texts, "UTF-8", errors="replace").to_tensor(0)[:, :CHARACTERS]
+    codes = tf.cast(tf.pad(codes, [[0, 0], [0, 2]]), tf.int64)
+    first, second, third = codes[:, :-2], codes[:, 1:-1], codes[:, 2:]
+    within_a_word = tf.not_equal(second, ord(" ")) & (third > 0)
+    return tf.where(within_a_word, (first * 2**21 + second) * 2**21 + third, tf.zeros_like(first))
 
 
 def fingerprints(strings: tf.RaggedTensor) -> tf.Tensor:
