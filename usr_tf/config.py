@@ -236,7 +236,7 @@ class Train(_Strict):
     """`host`: one copy of all weights in main memory, for tables larger than GPU memory; see docs/scaling.md."""
     warm_start: str | None = None
     """Finished run to start from, with the same schema and layers and possibly smaller vocabularies."""
-    embedding_learning_rate: float = Field(0.02, gt=0)
+    embedding_learning_rate: float = Field(0.003, gt=0)
     """Learning rate of Adagrad for the embedding tables. A step costs O(batch), not O(vocabulary)."""
     learning_rate: float = Field(1e-3, gt=0)
     """Learning rate of Adam for all other weights."""
@@ -312,6 +312,8 @@ class Config(_Strict):
     embedding_spread: float = Field(0.05, gt=0)
     """Standard deviation of initial embeddings. A small value suits ids with few occurrences, whose initial vector is
     noise; 0.3 learns faster if each id occurs hundreds of times."""
+    number_bins: int = Field(4, ge=1)
+    """Bins of each number's piecewise-linear encoding, by quantiles of the training split; 1: the number itself."""
     history: History = History()
     signals: Signals = Signals()
     position_tower: PositionTower = PositionTower()

@@ -1,6 +1,5 @@
 """Snapshot of counters inside a served model: raw counts by key, as of one moment."""
 
-from collections.abc import Container
 from pathlib import Path
 from typing import Literal
 
@@ -10,18 +9,19 @@ import tensorflow as tf
 
 from usr_tf.errors import InputError
 from usr_tf.run import Run
-from usr_tf.schema import Counter, Schema
+from usr_tf.schema import SCENARIO, Counter, Schema
 from usr_tf.tokens import fingerprint
 
 CounterSource = Literal["snapshot", "request"]
 
-_SEPARATOR = "\x1f"
+_FACTOR = 0x9E3779B97F4A7C1
+"""An odd number without a pattern in its bits, so that keys spread over all of int64."""
 
 
 class CounterSnapshot(tf.Module):
-    """Raw counts of each counter's keys, found by hash.
+    """Raw counts of the keys of all counters, found by one binary search over their hashes.
 
-    A key that the snapshot lacks has counts of 0. Keys and counts are variables, so a SavedModel of any size holds
+    A key that the snapshot lacks has counts of 0. Hashes and counts are variables, so a SavedModel of any size holds
     them.
 
     Args:
@@ -35,10 +35,19 @@ class CounterSnapshot(tf.Module):
     def __init__(self, directory: Path, schema: Schema):
         super().__init__(name="counters")
         self._schema = schema
-        queries = schema.features_of("query")
-        self._tables = {
-            name: _CounterTable(directory, name, counter, queries) for name, counter in schema.counters.items()
-        }
+        self._queries = frozenset(schema.features_of("query"))
+        tables = [self._read(directory, name, counter) for name, counter in schema.counters.items()]
+        width = max(counts.shape[1] for _, counts in tables)
+        hashes = np.concatenate([hashes for hashes, _ in tables])
+        counts = np.concatenate([np.pad(counts, [(0, 0), (0, width - counts.shape[1])]) for _, counts in tables])
+        order = np.argsort(hashes)
+        # The last hash is larger than any other: every search ends at one.
+        self._hashes = tf.Variable(np.append(hashes[order], np.iinfo(np.int64).max), trainable=False, name="hashes")
+        self._counts = tf.Variable(np.pad(counts[order], [(0, 1), (0, 0)]), trainable=False, name="counts")
+        places = [
+            place * width + column for place, (_, counts) in enumerate(tables) for column in range(counts.shape[1])
+        ]
+        self._columns = np.array(places, np.int32)
 
     def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
         """float32 `[N]` of each of `Schema.counter_columns`.
@@ -46,46 +55,38 @@ class CounterSnapshot(tf.Module):
         Args:
           inputs: raw strings of the keys' features, `[N]`, or `[1]` of the request's side.
         """
-        found = [table.look_up(inputs, scenario) for table in self._tables.values()]  # `[N, k]`, or `[1, k]`
-        rows = tf.reduce_max(tf.stack([tf.shape(counts)[0] for counts in found]))
-        columns = [tf.broadcast_to(counts, [rows, counts.shape[1]]) for counts in found]
-        return dict(zip(self._schema.counter_columns, tf.unstack(tf.concat(columns, axis=1), axis=1), strict=True))
+        counters = self._schema.counters
+        names = dict.fromkeys(name for counter in counters.values() for name in counter.key)
+        values = {name: self._fingerprint(name, inputs[name]) for name in names}
+        values[SCENARIO] = fingerprint(tf.constant([scenario]))
+        rows = tf.reduce_max(tf.stack([tf.shape(value)[0] for value in values.values()]))
+        hashes = tf.stack(
+            [
+                tf.broadcast_to(_combined(name, [values[key] for key in counter.key_columns]), [rows])
+                for name, counter in counters.items()
+            ]
+        )  # [C, N]
+        places = tf.searchsorted(self._hashes, tf.reshape(hashes, [-1]))
+        known = tf.equal(tf.gather(self._hashes, places), tf.reshape(hashes, [-1]))
+        counts = tf.where(known[:, tf.newaxis], tf.gather(self._counts, places), 0.0)  # [C N, W]
+        counts = tf.transpose(tf.reshape(counts, [len(counters), rows, -1]), [0, 2, 1])
+        counts = tf.gather(tf.reshape(counts, [-1, rows]), self._columns)
+        return dict(zip(self._schema.counter_columns, tf.unstack(counts), strict=True))
 
-
-class _CounterTable(tf.Module):
-    """The snapshot of one counter.
-
-    Args:
-      queries: features whose strings are compared as `normalized`.
-    """
-
-    def __init__(self, directory: Path, name: str, counter: Counter, queries: Container[str]):
-        super().__init__(name=name)
-        self._counter = counter
-        self._queries = queries
+    def _read(self, directory: Path, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes `[K]` and counts `[K, k]` of a counter's keys."""
         path, columns = directory / f"{name}.parquet", counter.columns(name)
         try:
             table = pq.read_table(path, columns=[*counter.key_columns, *columns])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(path, "no readable snapshot", "the counters of `usr-tf preprocess`") from error
-        hashes = _hash([tf.constant(table.column(key).to_numpy(), tf.string) for key in counter.key_columns]).numpy()
-        order = np.argsort(hashes)
+        keys = [(key, tf.constant(table.column(key).to_numpy(), tf.string)) for key in counter.key_columns]
+        hashes = _combined(name, [self._fingerprint(key, values) for key, values in keys])
         counts = [table.column(column).to_numpy().astype(np.float32) for column in columns]
-        # The last key is larger than any hash: every search ends at a key.
-        self._keys = tf.Variable(np.append(hashes[order], np.iinfo(np.int64).max), trainable=False, name="keys")
-        values = np.pad(np.stack(counts, axis=1)[order], [(0, 1), (0, 0)])
-        self._counts = tf.Variable(values, trainable=False, name="counts")
+        return hashes.numpy(), np.stack(counts, axis=1)
 
-    def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> tf.Tensor:
-        """float32 `[N, k]`, by `Counter.columns`; `[1, k]` where the whole key is the request's."""
-        keys = [normalized(inputs[name]) if name in self._queries else inputs[name] for name in self._counter.key]
-        rows = tf.reduce_max(tf.stack([tf.shape(key)[0] for key in keys]))
-        keys = [tf.broadcast_to(key, [rows]) for key in keys]
-        known = tf.reduce_all(tf.stack([tf.not_equal(key, "") for key in keys]), axis=0)
-        hashes = _hash([*keys, tf.fill([rows], scenario)] if self._counter.by_scenario else keys)
-        places = tf.searchsorted(self._keys, hashes)
-        known &= tf.equal(tf.gather(self._keys, places), hashes)
-        return tf.where(known[:, tf.newaxis], tf.gather(self._counts, places), 0.0)
+    def _fingerprint(self, name: str, values: tf.Tensor) -> tf.Tensor:
+        return fingerprint(normalized(values) if name in self._queries else values)
 
 
 def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSnapshot | None:
@@ -103,5 +104,10 @@ def normalized(queries: tf.Tensor) -> tf.Tensor:
     return tf.strings.strip(tf.strings.lower(queries, encoding="utf-8"))
 
 
-def _hash(keys: list[tf.Tensor]) -> tf.Tensor:
-    return fingerprint(tf.strings.join(keys, _SEPARATOR))
+def _combined(counter: str, values: list[tf.Tensor]) -> tf.Tensor:
+    """int64 hashes of a counter's keys, from the fingerprints of their values; the least one where a value is empty."""
+    hashes = fingerprint(tf.constant([counter]))
+    for value in values:
+        hashes = hashes * _FACTOR + value  # wraps around
+    known = tf.reduce_all(tf.stack([tf.broadcast_to(value > 0, tf.shape(hashes)) for value in values]), axis=0)
+    return tf.where(known, hashes, tf.int64.min)

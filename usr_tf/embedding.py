@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.data import Features
 from usr_tf.layers.folding import fold
+from usr_tf.layers.piecewise_linear import PiecewiseLinear
 from usr_tf.schema import AGE_BUCKETS, PAST_QUERIES, PAST_QUERIES_AGE, Schema, history_column, parse_schema
 
 TABLE_PREFIX = "table_"
@@ -29,7 +31,7 @@ class FeatureEmbedding(keras.layers.Layer):
 
     So a batch has few gathers, and its sparse update one pass a table: ids are told apart once for all of the features.
     Row 0 of every table is the zero vector: id 0, a missing value or padding, of all features. It gets no gradient.
-    Lists and texts are the mean of their values. A numeric feature is itself, one wide.
+    Lists and texts are the mean of their values. A number is `bins` wide, or itself with one bin.
 
     Args:
       schema: Names, groups and types of the features.
@@ -38,6 +40,7 @@ class FeatureEmbedding(keras.layers.Layer):
       describe: What tells an action of the history from its item: any of `action`, `scenario`, `age` and
         `position`, its place counted from the newest, which is 1.
       spread: Standard deviation of the tables' first values.
+      bins: Bins of each number's piecewise-linear encoding; 1: the number itself.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class FeatureEmbedding(keras.layers.Layer):
         size: int,
         describe: Sequence[str] = ("action", "scenario", "age"),
         spread: float = 0.05,
+        bins: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -57,7 +61,7 @@ class FeatureEmbedding(keras.layers.Layer):
         if spread <= 0:
             raise ValueError(f"`spread` must be above 0. Received: {spread}")
         self.schema, self.vocabulary_sizes, self.size = schema, dict(vocabulary_sizes), size
-        self.spread = spread
+        self.spread, self.bins = spread, bins
         kinds = {
             "action": len(schema.history.actions) + 1,
             "scenario": len(schema.scenarios) + 1,
@@ -100,6 +104,12 @@ class FeatureEmbedding(keras.layers.Layer):
             )
             for name, count in self._kinds.items()
         }
+        self._numbers = tuple(
+            name for name in schema.inputs if not schema.inputs[name].has_ids and name not in schema.vector_features
+        )
+        self.number_encoding = None
+        if bins > 1 and self._numbers:
+            self.number_encoding = PiecewiseLinear(len(self._numbers), bins, name="number_encoding")
         self._query_ages = None
         if schema.query_columns:
             self._query_ages = self.add_weight(
@@ -114,7 +124,7 @@ class FeatureEmbedding(keras.layers.Layer):
         feature = self.schema.inputs[self.schema.owner(name)]
         if feature.has_ids:
             return feature.embedding_size or self.size
-        return feature.width or 1
+        return feature.width or self.bins
 
     @property
     def item_width(self) -> int:
@@ -180,9 +190,21 @@ class FeatureEmbedding(keras.layers.Layer):
             parts.append(tf.math.divide_no_nan(tf.reduce_sum(vectors, axis=-2), count))
         single = [name for name in numbers if name not in self.schema.vector_features]
         if single:
-            parts.append(tf.cast(tf.stack([values[name] for name in single], axis=-1), self.compute_dtype))
+            parts.append(self._encoded(values, single))
         parts += [tf.cast(values[name], self.compute_dtype) for name in numbers if name not in single]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+
+    def _encoded(self, values: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor:
+        """`[..., w]` of the numbers `names`."""
+        numbers = tf.stack([values[name] for name in names], axis=-1)
+        if self.number_encoding is None:
+            return tf.cast(numbers, self.compute_dtype)
+        return self.number_encoding(numbers, [self._numbers.index(name) for name in names])
+
+    def adapt(self, features: Features) -> None:
+        """Sets the bins of numbers to quantiles of a batch's, if there is one."""
+        if self.number_encoding and features:
+            self.number_encoding.adapt(np.stack([features[name] for name in self._numbers], axis=-1))
 
     def _sorted(self, names: Iterable[str]) -> tuple[dict[int, list[str]], list[str], list[str]]:
         """The features in the order of their columns: single ids by table width, lists, numbers, vectors."""
@@ -253,6 +275,7 @@ class FeatureEmbedding(keras.layers.Layer):
             "size": self.size,
             "describe": list(self.describe),
             "spread": self.spread,
+            "bins": self.bins,
         }
 
     @classmethod

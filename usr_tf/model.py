@@ -28,6 +28,9 @@ from usr_tf.training.seeds import seeded
 from usr_tf.training.strategies import sum_over_replicas
 from usr_tf.training.streaming_auc import ScenarioAUC
 
+_BIN_ROWS = 16_384
+"""Training rows that the bins of numbers are computed from."""
+
 Batch = tuple[Features, Labels] | tuple[Features, Labels, tf.Tensor]
 """What `fit` takes: features, labels, and perhaps a weight `[B]` of each row."""
 
@@ -142,7 +145,13 @@ class USRModel(tfrs.Model):
 
         size = self.config.embedding_size
         self.embedding = FeatureEmbedding(
-            schema, self._vocabulary_sizes, size, history.describe, self.config.embedding_spread, name="embedding"
+            schema,
+            self._vocabulary_sizes,
+            size,
+            history.describe,
+            self.config.embedding_spread,
+            self.config.number_bins,
+            name="embedding",
         )
         self._no_query = None
         if self._query_ids:
@@ -219,8 +228,10 @@ class USRModel(tfrs.Model):
 
     @classmethod
     def from_data(cls, data: Data, config: Config | None = None) -> "USRModel":
-        """Model for the rows of `data`."""
-        return cls(data.schema, data.vocabulary_sizes, config)
+        """Model for the rows of `data`, with the bins of its numbers (`number_bins`)."""
+        model = cls(data.schema, data.vocabulary_sizes, config)
+        model.embedding.adapt(data.sampled_numbers(_BIN_ROWS))
+        return model
 
     def get_config(self) -> dict[str, Any]:
         return {

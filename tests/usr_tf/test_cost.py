@@ -59,9 +59,9 @@ def test_what_is_kept_for_the_way_back_is_each_buffer_once():
 
 
 def test_flops_of_shared_bottom_are_those_counted_by_hand(plain):
-    # embedding_size 4: user_id 4, interests 4, spend 1, device 4; query 4; the mean of the history, item_id 4 and
-    # tags 3; item_id 4, tags 3, title 4, price 1.
-    inputs = 13 + 4 + 7 + 12
+    # embedding_size 4: user_id 4, interests 4, spend 4 bins, device 4; query 4; the mean of the history, item_id 4 and
+    # tags 3; item_id 4, tags 3, title 4, price 4 bins.
+    inputs = 16 + 4 + 7 + 15
     bottom_and_towers = inputs * 8 + 8 * 6 + 2 * 6 * 4  # [8, 6], and a tower [4] for each of two tasks
     backbone = part_of(plain, "backbone")
     assert backbone.forward_flops == 2 * bottom_and_towers
@@ -74,7 +74,8 @@ def test_parameters_and_state_are_those_of_the_model_that_is_trained(toy_data, p
     model.compile(optimizer=make_optimizer(model, config.train))
     model.train_step(random_rows(toy_data.schema, 4, size=4))
     slots = [state for state in model.optimizer.variables if state.shape.rank]
-    assert plain.total.parameters == sum(weight.shape.num_elements() for weight in model.trainable_variables)
+    weights = [*model.trainable_variables, *model.embedding.number_encoding.weights]
+    assert plain.total.parameters == sum(weight.shape.num_elements() for weight in weights)
     assert plain.total.weight_bytes == 4 * plain.total.parameters
     assert plain.total.state_bytes == 4 * sum(slot.shape.num_elements() for slot in slots)
 

@@ -19,8 +19,8 @@ from usr_tf.training.cost import PRODUCTS, product_flops
 OTHERS = sorted({*BACKBONE_NAMES} - {"shared_bottom", "mmoe", "pepnet"})
 """Not PEPNet, which rescales the user's features anew for every candidate."""
 PLAIN = {"ie": False, "fg": False, "glmt": False, "contrastive": False}
-ITEM, CANDIDATE, TASKS = 4 + 3, (4 + 3) + 4 + 1, 2
-"""Widths of an item in a history (`item_id`, `tags`), and of a candidate: with `title` and `price`."""
+ITEM, CANDIDATE, TASKS = 4 + 3, (4 + 3) + 4 + 4, 2
+"""Widths of an item in a history (`item_id`, `tags`), and of a candidate: with `title`, and four bins of `price`."""
 
 
 def schema(user: int = 4, scenarios: int = 2) -> Schema:

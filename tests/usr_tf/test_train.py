@@ -68,7 +68,7 @@ def test_metrics_are_those_of_the_best_epoch(toy_run):
     overall = document["overall"]
     assert overall["ctr"]["logloss"] + overall["ctcvr"]["logloss"] == pytest.approx(best["val_nll"], rel=1e-4)
     for name, figures in document["scenarios"].items():  # a streaming AUC of bins against the exact one
-        assert figures["ctr"]["auc"] == pytest.approx(best[f"val_{name}/ctr_auc"], abs=0.005)
+        assert figures["ctr"]["auc"] == pytest.approx(best[f"val_{name}/ctr_auc"], abs=0.01)
 
 
 def test_a_run_holds_all_it_needs(toy_run, toy_data):

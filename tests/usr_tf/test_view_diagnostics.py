@@ -43,12 +43,13 @@ def test_gates_are_what_the_views_scale_a_feature_by(document, model, batch):
     for view in range(2):
         scaled = model.view(inputs, view).request[:, 0].numpy()
         plain = inputs.request.numpy()
-        spend = model.columns()["request"].index("spend")  # one column
-        known = plain[:, spend] != 0
+        first = model.columns()["request"].index("spend")
+        bins = slice(first, first + model.config.number_bins)
+        known = plain[:, first] != 0
         # Gates of the rows without the number count too, but under `trigger` they depend on query and view alone.
-        ratio = scaled[known, spend] / plain[known, spend]
-        gate = model.gates(inputs, view)[0].numpy()[:, spend]
-        np.testing.assert_allclose(ratio, gate[known], rtol=1e-4)
+        ratio = scaled[known, first] / plain[known, first]
+        gate = model.gates(inputs, view)[0].numpy()[:, bins]
+        np.testing.assert_allclose(ratio, gate[known, 0], rtol=1e-4)
         assert document["gates"]["spend"][view] == pytest.approx(gate.mean(), rel=1e-5)
 
 

@@ -40,6 +40,7 @@ Labels = dict[str, tf.Tensor]
 
 _SHUFFLE_ROWS = 16_384
 """Rows of a block, which are shuffled among each other."""
+_SAMPLE_BATCH = 1024
 _OPEN_SHARDS = 4
 """Files that are read at the same time."""
 
@@ -111,6 +112,14 @@ class Data:
     def validation(self, batch_size: int, split: Split = "valid") -> tf.data.Dataset:
         """A split in file order: `(features, labels)` batches."""
         return self._parsed(self._in_order(split, batch_size)).map(split_labels(self.schema), tf.data.AUTOTUNE)
+
+    def sampled_numbers(self, rows: int) -> dict[str, np.ndarray]:
+        """Numbers of about `rows` training rows, of many files; broken files are left out."""
+        parts = []
+        if self.schema.number_columns and self.rows("train"):
+            batches = self._in_order("train", _SAMPLE_BATCH).ignore_errors().take(-(-rows // _SAMPLE_BATCH))
+            parts = list(self._parsed(batches).as_numpy_iterator())
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.schema.number_columns if parts}
 
     def evaluation(self, batch_size: int, split: Split = "test") -> tf.data.Dataset:
         """A split with the keys of its rows: `(features, labels, keys)` batches.

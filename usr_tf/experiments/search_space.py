@@ -55,7 +55,7 @@ def default_space(config: Config) -> Space:
     """Default space around the default values, without weights of parts that are switched off."""
     space: Space = {
         "train.learning_rate": Range(low=3e-4, high=1e-2, log=True),
-        "train.embedding_learning_rate": Range(low=0.01, high=0.3, log=True),
+        "train.embedding_learning_rate": Range(low=0.001, high=0.3, log=True),
         "train.batch_size": Choices(choices=(256, 512, 1024, 2048)),
         "embedding_size": Choices(choices=(8, 16, 32)),
         "embedding_spread": Range(low=0.02, high=0.5, log=True),

@@ -11,6 +11,7 @@ from usr_tf.layers.interest_extractor import InterestExtractor
 from usr_tf.layers.log_space import binary_cross_entropy, log1mexp
 from usr_tf.layers.meta_unit import MetaUnit
 from usr_tf.layers.partitioned_norm import PartitionedNormalization
+from usr_tf.layers.piecewise_linear import PiecewiseLinear
 from usr_tf.layers.position import PositionTower
 from usr_tf.layers.star_network import StarNetwork
 
@@ -26,6 +27,7 @@ __all__ = [
     "LogProbabilities",
     "MetaUnit",
     "PartitionedNormalization",
+    "PiecewiseLinear",
     "PositionTower",
     "ScenarioDense",
     "SplitDense",
