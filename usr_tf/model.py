@@ -22,7 +22,7 @@ from usr_tf.layers.log_space import binary_cross_entropy
 from usr_tf.layers.position import LogitBias, PositionTower
 from usr_tf.layers.scenario import Scenario
 from usr_tf.optimizers import make_optimizer
-from usr_tf.schema import POSITION, SCENARIO, Group, Schema, parse_schema
+from usr_tf.schema import POSITION, SCENARIO, Group, Schema, history_column, parse_schema
 from usr_tf.training.precision import computing_in
 from usr_tf.training.seeds import seeded
 from usr_tf.training.strategies import sum_over_replicas
@@ -43,7 +43,8 @@ class Views(NamedTuple):
     candidate: tf.Tensor
     """`[B, V, dc]`, rescaled item features."""
     interest: tf.Tensor | None
-    """`[B, V, d]`, or `[B, 1, d]` from an encoder without a trigger; `[R, 1, d]` without the candidate either.
+    """`[B, V, d]`, or `[B, 1, d]` from an encoder without a trigger; `[R, 1, d]` without the candidate either. With K
+    sequences of the history, `K d` wide.
 
     None without a history."""
     search_interest: tf.Tensor | None = None
@@ -65,6 +66,8 @@ class Inputs(NamedTuple):
     """`[R, L, d]`."""
     mask: tf.Tensor | None
     """bool `[R, L]`."""
+    sequences: tf.Tensor | None = None
+    """bool `[R, K, L]`, which actions are of each scenario; None where the history is one sequence."""
     past_queries: tf.Tensor | None = None
     """`[R, Q, dq]`, the user's earlier queries."""
     past_mask: tf.Tensor | None = None
@@ -422,7 +425,22 @@ class USRModel(tfrs.Model):
         request = embed(self._request_features) if self._request_features else candidate[:, :0]
         query = embed(self._query_features) if self._query_features else None
         past = self.embedding.past_queries(features, check) if self.search_interest else (None, None)
-        return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask, *past)
+        sequences = self._sequences(features, mask) if mask is not None else None
+        return Inputs(request, candidate, self._or_no_query(query, features), item, history, mask, sequences, *past)
+
+    def _sequences(self, features: Features, mask: tf.Tensor) -> tf.Tensor | None:
+        """bool `[R, K, L]`: the actions of each scenario, with `history.sequences` of `by_scenario`."""
+        if self.config.history.sequences == "one":
+            return None
+        scenario = features[history_column("scenario")][:, tf.newaxis]
+        own = tf.range(1, self._scenarios + 1, dtype=scenario.dtype)[:, tf.newaxis]
+        return mask[:, tf.newaxis] & (tf.equal(scenario, own) | tf.equal(scenario, 0))
+
+    def _masks(self, inputs: Inputs) -> list[tf.Tensor]:
+        """bool `[R, L]` of each sequence of the history."""
+        if inputs.sequences is None:
+            return [inputs.mask]
+        return tf.unstack(inputs.sequences, self._scenarios, axis=1)
 
     def columns(self) -> dict[str, list[str]]:
         """Feature of each column of `request`, `candidate` and `query` of `Inputs`."""
@@ -462,8 +480,9 @@ class USRModel(tfrs.Model):
         if not self.history_encoder:
             return None
         trigger = self._own_trigger(inputs, scenario)
-        weights = self.history_encoder.attention(inputs.item, inputs.history, inputs.mask, trigger)
-        return None if weights is None else tf.squeeze(weights, axis=1)
+        attend = self.history_encoder.attention
+        weights = [attend(inputs.item, inputs.history, mask, trigger) for mask in self._masks(inputs)]
+        return None if weights[0] is None else tf.squeeze(tf.add_n(weights) / len(weights), axis=1)
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Loss of this replica; the sum over replicas is the mean over all rows.
@@ -617,7 +636,8 @@ class USRModel(tfrs.Model):
         interest = None
         if self.history_encoder:
             encode = self.history_encoder.serve if one_request else self.history_encoder.encode
-            interest = encode(inputs.item, inputs.history, inputs.mask, trigger)
+            parts = [encode(inputs.item, inputs.history, mask, trigger) for mask in self._masks(inputs)]
+            interest = parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
             interest = tf.expand_dims(interest, 1) if one_request else interest
         return Views(request, candidate, interest)
 
@@ -656,7 +676,8 @@ class USRModel(tfrs.Model):
             interest = tf.squeeze(views.interest, axis=1)
             (candidate if self.history_encoder.reads_candidate else request).append(interest)
             if self._history_product:
-                candidate.append(interest * inputs.item)  # where the two meet, which a network is slow to find out
+                items = tf.tile(inputs.item, [1, len(self._masks(inputs))])
+                candidate.append(interest * items)  # where the two meet, which a network is slow to find out
         if self.cross:
             sides = [part for part in (inputs.request, inputs.query) if part is not None]
             candidate.append(self.cross(_concat(sides, like=sides[0]), inputs.candidate))

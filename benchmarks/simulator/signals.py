@@ -1,4 +1,4 @@
-"""What each signal of `simulate --signals` is worth to a model that reads it."""
+"""Benchmark: AUC gain of each signal of `simulate --signals`."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,6 +1,6 @@
-"""Keys of counters: columns of strings, and the hash that stands for them.
+"""Counter keys: columns of strings and their 64-bit hash.
 
-The hash has 64 bits. The strings go along once each, for the snapshot and the state.
+The strings go along once each, for the snapshot and the state.
 """
 
 from collections.abc import Sequence

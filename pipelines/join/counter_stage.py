@@ -1,4 +1,4 @@
-"""Counters as Beam stages: events by key → counts of each row and a snapshot → rows with their counts.
+"""Beam stages of counters: events by key → counts of each row and a snapshot → rows with their counts.
 
 Each partition of the users hands out the events of its impressions and actions. They meet by key: a part of a
 counter's keys is counted at a time, in a few narrow columns, so that a hot key with many events stays small. Counts go

@@ -1,4 +1,4 @@
-"""State of the counters: what later runs need of the events so far, so that they need not read these logs again.
+"""Counter state for incremental runs: the events so far, by key.
 
 A row is a key, a kind of event, a time and how often: the events of the longest finite window and the delay one by one,
 all earlier ones added up, without a time. It holds what came before its moment, and a later run adds the events of its

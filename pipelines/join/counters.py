@@ -1,4 +1,4 @@
-"""Counters as of a moment: how many impressions and actions share a key, on whole columns of events. No Beam here."""
+"""As-of counts: impressions and actions with a row's key before its time, on Arrow columns, without Beam."""
 
 from collections.abc import Iterator
 

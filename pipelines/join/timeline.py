@@ -1,4 +1,4 @@
-"""Order of times within groups (users, items, keys), as one integer a row: one sort and one search do it all."""
+"""Sort keys of (group, time) as one integer a row, for as-of joins by one sort and one binary search."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The month that the logs are of."""
+"""Time span of the simulated logs."""
 
 DAYS = 30
 START_MS = 1_704_067_200_000  # 2024-01-01 UTC

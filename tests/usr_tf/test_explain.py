@@ -252,6 +252,7 @@ def test_every_backbone(toy_run, backbone, usr):
         {"usr": {"fg": False}},
         {"usr": {"glmt": False}},
         {"usr": {"heads": 7}, "history": {"describe": ["position"]}},
+        {"history": {"sequences": "by_scenario"}},
     ],
     ids=str,
 )

@@ -232,6 +232,7 @@ OPTIONS = {
         "position_tower": {"enabled": True},
     },
     "heads and places": {"usr": {"heads": 7}, "history": {"describe": ["action", "scenario", "age", "position"]}},
+    "two sequences": {"history": {"sequences": "by_scenario"}},
 }
 
 

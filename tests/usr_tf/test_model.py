@@ -95,6 +95,8 @@ CONFIGS = {
     "learned temperature": {"usr": {"contrastive_loss": {"learn_temperature": True}}},
     "several heads, places of the history": {"usr": {"heads": 7}, "history": {"describe": ["position", "action"]}},
     "din": {"usr": {"ie": False}, "history": {"pooling": "din", "describe": []}},
+    "a sequence of each scenario": {"history": {"sequences": "by_scenario"}},
+    "din of each scenario": {"usr": {"ie": False}, "history": {"pooling": "din", "sequences": "by_scenario"}},
     "din alone": {"usr": OFF, "history": {"pooling": "din"}},
     "no towers": {"shared_bottom": {"tower": []}},
 }
@@ -107,6 +109,19 @@ def test_any_configuration(name):
     check_serving(model, random_rows(model.schema, ROWS)[0])
     labels = model.schema.label_names if model.config.usr.glmt else model.schema.task_names
     assert tuple(model(random_rows(model.schema, 2)[0])) == labels
+
+
+def test_a_sequence_of_each_scenario_holds_its_actions_and_those_without_a_scenario():
+    model = make(history={"sequences": "by_scenario"})
+    features = random_rows(model.schema, 1)[0]
+    length = features["history_age"].shape[1]
+    scenarios, ages = np.zeros((2, 1, length), np.int64)
+    scenarios[0, :3], ages[0, :2] = [1, 0, 2], 1  # search, none; then padding
+    inputs = model.look_up({**features, "history_scenario": tf.constant(scenarios), "history_age": tf.constant(ages)})
+    expected = np.zeros((1, 2, length), bool)
+    expected[0, 0, :2] = expected[0, 1, 1] = True
+    np.testing.assert_array_equal(inputs.sequences, expected)
+    assert model.view(inputs, 0).interest.shape[-1] == 2 * inputs.item.shape[-1]
 
 
 @pytest.mark.parametrize("without", [("query",), ("user", "context"), ("user", "context", "query")])

@@ -27,7 +27,7 @@ BACKGROUND = 32
 """Candidates that the baseline is the mean of: so many paths there are."""
 _TOLERANCE = 1e-3
 """Of a difference, which may stay unexplained."""
-_FIXED = ("mask", "past_queries", "past_mask")
+_FIXED = ("mask", "sequences", "past_queries", "past_mask")
 """Parts of `Inputs` that no path changes."""
 _LEAST = 0.1
 """A smaller difference, in log-odds, counts as this one."""
