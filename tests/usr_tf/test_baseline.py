@@ -122,8 +122,10 @@ counters: {item: {key: [item_id], actions: [click]}}
         "counter_item_all_impressions": "counters",
         "counter_item_all_click_rate": "counters",
     }
-    others = {"bucket_price": "item", "picture.1": "item", "picture.2": "item", "past_queries.length": "history"}
+    others = {"bucket_price": "item", "picture.1": "item", "picture.2": "item", "past_queries.length": "past_queries"}
     assert columns.items() >= (signals | others).items()
+    left = Table(schema, {}, ("match", "counters", "past_queries")).names
+    assert left == [name for name, family in columns.items() if family not in ("match", "counters", "past_queries")]
     assert not [name for name in columns if name.startswith(("raw_", "oracle_", "global_", "position", "picture.3"))]
     assert Table(schema, {}).categories == [
         "scenario",
@@ -262,11 +264,12 @@ def test_evaluate_against_trees(toy_run, trees, toy_data, tmp_path, capsys):
 
 def test_a_tree_run_from_the_command_line(toy_data, tmp_path, capsys):
     out = tmp_path / "trees"
-    arguments = ["--objective=lambdarank", "--seed=3", "--set", *FEW]
+    arguments = ["--objective=lambdarank", "--seed=3", "--without=past_queries", "--without=match", "--set", *FEW]
     assert main(["baseline", f"--data={toy_data.directory}", f"--out={out}", *arguments]) == 0
     assert "relevance: " in capsys.readouterr().out
     run = open_any_run(out)
     assert (run.config.seed, run.config.parameters["num_leaves"]) == (3, 8)
+    assert run.name == "LambdaMART without match, past_queries"
     assert main(["explain", f"--run={out}"]) == 0
     printed = capsys.readouterr().out
     assert "relevance: families by gain" in printed

@@ -10,6 +10,8 @@ from usr_tf.schema import parse_yaml
 
 Objective = Literal["binary", "lambdarank"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+Family = Literal["match", "history_match", "counters", "past_queries"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 PARAMETERS: dict[str, Any] = {
     "num_iterations": 1000,
     "early_stopping_round": 50,
@@ -37,6 +39,8 @@ class BaselineConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     data: str | None = None
     """The data that the run was trained on."""
+    without: tuple[Family, ...] = ()
+    """Families of signals whose columns are left out."""
     parameters: dict[str, Any] = PARAMETERS
     """LightGBM's parameters, by LightGBM's names."""
 
@@ -49,7 +53,9 @@ class BaselineConfig(BaseModel):
         return ranking | self.parameters | fixed | {"deterministic": True, "force_row_wise": True}
 
 
-def make_config(objective: Objective = "binary", seed: int = 0, overrides: Iterable[str] = ()) -> BaselineConfig:
+def make_config(
+    objective: Objective = "binary", seed: int = 0, overrides: Iterable[str] = (), without: Iterable[Family] = ()
+) -> BaselineConfig:
     """The settings of a run, with `key=value` overrides of LightGBM's parameters such as `num_leaves=63`.
 
     Raises:
@@ -63,4 +69,5 @@ def make_config(objective: Objective = "binary", seed: int = 0, overrides: Itera
         if key in FIXED:
             raise InputError(f"--set {key}", "a parameter that is fixed", "--objective, --seed or another parameter")
         parameters[key] = parse_yaml(value, f"--set {key}", "a value")
-    return BaselineConfig(objective=objective, seed=seed, parameters=parameters)
+    left_out = tuple(sorted(set(without), key=FAMILIES.index))
+    return BaselineConfig(objective=objective, seed=seed, without=left_out, parameters=parameters)

@@ -13,7 +13,7 @@ that has few rows. Position, oracle, keys and global labels are no columns.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -73,10 +73,11 @@ class Table:
 
     Args:
       counts: column → training rows of each of its ids, `[V]`. These columns are counts, other ids are categories.
+      without: families of signals whose columns are left out.
     """
 
-    def __init__(self, schema: Schema, counts: Mapping[str, np.ndarray]):
-        self.columns = tuple(_columns(schema))
+    def __init__(self, schema: Schema, counts: Mapping[str, np.ndarray], without: Container[str] = ()):
+        self.columns = tuple(column for column in _columns(schema) if column.family not in without)
         self.counts = counts
 
     @property
@@ -173,8 +174,8 @@ def _columns(schema: Schema) -> Iterator[Column]:
         yield Column("history.length", "history", "history", history_column(ACTION), _length)
         yield Column("history.age", "history", "history", history_column("age"), _newest)
     if schema.query_columns:
-        yield Column("past_queries.length", "past_queries", "history", PAST_QUERIES_AGE, _length)
-        yield Column("past_queries.age", "past_queries", "history", PAST_QUERIES_AGE, _newest)
+        yield Column("past_queries.length", "past_queries", "past_queries", PAST_QUERIES_AGE, _length)
+        yield Column("past_queries.age", "past_queries", "past_queries", PAST_QUERIES_AGE, _newest)
 
 
 def _whole(values: np.ndarray) -> np.ndarray:

@@ -45,7 +45,8 @@ class TreeRun:
     @property
     def name(self) -> str:
         """What pages and tables call its model."""
-        return {"binary": "LightGBM", "lambdarank": "LambdaMART"}[self.config.objective]
+        name = {"binary": "LightGBM", "lambdarank": "LambdaMART"}[self.config.objective]
+        return f"{name} without {', '.join(self.config.without)}" if self.config.without else name
 
     @property
     def transform(self) -> Path:
@@ -70,7 +71,7 @@ class TreeRun:
                 boosters[name] = lightgbm.Booster(model_file=path)
             except (OSError, lightgbm.basic.LightGBMError) as error:
                 raise InputError(path, f"no model ({error})", "the one that training left") from error
-        table = Table(self.schema, self._counts())
+        table = Table(self.schema, self._counts(), self.config.without)
         for name, booster in boosters.items():
             if booster.feature_name() != table.names:
                 path = _model_file(self.directory, name)

@@ -36,7 +36,7 @@ def train_baseline(
     check_vacant(out)
     check_parameters(config.booster)
     config = config.model_copy(update={"data": str(Path(data.directory).resolve())})
-    table = Table(data.schema, count_ids(data))
+    table = Table(data.schema, count_ids(data), config.without)
     train, valid = read_rows(data, "train", table), read_rows(data, "valid", table)
     report(f"{len(train.matrix):,} training and {len(valid.matrix):,} validation rows of {len(table.columns)} columns")
     if config.objective == "binary":

@@ -72,6 +72,8 @@ def _baseline_flags(values: flags.FlagValues) -> None:
         "binary: a model a task; lambdarank: LambdaMART, one model that orders each request",
         flag_values=values,
     )
+    families = ["match", "history_match", "counters", "past_queries"]
+    flags.DEFINE_multi_enum("without", [], families, "Family of signals to leave out", flag_values=values)
     flags.DEFINE_multi_string("set", None, "key=value of LightGBM, such as num_leaves=63", flag_values=values)
     flags.DEFINE_integer("seed", 0, "The same seed, data and parameters make the same model", 0, flag_values=values)
 
@@ -79,7 +81,7 @@ def _baseline_flags(values: flags.FlagValues) -> None:
 def _baseline(values: flags.FlagValues, _: Sequence[str]) -> None:
     from usr_tf.baseline.config import make_config
 
-    config = make_config(values.objective, values.seed, values["set"].value or [])
+    config = make_config(values.objective, values.seed, values["set"].value or [], values.without)
 
     from usr_tf.baseline.train import train_baseline
     from usr_tf.data import open_data
