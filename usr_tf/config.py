@@ -83,8 +83,8 @@ class History(_Strict):
     product: bool = False
     """Whether the elementwise product of encoded history and item is added, as with the interest extractor."""
     sequences: Literal["one", "by_scenario"] = "one"
-    """`by_scenario`: the encoder reads each scenario's actions as a sequence of its own, and those without a scenario in
-    all of them; the model reads all outputs."""
+    """`by_scenario`: the encoder reads each scenario's actions as one sequence, and those without a scenario in all of
+    them; the model reads all outputs."""
     din: tuple[Units, ...] = Field((36,), min_length=1)
     """Sizes of the hidden layers of DIN's activation unit; torch-rechub's default."""
 

@@ -16,6 +16,9 @@ from usr_tf.files import replace_text, write_whole
 from usr_tf.model import USRModel
 from usr_tf.schema import SUCCESS, Schema, load_schema, read_yaml
 
+_OLDER_MODEL = {"cross": "none", "number_bins": 1}
+"""What the model of a version was that did not have these keys."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -166,12 +169,10 @@ def open_run_data(run: AnyRun, directory: str | Path | None) -> Data:
 
 
 def _load_settings(directory: Path) -> Config:
-    """The run's configuration. A run of a version without `cross` has none."""
+    """The run's configuration, with `_OLDER_MODEL` for keys that its version did not have."""
     path = _settings(directory)
-    config = load_config(path)
-    return (
-        config if "cross" in read_yaml(path, path, "a configuration") else config.model_copy(update={"cross": "none"})
-    )
+    config, document = load_config(path), read_yaml(path, path, "a configuration")
+    return config.model_copy(update={key: value for key, value in _OLDER_MODEL.items() if key not in document})
 
 
 def _settings(directory: Path) -> Path:

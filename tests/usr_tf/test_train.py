@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+import yaml
 
 from tests.usr_tf.fixtures import random_rows, small_config
 from usr_tf.data import Data
@@ -77,6 +78,17 @@ def test_a_run_holds_all_it_needs(toy_run, toy_data):
     assert names == expected | {"history.jsonl", "training.json"}
     assert toy_run.config == small_config(data=str(toy_data.directory.resolve()))
     assert toy_run.schema == toy_data.schema
+
+
+def test_a_run_of_an_older_version_has_the_model_of_that_version(toy_run, tmp_path):
+    shutil.copytree(toy_run.directory, tmp_path / "run")
+    settings = tmp_path / "run" / "config.yaml"
+    document = yaml.safe_load(settings.read_text())
+    del document["number_bins"], document["cross"]
+    settings.write_text(yaml.safe_dump(document))
+    config = open_run(tmp_path / "run").config
+    assert (config.number_bins, config.cross) == (1, "none")
+    assert config.model_copy(update={"number_bins": 4, "cross": "dot"}) == toy_run.config
 
 
 def test_a_model_of_ones_own_training_is_left_as_a_run(toy_data, toy_run, tmp_path):
