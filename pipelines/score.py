@@ -1,4 +1,4 @@
-"""Batch scoring job: raw logs → joined rows → an exported model's probabilities of every impression.
+"""Batch scoring job: raw logs → joined rows → a model's probabilities of every impression.
 
 The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
 the model. So a score here is the one that evaluation computes and that the server answers.
@@ -6,7 +6,7 @@ the model. So a score here is the one that evaluation computes and that the serv
 Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs=… --out=… --runner=…`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,7 +21,8 @@ from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
 from pipelines.beam.program import run_verb
 from pipelines.beam.progress import SCORE, Progress, display
-from pipelines.evaluation.saved_model import Scorer, check_model, read_signatures
+from pipelines.evaluation.row_scorer import Probabilities, RowScorer
+from pipelines.evaluation.saved_model import check_model, load_saved_model, read_signatures
 from pipelines.evaluation.score_files import scored_schema
 from pipelines.join.split import EVER
 from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
@@ -48,6 +49,7 @@ def score_logs(
     *,
     tables: Sequence[str] = (),
     since: str | None = None,
+    load_trees: Callable[[str], Probabilities] | None = None,
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
@@ -57,7 +59,7 @@ def score_logs(
     each with its place and reason. `OUT/_SUCCESS` is written last.
 
     Args:
-      model: exported version, `SERVING/<version>`.
+      model: exported version, `SERVING/<version>`, or a local run of `usr-tf baseline`.
       logs_dir: a log directory (docs/logs.md) on any file system of Beam; None if `tables` names every table.
       out: output directory; remains of an unfinished job are removed.
       schema_path: schema file. Default: that of the model.
@@ -67,6 +69,7 @@ def score_logs(
       tables: `TABLE=WHERE` for tables elsewhere, as in `preprocess`.
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions are not scored; earlier actions are
         in the histories of later ones.
+      load_trees: loads `model`, a run of `usr-tf baseline`. None: it is an exported version.
 
     Returns:
       What `stats.json` holds.
@@ -78,16 +81,14 @@ def score_logs(
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
-    signatures = read_signatures(model)
-    schema_path = schema_path or FileSystems.join(model, _SCHEMA_OF_MODEL)
-    schema = read_schema(schema_path).model_copy(update={"split": Split(valid=0, test=0)})
-    check_model(model, signatures, schema, schema_path)
+    schema = _check_model(model, schema_path, load_trees is not None)
+    scorer = RowScorer(model, schema, load_trees or load_saved_model)
     start = milliseconds(since) if since else EVER
     inputs = find_tables(logs_dir, tables)
     check_columns(schema, inputs)
     _prepare(out)
     with scratch(pipeline, out) as store, display(progress, f"score {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, model, out, partitions or partitions_for(inputs), store, start)
+        build(pipeline, schema, inputs, scorer, out, partitions or partitions_for(inputs), store, start)
         run(pipeline)
     document = read_json(FileSystems.join(out, STATS))
     _check(document, logs_dir or out)
@@ -95,11 +96,31 @@ def score_logs(
     return document
 
 
+def _check_model(model: str, schema_path: str | None, trees: bool) -> Schema:
+    """The schema to score by, without a split.
+
+    Raises:
+      InputError: there is no such model, or the schema is not its.
+    """
+    own = FileSystems.join(model, "schema.yaml" if trees else _SCHEMA_OF_MODEL)
+    signatures = None if trees else read_signatures(model)
+    path = schema_path or own
+    schema = read_schema(path).model_copy(update={"split": Split(valid=0, test=0)})
+    if signatures is not None:
+        check_model(model, signatures, schema, path)
+    elif schema_path:
+        of_model = read_schema(own)
+        for name in sorted(Schema.model_fields.keys() - {"split"}):
+            if getattr(schema, name) != getattr(of_model, name):
+                raise InputError(f"{path}: {name}", "another value", f"that of {own}")
+    return schema
+
+
 def build(
     pipeline: beam.Pipeline,
     schema: Schema,
     inputs: TableInputs,
-    model: str,
+    scorer: RowScorer,
     out: str,
     partitions: int,
     store: BlockStore,
@@ -107,7 +128,7 @@ def build(
 ) -> None:
     """Adds all stages of the job to `pipeline`. The schema has no split: all rows are in `train`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
-    scored = joined["train"] | "Score" >> RunInference(Scorer(model, schema)).with_output_types(pa.RecordBatch)
+    scored = joined["train"] | "Score" >> RunInference(scorer).with_output_types(pa.RecordBatch)
     _ = (
         scored
         | "AsTable" >> beam.Map(lambda batch: pa.Table.from_batches([batch]))

@@ -1,71 +1,30 @@
-"""Exported model inside a Beam pipeline: signature check, one load per worker, scoring of joined rows.
+"""Exported model inside a Beam pipeline: its scores, and a check of its signatures."""
 
-Beam's `RunInference` loads the model once a process, shares it among the threads and counts time and failures. The
-handler is our own, for rows come in Arrow blocks: tfx_bsl's RunInference takes one serialized example at a time and
-gives each back inside a `PredictionLog`, with a signature and so a copy of the model for each scenario, and Beam's
-`TFModelHandler` loads Keras models alone, through tensorflow_hub.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.ml.inference.base import ModelHandler
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipelines.beam.blocks import Handle, load
-from pipelines.evaluation.score_files import scored_rows
+from pipelines.evaluation.row_scorer import Probabilities
 from pipelines.transform.preprocessing_fn import raw_feature_spec
-from pipelines.transform.tf_examples import encode_examples
 from usr_tf.errors import InputError
-from usr_tf.metrics.predictions import refuse_improbable
-from usr_tf.schema import EXAMPLES_SUFFIX, RAW_ITEM, REQUEST, SCENARIO, Schema
-
-_ROWS = 1024
-"""Rows of one run: enough to keep the cores busy, few enough for the caches."""
+from usr_tf.schema import EXAMPLES_SUFFIX, Schema
 
 
-class Scorer(ModelHandler[Handle, pa.RecordBatch, Any]):
-    """Scores joined rows with the `<scenario>_examples` signature of each row's scenario.
+def load_saved_model(model: str) -> Probabilities:
+    """Scores of a SavedModel's `<scenario>_examples` signatures, from any file system that TensorFlow reads."""
+    signatures = tf.saved_model.load(model).signatures
 
-    Args:
-      model: folder of the SavedModel, on any file system that TensorFlow reads.
-    """
+    def probabilities(examples: tf.Tensor, scenario: str) -> dict[str, np.ndarray]:
+        outputs = signatures[scenario + EXAMPLES_SUFFIX](examples=examples)
+        return {task: values.numpy() for task, values in outputs.items()}
 
-    def __init__(self, model: str, schema: Schema):
-        super().__init__(min_batch_size=1, max_batch_size=1)  # a block is a batch already
-        self._model, self._schema = model, schema
-
-    def load_model(self) -> Any:
-        return tf.saved_model.load(self._model)
-
-    def run_inference(
-        self, batch: Sequence[Handle], model: Any, inference_args: dict | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        for rows in map(load, batch):
-            scenarios = rows.column(SCENARIO).flatten()
-            for scenario in pc.unique(scenarios).to_pylist():
-                places = np.flatnonzero(pc.equal(scenarios, scenario).to_numpy(zero_copy_only=False))
-                for start in range(0, len(places), _ROWS):
-                    part = rows.take(pa.array(places[start : start + _ROWS]))
-                    yield self._score(part, model.signatures[scenario + EXAMPLES_SUFFIX])
-
-    def _score(self, rows: pa.RecordBatch, signature: Any) -> pa.RecordBatch:
-        examples = encode_examples(rows.select(raw_feature_spec(self._schema)))
-        outputs = signature(examples=tf.constant(examples.to_pylist()))
-        scores = {task: outputs[task].numpy() for task in self._schema.task_names}
-
-        def keys(row: int) -> tuple[str, str, str]:
-            return tuple(rows.column(name)[row].as_py()[0] for name in (RAW_ITEM, REQUEST, SCENARIO))
-
-        refuse_improbable(scores, keys, self._model)
-        return scored_rows(rows, scores, self._schema)
+    return probabilities
 
 
 def read_signatures(model: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 
-from pipelines.evaluation.saved_model import Scorer
+from pipelines.evaluation.row_scorer import RowScorer
 from pipelines.evaluation.score_files import SCHEMA_KEY
 from pipelines.score import score_logs
 from tests.pipelines.tiny import read_lines
+from usr_tf.baseline.config import make_config
+from usr_tf.baseline.train import train_baseline
 from usr_tf.cli import main
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
@@ -99,16 +100,14 @@ def test_scores_are_those_of_evaluation(logs, toy_version, toy_run, toy_data, tm
 
 
 def test_a_score_that_is_no_probability_is_refused(toy_run, monkeypatch):
-    monkeypatch.setattr(
-        "pipelines.evaluation.saved_model.encode_examples", lambda rows: pa.array([b""] * rows.num_rows)
-    )
+    monkeypatch.setattr("pipelines.evaluation.row_scorer.encode_examples", lambda rows: pa.array([b""] * rows.num_rows))
     keys = {"request_id": [["r1"]] * 3, "raw_item_id": [["i1"], ["i2"], ["i3"]], "scenario": [["search"]] * 3}
     read = dict.fromkeys((*toy_run.schema.features, *toy_run.schema.history_columns), pa.nulls(3))
-    scorer = Scorer("SERVING/7", toy_run.schema)
-    answers = {"ctr": tf.fill([3], 0.5), "ctcvr": tf.constant([0.5, np.nan, 2])}
+    answers = {"ctr": np.full(3, 0.5), "ctcvr": np.array([0.5, np.nan, 2])}
+    scorer = RowScorer("SERVING/7", toy_run.schema, lambda model: lambda examples, scenario: answers)
     told = r"SERVING/7: ctcvr: found nan for i2 of request r1 in search \(2 of 3 rows have no probability\), expected"
     with pytest.raises(InputError, match=told):
-        scorer._score(pa.RecordBatch.from_pydict(keys | read), lambda examples: answers)
+        scorer.score(pa.RecordBatch.from_pydict(keys | read), scorer.load_model(), "search")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +130,25 @@ def test_a_schema_that_is_not_the_models_is_refused(logs, toy_version, tmp_path,
     with pytest.raises(InputError, match=message):
         score_logs(str(toy_version), str(logs), str(tmp_path / "out"), str(tmp_path / "schema.yaml"))
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_trees_are_those_of_evaluation(logs, toy_data, tmp_path, capsys):
+    trees, out, other = tmp_path / "trees", tmp_path / "out", tmp_path / "schema.yaml"
+    config = make_config("binary", 0, ("num_iterations=8", "num_leaves=8", "min_data_in_leaf=5"))
+    run = train_baseline(toy_data, trees, config)
+    assert main(["score_logs", f"--model={trees}", f"--logs={logs}", f"--out={out}", "--partitions=2"]) == 0
+    capsys.readouterr()
+    scored = {(row["request_id"], row["item_id"]): row for row in pq.read_table(out / "scores").to_pylist()}
+    rows = predict(run.load_model(), toy_data, "test")
+    assert len(rows.request) > 300
+    for place, key in enumerate(zip(rows.request, rows.item, strict=True)):
+        for task in toy_data.schema.task_names:
+            assert scored[key[0].decode(), key[1].decode()][task] == pytest.approx(rows.probabilities[task][place])
+
+    other.write_text((logs / "schema.yaml").read_text().replace("global_window: 6h", "global_window: 7h"))
+    refused = ["score_logs", f"--model={trees}", f"--logs={logs}", f"--out={tmp_path}/new", f"--schema={other}"]
+    assert main(refused) == 2
+    assert f"{other}: labels: found another value, expected that of {trees}" in capsys.readouterr().err
 
 
 def test_a_schema_that_lies_in_the_model_is_taken(logs, toy_version, tmp_path):

@@ -138,7 +138,7 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
 
 
 def _score_logs_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("model", None, "Exported version, SERVING/<version>", flag_values=values)
+    flags.DEFINE_string("model", None, "Exported version, SERVING/<version>, or run of baseline", flag_values=values)
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
     flags.DEFINE_string("schema", None, "Schema to use in place of the model's own", flag_values=values)
@@ -151,7 +151,14 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
 
 def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     from pipelines.score import score_logs
+    from usr_tf.baseline.run import is_tree_run, open_tree_run
 
+    load_trees = None
+    if is_tree_run(values.model):
+        from usr_tf.baseline.scoring import load_tree_scorer
+
+        open_tree_run(values.model).load_model()  # what is wrong with it is told before the job
+        load_trees = load_tree_scorer
     stats = score_logs(
         values.model,
         values.logs,
@@ -162,6 +169,7 @@ def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         progress=True,
         tables=values.table,
         since=values.since,
+        load_trees=load_trees,
     )
     print(strict_json(stats, indent=2))
 
