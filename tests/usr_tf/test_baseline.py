@@ -291,7 +291,10 @@ def refusals(folder, data, trees):
         "publish": (["publish", f"--run={tree}", f"--out={vacant}"], "found a tree run of `usr-tf baseline`"),
         "beside": (["evaluate", f"--run={tree}", f"--beside={tree}", f"--out={vacant}"], "found a tree run"),
         "explain": (["explain", f"--run={tree}", "--item=i01"], "--item: found a tree run, expected --run alone"),
-        "score_logs": (["score_logs", f"--model={tree}", f"--logs={tree}", f"--out={vacant}"], "found no impressions file"),
+        "score_logs": (
+            ["score_logs", f"--model={tree}", f"--logs={tree}", f"--out={vacant}"],
+            "found no impressions file",
+        ),
     }
 
 
