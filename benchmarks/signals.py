@@ -1,4 +1,4 @@
-"""Benchmark of signals: preprocessing, start of a server, and a request, with and without them on one simulated shop.
+"""Benchmark: cost of signals in preprocessing, model loading and requests, on one simulated shop.
 
 python -m benchmarks.signals --impressions 200000 --json FILE
 
@@ -8,8 +8,6 @@ what they cost does not depend on their weights.
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.alternate import alternate
+from benchmarks.command_cost import run_command
 from benchmarks.logged_request import longest_history
 from pipelines.simulator.simulate import simulate
 from usr_tf.export import export
@@ -70,18 +69,12 @@ def main() -> None:
 
 
 def preprocess(work: Path, way: str, schema: Path) -> dict[str, float]:
-    """CPU seconds, wall seconds and peak memory of `usr-tf preprocess` in a process of its own."""
-    command = [sys.executable, "-m", "usr_tf.cli", "preprocess", "--logs", str(work / "logs")]
-    command += ["--schema", str(schema), "--out", str(work / way)]
-    start, quiet = time.perf_counter(), [(os.POSIX_SPAWN_OPEN, place, os.devnull, os.O_WRONLY, 0) for place in (1, 2)]
-    child = os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet)
-    _, status, usage = os.wait4(child, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}")
+    """Cost of `usr-tf preprocess`."""
+    spent = run_command("preprocess", f"--logs={work}/logs", f"--schema={schema}", f"--out={work / way}")
     return {
-        "preprocess CPU, s": usage.ru_utime + usage.ru_stime,
-        "preprocess wall, s": time.perf_counter() - start,
-        "preprocess peak memory, GB": usage.ru_maxrss / 1e6,
+        "preprocess CPU, s": spent.cpu_seconds,
+        "preprocess wall, s": spent.wall_seconds,
+        "preprocess peak memory, GB": spent.peak_bytes / 1e9,
     }
 
 

@@ -1,7 +1,7 @@
 """Batch scoring job: raw logs → joined rows → a model's probabilities of every impression.
 
-The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is inside
-the model. So a score here is the one that evaluation computes and that the server answers.
+The join is `preprocess`'s: each impression gets its item, its user and the history before it. The transform is
+the model's own. So a score here is the one that evaluation computes and that the server answers.
 
 Runs as `usr-tf score_logs` and as `python -m pipelines.score --model=… --logs=… --out=… --runner=…`.
 """
@@ -81,7 +81,7 @@ def score_logs(
     if partitions is not None and partitions < 1:
         raise InputError("--partitions", str(partitions), "a whole number from 1")
     pipeline = make_pipeline(beam_args)  # first, for file systems take their options from it
-    schema = _check_model(model, schema_path, load_trees is not None)
+    schema = _schema_of(model, schema_path, load_trees is not None)
     scorer = RowScorer(model, schema, load_trees or load_saved_model)
     start = milliseconds(since) if since else EVER
     inputs = find_tables(logs_dir, tables)
@@ -96,7 +96,7 @@ def score_logs(
     return document
 
 
-def _check_model(model: str, schema_path: str | None, trees: bool) -> Schema:
+def _schema_of(model: str, schema_path: str | None, trees: bool) -> Schema:
     """The schema to score by, without a split.
 
     Raises:

@@ -104,9 +104,7 @@ class FeatureEmbedding(keras.layers.Layer):
             )
             for name, count in self._kinds.items()
         }
-        self._numbers = tuple(
-            name for name in schema.inputs if not schema.inputs[name].has_ids and name not in schema.vector_features
-        )
+        self._numbers = tuple(name for name in schema.number_columns if name not in schema.vector_features)
         self.number_encoding = None
         if bins > 1 and self._numbers:
             self.number_encoding = PiecewiseLinear(len(self._numbers), bins, name="number_encoding")
@@ -130,6 +128,11 @@ class FeatureEmbedding(keras.layers.Layer):
     def item_width(self) -> int:
         """Width of an item as a history holds it, and of an action of `history`, d."""
         return sum(self.width(name) for name in self.schema.history_features)
+
+    def adapt(self, numbers: Mapping[str, np.ndarray]) -> None:
+        """Sets the bins of numbers to quantiles of rows `[B]` of each; without rows they stay."""
+        if self.number_encoding and numbers:
+            self.number_encoding.adapt(np.stack([numbers[name] for name in self._numbers], axis=-1))
 
     def call(self, features: Features, names: Iterable[str], check: bool = True) -> tf.Tensor:
         """`[B, w]`: the vectors of `names` side by side: single values, table by table, then lists, then numbers.
@@ -200,11 +203,6 @@ class FeatureEmbedding(keras.layers.Layer):
         if self.number_encoding is None:
             return tf.cast(numbers, self.compute_dtype)
         return self.number_encoding(numbers, [self._numbers.index(name) for name in names])
-
-    def adapt(self, features: Features) -> None:
-        """Sets the bins of numbers to quantiles of a batch's, if there is one."""
-        if self.number_encoding and features:
-            self.number_encoding.adapt(np.stack([features[name] for name in self._numbers], axis=-1))
 
     def _sorted(self, names: Iterable[str]) -> tuple[dict[int, list[str]], list[str], list[str]]:
         """The features in the order of their columns: single ids by table width, lists, numbers, vectors."""

@@ -17,7 +17,7 @@ from usr_tf.model import USRModel
 from usr_tf.schema import SUCCESS, Schema, load_schema, read_yaml
 
 _OLDER_MODEL = {"cross": "none", "number_bins": 1}
-"""What the model of a version was that did not have these keys."""
+"""Values of keys for runs of versions that did not have them."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,10 @@
 """Cost of the simulator: time and memory."""
 
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command_cost import run_command
 from benchmarks.simulator.logs import Row
 
 
@@ -17,20 +14,15 @@ def cost(sizes: Sequence[int], workers: int) -> list[Row]:
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             flags = [f"--out={folder}/logs", f"--impressions={size}", f"--workers={workers}"]
-            start = time.perf_counter()
-            command = subprocess.Popen([sys.executable, "-m", "usr_tf.cli", "simulate", *flags])
-            _, status, usage = os.wait4(command.pid, 0)  # of the command and its workers
-            if status:
-                raise RuntimeError(f"usr-tf simulate {' '.join(flags)} ended with status {status}")
-            seconds = time.perf_counter() - start
+            spent = run_command("simulate", *flags)
             mebibytes = sum(path.stat().st_size for path in Path(folder).rglob("*.gz")) / 2**20
         result.append(
             {
                 "impressions": size,
                 "workers": workers,
-                "seconds": round(seconds, 1),
-                "impressions/s": round(size / seconds),
-                "largest process, MiB": round(usage.ru_maxrss / 1024),
+                "seconds": round(spent.wall_seconds, 1),
+                "impressions/s": round(size / spent.wall_seconds),
+                "largest process, MiB": round(spent.peak_bytes / 2**20),
                 "on disk, MiB": round(mebibytes),
             }
         )

@@ -79,14 +79,14 @@ VECTOR_MATCHES = """\
 COUNTERS = """\
 history_match: [item_id, category, kind, brand, price_band]
 counters:
-  item:       {key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true}
-  user:       {key: [user_id], actions: [click, purchase], by_scenario: true, delay: 1m}
-  user_item:  {key: [user_id, item_id], actions: [click, purchase], windows: [1d, all], delay: 1m, prior: 5}
-  user_kind:  {key: [user_id, kind], actions: [click, purchase], windows: [6h, all], delay: 1m, prior: 10}
-  user_brand: {key: [user_id, brand], actions: [click, purchase], delay: 1m}
-  user_price: {key: [user_id, price_band], actions: [click, purchase], delay: 1m}
-  query_item: {key: [query, item_id], actions: [click, purchase], prior: 10}
-  query_kind: {key: [query, kind], actions: [click, purchase], prior: 10}
+  item:          {key: [item_id], actions: [click, purchase], windows: [7d, all], by_scenario: true}
+  user:          {key: [user_id], actions: [click, purchase], by_scenario: true, delay: 1m}
+  user_item:     {key: [user_id, item_id], actions: [click, purchase], windows: [1d, all], delay: 1m, prior: 5}
+  user_kind:     {key: [user_id, kind], actions: [click, purchase], windows: [6h, all], delay: 1m, prior: 10}
+  user_brand:    {key: [user_id, brand], actions: [click, purchase], delay: 1m}
+  user_price:    {key: [user_id, price_band], actions: [click, purchase], delay: 1m}
+  query_item:    {key: [query, item_id], actions: [click, purchase], prior: 10}
+  query_kind:    {key: [query, kind], actions: [click, purchase], prior: 10}
   age_brand:     {key: [age_band, brand], actions: [click, purchase], by_scenario: true, prior: 50}
   age_price:     {key: [age_band, price_band], actions: [click, purchase], by_scenario: true, prior: 50}
   age_kind:      {key: [age_band, kind], actions: [click, purchase], by_scenario: true, prior: 50}

@@ -18,19 +18,19 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
     columns = schema.counter_columns
     counts = tf.maximum(tf.stack([inputs[name] for name in columns], axis=1), 0.0)
     totals = tft.sum(counts, reduce_instance_dims=False)
-    actions, impressions, names, priors = [], [], [], []
-    for name, counter in schema.counters.items():
-        for window in counter.windows:
-            for action in counter.actions:
-                names.append(counter_column(name, window, action))
-                actions.append(columns.index(names[-1]))
-                impressions.append(columns.index(counter_column(name, window, IMPRESSION)))
-                priors.append(counter.prior)
+    windows = [(name, counter, window) for name, counter in schema.counters.items() for window in counter.windows]
+    rates = [
+        (counter_column(name, window, action), counter_column(name, window, IMPRESSION), counter.prior)
+        for name, counter, window in windows
+        for action in counter.actions
+    ]
+    actions, impressions = ([columns.index(rate[side]) for rate in rates] for side in (0, 1))
+    priors = [prior for *_, prior in rates]
     means = tf.math.divide_no_nan(tf.gather(totals, actions), tf.gather(totals, impressions))
     known, means = means > 0, tf.where(means > 0, means, 1.0)
-    rates = (tf.gather(counts, actions, axis=1) + priors * means) / (tf.gather(counts, impressions, axis=1) + priors)
-    lifts = tf.where(known, tf.math.log(rates / means), 0.0)
-    shown = sorted(set(impressions))
-    logs = tf.math.log1p(tf.gather(counts, shown, axis=1))
-    signals = {f"{columns[place]}s": column for place, column in zip(shown, tf.unstack(logs, axis=1), strict=True)}
-    return signals | {f"{name}_rate": lift for name, lift in zip(names, tf.unstack(lifts, axis=1), strict=True)}
+    smoothed = (tf.gather(counts, actions, axis=1) + priors * means) / (tf.gather(counts, impressions, axis=1) + priors)
+    lifts = tf.where(known, tf.math.log(smoothed / means), 0.0)
+    of_impressions = [counter_column(name, window, IMPRESSION) for name, _, window in windows]
+    logs = tf.math.log1p(tf.gather(counts, [columns.index(column) for column in of_impressions], axis=1))
+    names = [f"{column}s" for column in of_impressions] + [f"{action}_rate" for action, *_ in rates]
+    return dict(zip(names, tf.unstack(tf.concat([logs, lifts], axis=1), axis=1), strict=True))

@@ -5,6 +5,7 @@ compared as raw strings, so values out of vocabulary match too, and ages count i
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -31,28 +32,25 @@ def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str
     ages = inputs[history_column("age")]
     real = tf.sparse.to_dense(tf.sparse.map_values(lambda age: tf.ones_like(age, tf.float32), ages))
     length = tf.reduce_sum(real, axis=1, keepdims=True)
+    recencies = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
     of_action = {name: tf.cast(tf.equal(actions, name), tf.float32) for name in schema.history.actions}
     of_scenario = {name: tf.cast(tf.equal(scenarios, name), tf.float32) for name in schema.scenarios}
-    recencies = tf.sparse.to_dense(tf.sparse.map_values(recency, ages))
-    counted = {f"{name}_count": mask for name, mask in (of_action | of_scenario).items()}
-    shares = {
+    # Weights `[R, L]` of the actions in each figure: figures are sums over the matching ones, or the largest.
+    counted = {f"{name}_count": mask for name, mask in [*of_action.items(), *of_scenario.items()]}
+    summed = {
         "share": tf.math.divide_no_nan(real, length),
         "last": tf.one_hot(tf.cast(length[:, 0], tf.int32) - 1, tf.shape(real)[1]),
     }
-    recent = {f"{name}_recency": mask * recencies for name, mask in of_action.items()}
-    match = _matches(inputs, schema)  # [N, F, L]
-    sums = tf.matmul(match, tf.stack([*counted.values(), *shares.values()], axis=2))
-    sums = tf.concat([tf.math.log1p(sums[:, :, : len(counted)]), sums[:, :, len(counted) :]], axis=2)
-    largest = tf.stack([*recent.values()], axis=1)[:, tf.newaxis]
-    # The largest of no action is the least number.
-    maxima = tf.maximum(tf.reduce_max(match[:, :, tf.newaxis] * largest, axis=3), 0.0)
-    places = [(*counted, *shares, *recent).index(figure) for figure in schema.history_match_figures]
-    figures = tf.gather(tf.concat([sums, maxima], axis=2), places, axis=2)
-    names = [
-        f"history_match_{name}_{figure}" for name in schema.history_match for figure in schema.history_match_figures
-    ]
-    columns = tf.unstack(tf.reshape(figures, [-1, len(names)]), axis=1)
-    return dict(zip(names, columns, strict=True))
+    largest = {f"{name}_recency": mask * recencies for name, mask in of_action.items()}
+    features = sorted(schema.history_match, key=lambda name: schema.features[name].is_list)
+    matches = _matches(features, inputs, schema)
+    counts = tf.matmul(matches, tf.stack([*counted.values()], axis=2))
+    sums = tf.matmul(matches, tf.stack([*summed.values()], axis=2))
+    maxima = tf.reduce_max(matches[:, :, tf.newaxis] * tf.stack([*largest.values()], axis=1)[:, tf.newaxis], axis=3)
+    maxima = tf.maximum(maxima, 0.0)  # the largest of no action is the least number
+    figures = tf.concat([tf.math.log1p(counts), sums, maxima], axis=2)
+    names = [f"history_match_{feature}_{figure}" for feature in features for figure in (*counted, *summed, *largest)]
+    return dict(zip(names, tf.unstack(tf.reshape(figures, [-1, len(names)]), axis=1), strict=True))
 
 
 def recency(ages: tf.Tensor) -> tf.Tensor:
@@ -61,20 +59,21 @@ def recency(ages: tf.Tensor) -> tf.Tensor:
     return tf.maximum(1.0 - tf.math.log1p(seconds) / math.log1p(_YEAR), 1e-3)
 
 
-def _matches(inputs: dict[str, Values], schema: Schema) -> tf.Tensor:
-    """float32 `[N, F, L]`: 1 where an action's item has the candidate's value of a feature, or one of a list's."""
-    single = [name for name in schema.history_match if not schema.features[name].is_list]
-    matches: dict[str, tf.Tensor] = {}
-    if single:  # all features are hashed and compared at once
+def _matches(features: Sequence[str], inputs: dict[str, Values], schema: Schema) -> tf.Tensor:
+    """float32 `[N, F, L]`: 1 where an action's item has the candidate's value of a feature, or one of a list's.
+
+    Lists are the last of the features.
+    """
+    single = [name for name in features if not schema.features[name].is_list]
+    parts = []
+    if single:  # all are hashed and compared at once
         history = tf.stack([tf.sparse.to_dense(inputs[history_column(name)]) for name in single], axis=1)
         candidate = fingerprint(tf.stack([inputs[name] for name in single], axis=1))[:, :, tf.newaxis]
-        same = tf.equal(fingerprint(history), candidate) & (candidate > 0)
-        matches |= zip(single, tf.unstack(same, axis=1), strict=True)
-    for name in schema.history_match:
-        if name not in single:
-            width = schema.history_width(history_column(name))
-            matches[name] = _list_match(inputs[history_column(name)], inputs[name], width)
-    return tf.cast(tf.stack([matches[name] for name in schema.history_match], axis=1), tf.float32)
+        parts.append(tf.equal(fingerprint(history), candidate) & (candidate > 0))
+    for name in features[len(single) :]:
+        column = history_column(name)
+        parts.append(_list_match(inputs[column], inputs[name], schema.history_width(column))[:, tf.newaxis])
+    return tf.cast(tf.concat(parts, axis=1), tf.float32)
 
 
 def _list_match(history: tf.SparseTensor, candidate: tf.SparseTensor, width: int) -> tf.Tensor:

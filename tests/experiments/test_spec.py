@@ -127,6 +127,7 @@ def test_a_rate_is_tuned_in_a_shop_of_its_own(tmp_path):
             {"axes": {"usr.ie": [True]}, "tune": {"key": "usr.ie", "values": [0, 1], "variants": ["USR"]}},
             "spec.yaml: axes.usr.ie.true.usr.ie: found True, expected none, for each chooses its own",
         ),
+        ({"base": "spec.yaml"}, "spec.yaml: base: found spec.yaml, expected a file that is not based on this one"),
         ({"base": "empty.yaml"}, "empty.yaml: found no keys and values, expected an experiment"),
         ({"settings": {"embedding_size": datetime.date(2020, 1, 1)}}, "settings: embedding_size: found '2020-01-01', "),
     ],

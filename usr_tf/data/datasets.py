@@ -41,6 +41,7 @@ Labels = dict[str, tf.Tensor]
 _SHUFFLE_ROWS = 16_384
 """Rows of a block, which are shuffled among each other."""
 _SAMPLE_BATCH = 1024
+"""Rows that a sample takes from a file at a time."""
 _OPEN_SHARDS = 4
 """Files that are read at the same time."""
 

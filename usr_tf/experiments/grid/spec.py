@@ -267,9 +267,6 @@ def _find(name: str) -> Traversable:
 
 def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec:
     document = _read(place)
-    base = document.pop("base", None)
-    if base is not None:
-        document = merge(_read(place.parent / str(base)), document)
     shrunk = document.pop("small", {})
     if small:
         if not isinstance(shrunk, dict):
@@ -289,11 +286,18 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
     return spec
 
 
-def _read(place: Traversable) -> dict[str, Any]:
+def _read(place: Traversable, derived: tuple[Traversable, ...] = ()) -> dict[str, Any]:
+    """A file's keys over those of its `base`, of the base's base, and so on."""
     document = read_yaml(place, str(place), "an experiment")
     if not isinstance(document, dict):
         raise InputError(place, "no keys and values", "an experiment")
-    return document
+    base = document.pop("base", None)
+    if base is None:
+        return document
+    under = place.parent / str(base)
+    if under in (*derived, place):
+        raise InputError(f"{place}: base", str(base), "a file that is not based on this one")
+    return merge(_read(under, (*derived, place)), document)
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any], drop_null: bool = False) -> dict[str, Any]:
