@@ -676,8 +676,8 @@ class USRModel(tfrs.Model):
             interest = tf.squeeze(views.interest, axis=1)
             (candidate if self.history_encoder.reads_candidate else request).append(interest)
             if self._history_product:
-                items = tf.tile(inputs.item, [1, len(self._masks(inputs))])
-                candidate.append(interest * items)  # where the two meet, which a network is slow to find out
+                item = tf.tile(inputs.item, [1, self._scenarios]) if inputs.sequences is not None else inputs.item
+                candidate.append(interest * item)  # where the two meet, which a network is slow to find out
         if self.cross:
             sides = [part for part in (inputs.request, inputs.query) if part is not None]
             candidate.append(self.cross(_concat(sides, like=sides[0]), inputs.candidate))
