@@ -4,11 +4,7 @@ Clean blocks are parsed by Arrow at C++ speed. A block in which anything is off 
 that each bad row is set aside with its place and reason, and the rest of its block is kept.
 """
 
-import contextlib
-import dataclasses
-import decimal
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,18 +18,16 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.logs.files import line_blocks, open_parquet
 from usr_tf.errors import InputError
-from usr_tf.schema import (
-    ACTION,
-    ITEM,
-    OPTIONAL_TABLES,
-    POSITION,
-    REQUEST,
-    SCENARIO,
-    TIMESTAMP,
-    USER,
-    Schema,
-    oracle_column,
+from usr_tf.log_rows import (
+    LAST_MOMENT,
+    LogColumn,
+    RejectedRow,
+    allowed_values,
+    checked_row,
+    is_optional_key,
+    log_columns,
 )
+from usr_tf.schema import OPTIONAL_TABLES, POSITION, TIMESTAMP, USER, Schema
 
 PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
@@ -41,51 +35,26 @@ PLACE = "_place"  # no feature can have this name
 LINE_BITS = 40
 _PARQUET_ROWS = 32_768
 _PEEK_ROWS = 10_000
-_LAST_MOMENT = 253_402_300_799_999  # the end of the year 9999: times in µs or ns lie beyond it
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 _SHARD = re.compile(r"-(?P<index>\d+)-of-(?P<total>\d+)$")
 _STRING, _INTEGER, _FLOAT, _STRINGS = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 _NUMBERS = pa.list_(pa.float64())
-_ARROW_TYPES = {"string": _STRING, "strings": _STRINGS, "number": _FLOAT, "numbers": _NUMBERS}
-"""By `FeatureType.value`."""
+_ARROW_TYPES = {"string": _STRING, "strings": _STRINGS, "number": _FLOAT, "numbers": _NUMBERS, "integer": _INTEGER}
+"""By `LogColumn.kind`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """Type of a log column. A row without a required value is rejected."""
+class Column(LogColumn):
+    """A log column with its Arrow type."""
 
-    type: pa.DataType
-    required: bool = False
-    width: int | None = None
-    """Numbers of a vector."""
+    @property
+    def type(self) -> pa.DataType:
+        return _ARROW_TYPES[self.kind]
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
     """Columns of a table that the schema needs, by name; other columns are not read."""
-    key = Column(_STRING, required=True)
-    moment = Column(_INTEGER, required=True)
-    if table == "impressions":
-        keys = {REQUEST: key, SCENARIO: key, USER: key, ITEM: key, TIMESTAMP: moment, POSITION: Column(_INTEGER)}
-        keys |= {oracle_column(task): Column(_FLOAT) for task in schema.task_names}
-        features = schema.features_of("query", "context", "candidate")
-    elif table == "actions":
-        keys = {
-            USER: key,
-            ITEM: key,
-            TIMESTAMP: moment,
-            ACTION: key,
-            REQUEST: Column(_STRING),
-            SCENARIO: Column(_STRING),
-        }
-        features = {}
-    else:
-        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: Column(_INTEGER)}
-        features = schema.features_of("user" if table == "users" else "item")
-    columns = {
-        name: Column(_ARROW_TYPES[feature.kind.value], width=feature.width) for name, feature in features.items()
-    }
-    columns |= {feature.weights: Column(_NUMBERS) for feature in features.values() if feature.weights}
-    return {**columns, **keys}
+    columns = log_columns(schema, table)
+    return {name: Column(column.kind, column.required, column.width) for name, column in columns.items()}
 
 
 def table_schema(schema: Schema, table: str) -> pa.Schema:
@@ -261,7 +230,7 @@ def _convert(block: bytes | pa.RecordBatch, schema: Schema, table: str, place: i
                 return None
             arrays = [parsed.column(name).combine_chunks().cast(column.type) for name, column in columns.items()]
         arrays = [
-            pc.if_else(pc.equal(values, ""), None, values) if _is_optional_key(name, column) else values
+            pc.if_else(pc.equal(values, ""), None, values) if is_optional_key(name, column) else values
             for values, (name, column) in zip(arrays, columns.items(), strict=True)
         ]
         places = pa.array(np.arange(place, place + rows))
@@ -303,7 +272,7 @@ def _parse_json(block: bytes, columns: dict[str, Column]) -> pa.Table:
 
 
 def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether Arrow's cast of a Parquet column of type `found` gives the values of `_coerce`."""
+    """Whether Arrow's cast of a Parquet column of type `found` gives the values of `coerce`."""
     kinds = pa.types
     if kinds.is_dictionary(found):
         found = found.value_type
@@ -318,13 +287,8 @@ def _casts_exactly(found: pa.DataType, wanted: pa.DataType) -> bool:
     return kinds.is_integer(found) or kinds.is_floating(found) or (wanted == _FLOAT and kinds.is_decimal(found))
 
 
-def _is_optional_key(name: str, column: Column) -> bool:
-    """Whether an empty string in this column means a missing key."""
-    return name in (REQUEST, SCENARIO) and not column.required
-
-
 def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema) -> bool:
-    """Whether every row passes `_check_values`."""
+    """Whether every row passes `checked_row`."""
     for name, column in columns.items():
         values = batch.column(name)
         if column.required and values.null_count:
@@ -339,26 +303,20 @@ def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema)
             return False
         if column.width and pc.any(pc.not_equal(pc.list_value_length(values), column.width)).as_py():
             return False
-    for name, allowed in _allowed_values(schema).items():
+    for name, allowed in allowed_values(schema).items():
         if name in columns and not pc.all(pc.is_in(batch.column(name), pa.array([*allowed, None], _STRING))).as_py():
             return False
     if TIMESTAMP in columns:
         moments = batch.column(TIMESTAMP)
-        if pc.any(pc.or_(pc.less(moments, 0), pc.greater(moments, _LAST_MOMENT))).as_py():
+        if pc.any(pc.or_(pc.less(moments, 0), pc.greater(moments, LAST_MOMENT))).as_py():
             return False
     return not (POSITION in columns and pc.any(pc.less(batch.column(POSITION), 1)).as_py())
-
-
-def _allowed_values(schema: Schema) -> dict[str, tuple[str, ...]]:
-    counted = (action for counter in schema.counters.values() for action in counter.actions)
-    used = {*schema.history.actions, *(task.action for task in schema.tasks), *counted}
-    return {SCENARIO: schema.scenarios, ACTION: tuple(sorted(used))}
 
 
 def _convert_row_by_row(
     block: bytes | pa.RecordBatch | list[dict], schema: Schema, table: str, place: int
 ) -> tuple[pa.RecordBatch, list[dict]]:
-    columns, allowed = columns_of(schema, table), _allowed_values(schema)
+    columns, allowed = columns_of(schema, table), allowed_values(schema)
     rows: Iterable[Any]
     if isinstance(block, list):
         rows = block
@@ -378,9 +336,8 @@ def _convert_row_by_row(
             rejected.append(_rejection(place + offset, "not_an_object", row))
             continue
         try:
-            values = {name: _coerce(row.get(name), column, name) for name, column in columns.items()}
-            _check_values(values, allowed)
-        except _Reject as reason:
+            values = checked_row(row, columns, allowed)
+        except RejectedRow as reason:
             rejected.append(_rejection(place + offset, str(reason), row))
             continue
         sound.append({**values, PLACE: place + offset})
@@ -389,61 +346,3 @@ def _convert_row_by_row(
 
 def _rejection(place: int, reason: str, row: Any) -> dict:
     return {"place": place, "reason": reason, "row": row}
-
-
-class _Reject(Exception):
-    """Exception that carries the reason for rejecting a row."""
-
-
-def _coerce(value: Any, column: Column, name: str) -> Any:
-    """`value` as the column's type. Integers and booleans are accepted as strings: ids are often numbers."""
-    if isinstance(value, decimal.Decimal):
-        value = float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        value = None
-    if value is None or (value == "" and (column.required or _is_optional_key(name, column))):
-        if column.required:
-            raise _Reject(f"missing_{name}")
-        return None
-    if column.type == _STRING and isinstance(value, str | int):
-        return _text(value, name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if column.type == _FLOAT and is_number:
-        with contextlib.suppress(OverflowError):
-            return float(value)
-    if column.type == _INTEGER and is_number and value == int(value) and -(2**63) <= value < 2**63:
-        return int(value)
-    if column.type == _STRINGS and isinstance(value, list):
-        kept = [item for item in value if item is not None]
-        if all(isinstance(item, str | int) for item in kept):
-            return [_text(item, name) for item in kept]
-    if column.type == _NUMBERS and isinstance(value, list):
-        if column.width and len(value) != column.width:
-            raise _Reject(f"wrong_width_{name}")
-        if all(isinstance(item, int | float) and not isinstance(item, bool) and abs(item) < math.inf for item in value):
-            return [float(item) for item in value]
-    raise _Reject(f"wrong_type_{name}")
-
-
-def _text(value: str | int, name: str) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON's \u can spell
-        raise _Reject(f"broken_text_{name}") from error
-    return text
-
-
-def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -> None:
-    scenario = values.get(SCENARIO)
-    if scenario is not None and scenario not in allowed[SCENARIO]:
-        raise _Reject("unknown_scenario")
-    if ACTION in values and values[ACTION] not in allowed[ACTION]:
-        raise _Reject("action_not_in_schema")
-    moment = values.get(TIMESTAMP) or 0
-    if moment < 0:
-        raise _Reject("negative_timestamp")
-    if moment > _LAST_MOMENT:
-        raise _Reject("timestamp_beyond_year_9999")
-    if values.get(POSITION) is not None and values[POSITION] < 1:
-        raise _Reject("position_below_1")
