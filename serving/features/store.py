@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from usr_tf.errors import InputError
 from usr_tf.feature_states import KeyPlan, Limits
 from usr_tf.schema import Schema, parse_schema
 
-_ABOUT = "about"
-_CHUNK = 5_000
+Values = list[tuple[str, bytes, int | None]]
+"""Keys with their values and lifetimes (ms; None for ever)."""
+
+_ABOUT, _LOADING = "about", "loading"
 _REDIS = ("redis://", "rediss://", "unix://")
 
 
@@ -34,7 +37,8 @@ class FeatureStore:
       place: name of the store in errors.
 
     Raises:
-      InputError: an empty store without a schema, or one that was made with another schema or other limits.
+      InputError: an empty store without a schema, one that was made with another schema or other limits, or one whose
+        bulk load has not ended.
     """
 
     def __init__(
@@ -46,10 +50,11 @@ class FeatureStore:
             if schema is None:
                 raise InputError(place, "no feature store", "one that `usr-tf features load` filled, or a schema")
             limits = limits or Limits()
-            document = {"schema": schema.to_yaml(), "limits": limits.model_dump(mode="json")}
-            backend.transact(lambda transaction: transaction.write({_ABOUT: Stored(orjson.dumps(document))}))
+            _describe(backend, schema, limits)
         else:
             document = orjson.loads(about)
+            if document.get(_LOADING):
+                raise InputError(place, "a store whose load has not ended", "a whole one: run the load again")
             known, known_limits = parse_schema(document["schema"], place), Limits(**document["limits"])
             if schema is not None and schema != known:
                 raise InputError(place, "a store of another schema", "the same, or a new store")
@@ -103,21 +108,6 @@ class FeatureStore:
 
         return self.backend.transact(work)
 
-    def fill(self, values: Iterable[tuple[str, Stored]]) -> int:
-        """Writes values of a bulk load in transactions of thousands; returns how many."""
-        written, chunk = 0, dict[str, Stored | None]()
-
-        def flush() -> None:
-            self.backend.transact(lambda transaction: transaction.write(chunk))
-
-        for key, value in values:
-            chunk[key] = value
-            if len(chunk) == _CHUNK:
-                flush()
-                written, chunk = written + len(chunk), {}
-        flush()
-        return written + len(chunk)
-
     def close(self) -> None:
         """Closes the backend."""
         self.backend.close()
@@ -138,11 +128,52 @@ def open_store(url: str | Path, schema: Schema | None = None, limits: Limits | N
     Raises:
       InputError: no store is there and no schema is given, or it cannot be opened.
     """
-    if str(url).startswith(_REDIS):
-        return FeatureStore(RedisBackend(str(url)), schema, limits, url)
-    if schema is None and not Path(url).is_file():
+    if schema is None and not reaches_other_machines(url) and not Path(url).is_file():
         raise InputError(url, "no such file", "a feature store that `usr-tf features load` made")
-    return FeatureStore(SQLiteBackend(url), schema, limits, url)
+    return FeatureStore(_open_backend(url), schema, limits, url)
+
+
+@contextlib.contextmanager
+def bulk_load(url: str | Path, schema: Schema, limits: Limits) -> Iterator[Callable[[Values], None]]:
+    """Function that writes values to a new store at a URL, which is usable once the context has ended without an error.
+
+    The function may be pickled and called in other processes.
+
+    Raises:
+      InputError: a store is there already, other than what a load left that did not end.
+    """
+    backend = _open_backend(url)
+    [about] = backend.read([_ABOUT])
+    if about is not None and not orjson.loads(about).get(_LOADING):
+        raise InputError(url, "a feature store", "a new one to load")
+    _describe(backend, schema, limits, loading=True)
+    yield functools.partial(_write_values, str(url))
+    _describe(backend, schema, limits)
+    backend.close()
+
+
+def reaches_other_machines(url: str | Path) -> bool:
+    """Whether workers of other machines may write to the store at a URL."""
+    return str(url).startswith(_REDIS)
+
+
+def _open_backend(url: str | Path) -> Backend:
+    return RedisBackend(str(url)) if reaches_other_machines(url) else SQLiteBackend(url)
+
+
+def _write_values(url: str, values: Values) -> None:
+    stored = {key: Stored(value, lifetime) for key, value, lifetime in values}
+    _backend_of_process(url).transact(lambda transaction: transaction.write(stored))
+
+
+@functools.cache
+def _backend_of_process(url: str) -> Backend:
+    return _open_backend(url)
+
+
+def _describe(backend: Backend, schema: Schema, limits: Limits, loading: bool = False) -> None:
+    about = {"schema": schema.to_yaml(), "limits": limits.model_dump(mode="json"), _LOADING: loading}
+    backend.transact(lambda transaction: transaction.write({_ABOUT: Stored(orjson.dumps(about))}))
 
 
 def _offset_key(source: str) -> str:
