@@ -55,7 +55,7 @@ def load_features(
     logs_dir: str | None,
     schema: Schema,
     limits: Limits,
-    write: Write,
+    open_writer: Callable[[], contextlib.AbstractContextManager[Write]],
     until: int | None = None,
     beam_args: Sequence[str] = (),
     partitions: int | None = None,
@@ -69,7 +69,8 @@ def load_features(
     Args:
       logs_dir: a log directory on any file system of Beam; None if `tables` names every table.
       limits: of the store.
-      write: writes values; workers call it, so it has to be picklable. What it has written already it may write again.
+      open_writer: opens the store, once the logs are known to be readable. What it gives writes values; workers call
+        it, so it has to be picklable, and it may write the same again.
       until: ms; everything when absent.
       beam_args, partitions, tables: as for `preprocess`.
       shared: whether workers of other machines reach the store.
@@ -87,7 +88,11 @@ def load_features(
     inputs = find_tables(logs_dir, tables)
     check_columns(schema, inputs)
     partitions = partitions or partitions_for(inputs)
-    with _scratch(local) as store, display(progress, f"features load {logs_dir or ''}", store.progress):
+    with (
+        open_writer() as write,
+        _scratch(local) as store,
+        display(progress, f"features load {logs_dir or ''}", store.progress),
+    ):
         read = {
             table: (pipeline | f"Read[{table}]" >> reader(schema, table, names, store)).rows
             for table, names in inputs.items()

@@ -56,9 +56,9 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _run(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
-    action, *more = values.action
-    if more:
-        raise InputError(_PLACE, f"{action} and {more[0]}", "load or ingest")
+    if len(values.action or ()) != 1:
+        raise InputError(_PLACE, " and ".join(values.action or ("nothing",)), "load or ingest")
+    [action] = values.action
     for name in _OF_INGEST if action == "load" else _OF_LOAD:
         if values[name].present:
             raise InputError(f"{_PLACE} {action}: --{name}", "a flag of the other action", "none")
@@ -86,19 +86,18 @@ def _load(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     until = milliseconds(values.until, "--until") if values.until else None
     if until is None and values.data:
         until = snapshot_moment(values.data)
-    with bulk_load(values.store, schema, limits) as write:
-        written = load_features(
-            values.logs,
-            schema,
-            limits,
-            write,
-            until,
-            beam_options,
-            values.partitions,
-            progress=True,
-            tables=values.table,
-            shared=reaches_other_machines(values.store),
-        )
+    written = load_features(
+        values.logs,
+        schema,
+        limits,
+        lambda: bulk_load(values.store, schema, limits),
+        until,
+        beam_options,
+        values.partitions,
+        progress=True,
+        tables=values.table,
+        shared=reaches_other_machines(values.store),
+    )
     print(f"{values.store}: " + ", ".join(f"{number:,} {kind}" for kind, number in sorted(written.items())))
 
 
@@ -143,11 +142,11 @@ VERBS = {
         "Fill a feature store from logs (load), or keep it current from events (ingest)",
         _define,
         _run,
-        ("action", "store"),
+        ("store",),
         "action",
         beam=True,
         tensorflow=False,
         example="ingest --store features.sqlite --input events.jsonl --follow",
-        extras=("client",),
+        extras=("features",),
     ),
 }

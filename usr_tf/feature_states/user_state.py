@@ -122,12 +122,9 @@ class UserState:
         )
         if done.time < self._floor:
             return Outcome.LATE, []
-        place = bisect.bisect_left(self._done, done.time, key=lambda other: other.time)
-        for other in self._done[place:]:
-            if other.time != done.time:
-                break
-            if other[:5] == done[:5]:
-                return Outcome.DUPLICATE, []
+        place = bisect.bisect_left(self._done, _identity(done), key=_identity)
+        if place < len(self._done) and _identity(self._done[place]) == _identity(done):
+            return Outcome.DUPLICATE, []
         done = done._replace(credit=self._find_credit(done))
         self._done.insert(place, done)
         changes = list(self._changes_of(done))
@@ -232,6 +229,11 @@ class UserState:
             if done.action in kept
         ]
         return sorted(entries, key=lambda entry: (*entry[:4], entry[4] is None, entry[4] or ""))
+
+
+def _identity(done: _Done) -> tuple[Any, ...]:
+    """What two actions share only if they are one, by time."""
+    return done.time, done.action, done.item, done.request or "", done.scenario or ""
 
 
 def _credit_of(shown: _Shown) -> list[Any]:
