@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from usr_tf.errors import InputError
 
 _READ_BYTES = 1 << 20
@@ -52,7 +54,7 @@ class FileSource:
     def __init__(self, path: str | Path, follow: bool = False):
         self._path, self._follow = Path(path), follow
         try:
-            self._stream = self._path.open("rb", buffering=0)
+            self._path.open("rb").close()
         except OSError as error:
             raise InputError(path, f"no readable file ({error.strerror})", "a file of events") from error
         self._name = f"file:{self._path.resolve()}"
@@ -60,26 +62,27 @@ class FileSource:
 
     def lines(self, offsets: dict[str, int]) -> Iterator[Line | None]:
         at = offsets[self._name]
-        size = os.fstat(self._stream.fileno()).st_size
-        if at > size:
-            expected = f"at least the {at:,} that were read before: give a new file a new name"
-            raise InputError(self._path, f"{size:,} bytes", expected)
-        self._stream.seek(at)
-        rest = b""
-        while True:
-            block = self._stream.read(_READ_BYTES)
-            if not block:
-                yield None
-                if self._follow:
+        with self._path.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if at > size:
+                expected = f"at least the {at:,} that were read before: give a new file a new name"
+                raise InputError(self._path, f"{size:,} bytes", expected)
+            stream.seek(at)
+            rest = b""
+            while True:
+                block = stream.read(_READ_BYTES)
+                if not block:
+                    yield None
+                    if not self._follow:
+                        break
                     time.sleep(_POLL_SECONDS)
                     continue
-                break
-            *lines, rest = (rest + block).split(b"\n")
-            for text in lines:
-                yield self._line(text, at, at + len(text) + 1)
-                at += len(text) + 1
-        if rest:  # a last line without an end
-            yield self._line(rest, at, at + len(rest))
+                *lines, rest = (rest + block).split(b"\n")
+                for text in lines:
+                    yield self._line(text, at, at + len(text) + 1)
+                    at += len(text) + 1
+            if rest and _is_whole(rest):  # a last line without an end, unless its writer is still at it
+                yield self._line(rest, at, at + len(rest))
 
     def _line(self, text: bytes, first: int, following: int) -> Line:
         return Line(text, f"{self._path}:{first}", self._name, first, following)
@@ -150,6 +153,14 @@ class KafkaSource:
                     at[name] = record.offset + 1
             if not polled:
                 yield None
+
+
+def _is_whole(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _kafka_name(partition: Any) -> str:
