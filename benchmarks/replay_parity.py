@@ -98,7 +98,7 @@ def replay(
     store: FeatureStore, logs: str, logged: Mapping[str, Mapping[str, Any]], ahead: int = _AHEAD
 ) -> Iterator[dict[str, Any]]:
     """Applies the events of the logs in the order of time, and builds each logged request at its moment."""
-    events = sorted(_events(logs, store.schema), key=lambda event: event.row[TIMESTAMP] or 0)
+    events = events_in_order(logs, store.schema)
     slates: dict[str, list[Event]] = {}
     for event in events:
         if event.table == "impressions" and event.row[REQUEST] in logged:
@@ -177,6 +177,11 @@ def score_difference(ranker: Ranker, scenario: str, rebuilt: Sequence[Mapping], 
             for one, other in zip(ours, theirs, strict=True):
                 largest = max(largest, *(abs(one[name] - other[name]) for name in names))
     return largest
+
+
+def events_in_order(logs: str, schema: Schema) -> list[Event]:
+    """Events of a log directory by time; rows without a time first."""
+    return sorted(_events(logs, schema), key=lambda event: event.row[TIMESTAMP] or 0)
 
 
 def _events(logs: str, schema: Schema) -> Iterator[Event]:

@@ -41,12 +41,12 @@ class RequestBuilder:
       counters: whether requests bring counts; a model that holds a snapshot of its counters ignores them.
 
     Attributes:
+      store: the feature store.
       schema: of the store.
     """
 
     def __init__(self, store: FeatureStore, counters: bool = True):
-        self.schema = store.schema
-        self._store = store
+        self.store, self.schema = store, store.schema
         self._columns: dict[Group, dict[str, LogColumn]] = {
             group: feature_columns(self.schema.features_of(group))
             for group in ("user", "item", "query", "context", "candidate")
@@ -93,7 +93,7 @@ class RequestBuilder:
         columns = self._candidate_values(candidates or {}, len(item_ids))
 
         keys = user_keys(user_id)
-        row, history, *versions = self._store.read([keys.row, keys.history, *map(item_key, item_ids)])
+        row, history, *versions = self.store.read([keys.row, keys.history, *map(item_key, item_ids)])
         user = {**valid_row(row, moment), USER: user_id}
         items = [{**valid_row(each, moment), ITEM: item} for item, each in zip(item_ids, versions, strict=True)]
 
@@ -162,13 +162,13 @@ class RequestBuilder:
                 parts.append([scenario] * len(items))
             keys_of[name] = [counter_key(name, values) if all(values) else None for values in zip(*parts, strict=True)]
         distinct = [*dict.fromkeys(key for keys in keys_of.values() for key in keys if key)]
-        documents = dict(zip(distinct, self._store.read(distinct), strict=True)) if distinct else {}
+        documents = dict(zip(distinct, self.store.read(distinct), strict=True)) if distinct else {}
         counts: dict[str, list[float]] = {}
         for name, keys in keys_of.items():
             counter = self._counters[name]
             nothing = [0.0] * (len(counter.windows) * len(counter.events))
             found = {
-                key: CountSeries(counter, self._store.limits, documents[key]).before(moment)
+                key: CountSeries(counter, self.store.limits, documents[key]).before(moment)
                 for key in set(keys)
                 if key and documents[key]
             }
