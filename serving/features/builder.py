@@ -160,7 +160,9 @@ class RequestBuilder:
                     parts.append(columns.get(column) or [item.get(column) for item in items])
             if counter.by_scenario:
                 parts.append([scenario] * len(items))
-            keys_of[name] = [counter_key(name, values) if all(values) else None for values in zip(*parts, strict=True)]
+            rows = [*zip(*parts, strict=True)]
+            key_of = {values: counter_key(name, values) for values in set(rows) if all(values)}
+            keys_of[name] = [key_of.get(values) for values in rows]
         distinct = [*dict.fromkeys(key for keys in keys_of.values() for key in keys if key)]
         documents = dict(zip(distinct, self.store.read(distinct), strict=True)) if distinct else {}
         counts: dict[str, list[float]] = {}
@@ -172,9 +174,9 @@ class RequestBuilder:
                 for key in set(keys)
                 if key and documents[key]
             }
-            rows = [found.get(key, nothing) if key else nothing for key in keys]
+            of_items = [found.get(key, nothing) if key else nothing for key in keys]
             for place, column in enumerate(counter.columns(name)):
-                counts[column] = [row[place] for row in rows]
+                counts[column] = [each[place] for each in of_items]
         return counts
 
 

@@ -1,10 +1,10 @@
 """Row versions of an item or a user: which row is valid at which moment.
 
-A document is `[[valid from (ms), {column: value}], …]`, rising by time.
+A document is `[[valid from (ms), {column: value}], …]`, rising by time. The first row is whole; a later one has what
+differs from the row before it, null for a column that it lacks.
 """
 
 import array
-import bisect
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,26 +23,32 @@ def add_version(versions: Versions, since: int | None, row: Mapping[str, Any], l
     Of two rows of one time the first holds, as in training. A row without a time replaces the one without a time.
     """
     since = _EVER if since is None else since
-    place = bisect.bisect_left(versions, since, key=lambda version: version[0])
-    if place < len(versions) and versions[place][0] == since:
-        if since != _EVER or versions[place][1] == row:
-            return False
-        versions[place][1] = dict(row)
-        return True
-    versions.insert(place, [since, dict(row)])
-    del versions[: max(0, len(versions) - limit)]
+    rows = {time: valid_row(versions, time) for time, _ in versions}
+    if since in rows and (since != _EVER or rows[since] == row):
+        return False
+    rows[since] = row
+    kept, before = [], {}
+    for time in sorted(rows)[-limit:]:
+        changes = {name: value for name, value in rows[time].items() if name not in before or before[name] != value}
+        kept.append([time, changes | dict.fromkeys(before.keys() - rows[time].keys())])
+        before = rows[time]
+    versions[:] = kept
     return True
 
 
 def valid_row(versions: Versions | None, moment: int) -> Mapping[str, Any]:
     """The row that is valid at a moment (ms); empty where none is."""
-    if not versions:
+    if not versions or versions[0][0] > moment:
         return {}
-    if len(versions) == 1:
-        since, row = versions[0]
-        return row if since <= moment else {}
-    place = bisect.bisect_right(versions, moment, key=lambda version: version[0])
-    return versions[place - 1][1] if place else {}
+    row = versions[0][1]
+    if len(versions) > 1:
+        row = dict(row)
+        for since, changes in versions[1:]:
+            if since > moment:
+                break
+            row |= changes
+        row = {name: value for name, value in row.items() if value is not None}
+    return row
 
 
 def stored_row(values: Mapping[str, Any], columns: Mapping[str, LogColumn]) -> dict[str, Any]:
