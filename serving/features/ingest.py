@@ -8,7 +8,12 @@ from serving.features.event import Event, EventReader
 from serving.features.sources import Line, Source
 from serving.features.store import FeatureStore
 from usr_tf.log_rows import RejectedRow
+from usr_tf.schema import TIMESTAMP
 
+AHEAD = "timestamp_ahead"
+"""Reason of rejection of an event that is further ahead of the clock than the lateness. It would move its user's newest
+event, and with it make later ones too late."""
+_CLOCK_SKEW = 60_000  # ms
 _LONGEST_WAIT = 1.0  # seconds until an event is written though the batch is not full
 
 
@@ -51,6 +56,7 @@ def ingest(store: FeatureStore, source: Source, batch: int = 1_000) -> Ingested:
 def _apply(store: FeatureStore, reader: EventReader, lines: list[Line], total: Ingested) -> None:
     events: list[Event] = []
     offsets: dict[str, tuple[int, int]] = {}
+    latest = time.time() * 1000 + store.limits.lateness + _CLOCK_SKEW
     for line in lines:
         if line.source is not None:
             first, _ = offsets.get(line.source, (line.first, 0))
@@ -58,7 +64,10 @@ def _apply(store: FeatureStore, reader: EventReader, lines: list[Line], total: I
         if not line.text.strip():
             continue
         try:
-            events.append(reader.parse(line.text))
+            event = reader.parse(line.text)
+            if event.table in ("impressions", "actions") and event.row[TIMESTAMP] > latest:
+                raise RejectedRow(AHEAD)
+            events.append(event)
         except RejectedRow as reason:
             total.outcomes[str(reason)] += 1
             total.examples.setdefault(str(reason), line.place)

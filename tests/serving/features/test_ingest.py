@@ -27,7 +27,14 @@ from usr_tf.errors import InputError
 from usr_tf.schema import load_schema, parse_schema
 
 ROOT = Path(__file__).parents[3]
-BAD = ['{"user_id": "u"', "[1]", '{"place": 1}', json.dumps({**shown("r", 1), "scenario": "shop"}), ""]
+BAD = [
+    json.dumps(shown("ahead", 253_402_300_000_000)),
+    '{"user_id": "u"',
+    "[1]",
+    '{"place": 1}',
+    json.dumps({**shown("r", 1), "scenario": "shop"}),
+    "",
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +79,11 @@ def expected(lines) -> dict:
         thread.join()
     os.close(read)
     reasons = {"broken_json": 1, "not_an_object": 1, "no_table": 1, "unknown_scenario": 1}
+    reasons["timestamp_ahead"] = 1
     assert {name: ingested.outcomes[name] for name in reasons} == reasons
     assert set(ingested.outcomes) == {*reasons, "written", "duplicate"}
     assert ingested.outcomes.total() == len(lines) - 1  # but for the blank one
-    assert ingested.examples["no_table"] == f"stdin:{lines.index(BAD[2]) + 1}"
+    assert ingested.examples["no_table"] == f"stdin:{lines.index(BAD[3]) + 1}"
     return values_of(store)
 
 
