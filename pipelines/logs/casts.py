@@ -34,7 +34,7 @@ def to_plain(values: pa.Array, column: Column) -> tuple[pa.Array, Column]:
     plain = _plain_type(values.type)
     if column.moment and (kinds.is_timestamp(plain) or (kinds.is_date(plain) and column.dates)):
         return _to_milliseconds(values), dataclasses.replace(column, unit="ms")
-    return _plain(values), column
+    return plain_values(values), column
 
 
 def cast_column(values: pa.Array, column: Column) -> pa.Array:
@@ -98,28 +98,28 @@ def _peel(element: pa.DataType) -> pa.DataType:
     return element.field(0).type if kinds.is_struct(element) and element.num_fields == 1 else element
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain_values(values: pa.Array) -> pa.Array:
     found = values.type
     if kinds.is_dictionary(found):
-        return _plain(values.dictionary_decode())
+        return plain_values(values.dictionary_decode())
     if kinds.is_run_end_encoded(found):
-        return _plain(pc.run_end_decode(values))
+        return plain_values(pc.run_end_decode(values))
     if kinds.is_struct(found) and found.num_fields == 1 and _is_list(found.field(0).type):
-        return _plain(values.flatten()[0])  # whose elements are null where the struct is
+        return plain_values(values.flatten()[0])  # whose elements are null where the struct is
     if _is_list(found):
         if not kinds.is_list(found):
             values = values.cast(pa.list_(found.value_type))
         elements = values.flatten()
         if kinds.is_struct(elements.type) and elements.type.num_fields == 1:
             elements = elements.flatten()[0]
-        return _with_elements(values, _plain(elements))
+        return _with_elements(values, plain_values(elements))
     plain = _plain_type(found)
     return values if plain == found else values.cast(plain)
 
 
 def _to_milliseconds(values: pa.Array) -> pa.Array:
     """Milliseconds UTC of timestamps of any unit and zone, or of dates; finer units are cut off."""
-    values = _plain(values)
+    values = plain_values(values)
     return _floor(values.cast(pa.timestamp("ms")) if kinds.is_date(values.type) else values)
 
 
@@ -215,7 +215,7 @@ def _cast_lists(values: pa.Array, column: Column) -> pa.Array:
         raise pa.ArrowInvalid(f"{values.type} for a list")
     if values.type == column.type:
         return values
-    elements = cast_column(_plain(values.flatten()), Column(column.type.value_type))
+    elements = cast_column(plain_values(values.flatten()), Column(column.type.value_type))
     return _with_elements(values, elements)
 
 

@@ -37,7 +37,7 @@ def check_table(schema: Schema, table: str, paths: list[str]) -> None:
             raise InputError(f"features.{needed[0]}", f"no {table} file among the logs", "one that holds this column")
         return
     found: set[str] = set()
-    samples = [sample for path in _spread(paths) if (sample := _Sample.of(path, layout)) is not None]
+    samples = [sample for path in spread(paths, _FILES) if (sample := _Sample.of(path, layout)) is not None]
     if not samples:
         raise InputError(paths[0], "no rows", f"at least one row of {table}")
     for sample in samples:
@@ -97,9 +97,9 @@ class _Sample:
         return batch, wrong + rejected
 
 
-def _spread(paths: Sequence[str]) -> list[str]:
+def spread(paths: Sequence[str], files: int) -> list[str]:
     """Some files from the first to the last."""
-    return [paths[i] for i in sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(_FILES, len(paths)))})]
+    return [paths[i] for i in sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(files, len(paths)))})]
 
 
 def _refuse_unsound(samples: list[_Sample], layout: Layout) -> None:
