@@ -49,6 +49,11 @@ def compression_of(path: str) -> Compression | None:
     return next((each for each in COMPRESSIONS if path.lower().endswith(each.suffix)), None)
 
 
+def _is_text(first: bytes) -> bool:
+    """Whether a file that begins so may be text: some tools decompress a file and leave its name."""
+    return bool(first) and (first.startswith(b"\xef\xbb\xbf") or (first.isascii() and first.decode().isprintable()))
+
+
 @contextlib.contextmanager
 def open_bytes(
     path: str, decompress: bool = True, advance: Callable[[int], object] = lambda size: None
@@ -61,7 +66,7 @@ def open_bytes(
 
     Raises:
       InputError: the file is unreadable, its compressed stream is cut off or damaged, or its name promises a
-        compression that it does not have; here or inside the `with` block.
+        compression and it holds neither that nor text; here or inside the `with` block.
     """
     try:
         raw = _open_raw(path)
@@ -72,9 +77,8 @@ def open_bytes(
     with raw:
         promised = compression_of(path)
         found = next((each for each in COMPRESSIONS if first.startswith(each.magic)), None)
-        if promised and found is not promised and decompress:
-            other = found.name if found else "no compression" if first else "an empty file"
-            raise InputError(path, other, f"a whole {promised.name} file")
+        if promised and found is None and decompress and not _is_text(first):
+            raise InputError(path, "no such stream" if first else "an empty file", f"a whole {promised.name} file")
         try:
             yield found.open(stream) if found and decompress else stream
         except _BROKEN as error:

@@ -7,8 +7,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.file_system import match_in
-from pipelines.logs import lakehouse
-from pipelines.logs.formats import describe_suffixes, split_suffix
+from pipelines.logs.formats import describe_suffixes, lakehouse, split_suffix
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES
 

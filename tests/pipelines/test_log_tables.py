@@ -301,7 +301,7 @@ def test_other_broken_gzip_files_are_refused(tmp_path, damage):
     path = write(tmp_path, "items", *[ITEM] * 100, suffix=".jsonl.gz")
     data = bytearray(path.read_bytes())
     data[-6] ^= 1  # of the checksum
-    path.write_bytes({"empty": b"", "no gzip": b"item_id", "bit": bytes(data)}[damage])
+    path.write_bytes({"empty": b"", "no gzip": b"\x00\x01\x02\x03", "bit": bytes(data)}[damage])
     with pytest.raises(InputError, match=r"items\.jsonl\.gz: found .*, expected a whole gzip file"):
         read(path, "items")
 
