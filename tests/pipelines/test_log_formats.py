@@ -96,7 +96,7 @@ def test_broken_json_documents_are_refused_with_how_many_came_before(tmp_path, t
 def test_a_broken_compressed_file_is_refused(tmp_path, suffix, damage):
     whole = COMPRESS[suffix](np.random.default_rng(0).bytes(3_000_000) + b"\n")
     path = tmp_path / f"items.jsonl{suffix}"
-    path.write_bytes({"cut": whole[:-9], "other": whole[5:], "empty": b""}[damage])
+    path.write_bytes({"cut": whole[:-9], "other": b"\x00" + whole, "empty": b""}[damage])
     with pytest.raises(InputError, match=rf"items\.jsonl{suffix}: found .*, expected a whole (gzip|zstd|bzip2) file"):
         list(read_file(str(path), 0, SCHEMA, "items"))
 

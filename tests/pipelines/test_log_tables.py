@@ -211,7 +211,7 @@ def test_an_empty_request_or_scenario_of_an_action_is_none(tmp_path):
 TEXT = st.text(st.characters(codec="utf-8"), max_size=4)
 KEY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=3)
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
-MOMENT = st.integers(0, 253_402_300_799_999)
+MOMENT = st.integers(4_102_444_800, 253_402_300_799_999)  # seconds would be refused
 ROWS = {
     "impressions": st.fixed_dictionaries(
         {"request_id": KEY, "scenario": st.sampled_from(SCHEMA.scenarios), "user_id": KEY, "item_id": KEY}
