@@ -46,6 +46,8 @@ TABLES = ("impressions", "actions", "items", "users")
 OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_", "packed_")
+KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit"})
+"""Keys of the schema that say how the logs are written, and nothing of the rows."""
 IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
 PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
