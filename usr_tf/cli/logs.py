@@ -79,6 +79,8 @@ def _import_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
     )
+    flags.DEFINE_string("schema", None, "Schema of the served model, of request_log", flag_values=values)
+    flags.DEFINE_multi_string("actions", None, "Files of later actions, of request_log", flag_values=values)
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 
 
@@ -89,6 +91,7 @@ def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
     options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
+    options |= {name: values[name].value for name in ("schema", "actions") if values[name].value}
     print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
 
 

@@ -37,6 +37,10 @@ def _serve_flags(values: flags.FlagValues) -> None:
         "tls_client_ca", None, "Authorities, PEM: only clients with a certificate of theirs get in", flag_values=values
     )
     flags.DEFINE_string("access_log", None, "File for a line of JSON a request; - is stdout", flag_values=values)
+    flags.DEFINE_string("request_log", None, "Directory for requests with their scores", flag_values=values)
+    flags.DEFINE_float(
+        "request_log_sample", 1.0, "Share of the requests that --request_log keeps", 0, 1, flag_values=values
+    )
     flags.DEFINE_integer(
         "intra_op_threads", 1, "TensorFlow's threads within an operation; 0 is one a core", 0, flag_values=values
     )
@@ -77,6 +81,8 @@ def _serve(values: flags.FlagValues, _: Sequence[str]) -> None:
         max_request_bytes=values.max_request_bytes,
         tls=ServerTls(values.tls_cert, values.tls_key, values.tls_client_ca) if values.tls_cert else None,
         access_log=values.access_log,
+        request_log=values.request_log,
+        request_log_sample=values.request_log_sample,
         intra_op_threads=values.intra_op_threads,
         inter_op_threads=values.inter_op_threads,
         drain_seconds=values.drain_seconds,
