@@ -30,7 +30,7 @@ from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partit
 from pipelines.logs.rejected import WriteRejected
 from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
-from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
+from usr_tf.schema import KEYS_OF_LOGS, SCENARIO, SUCCESS, Schema, Split
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -110,7 +110,7 @@ def _schema_of(model: str, schema_path: str | None, trees: bool) -> Schema:
         check_model(model, signatures, schema, path)
     elif schema_path:
         of_model = read_schema(own)
-        for name in sorted(Schema.model_fields.keys() - {"split"}):
+        for name in sorted(Schema.model_fields.keys() - {"split", *KEYS_OF_LOGS}):
             if getattr(schema, name) != getattr(of_model, name):
                 raise InputError(f"{path}: {name}", "another value", f"that of {own}")
     return schema

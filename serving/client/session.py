@@ -152,7 +152,7 @@ class Session:
                 inputs,
                 {name: values.tolist() for name, values in outputs.items()},
                 model=self.model,
-                version=version,
+                version=version or None,  # REST does not tell
                 latency_seconds=seconds,
                 timestamp=moment,
                 request_id=request.get("request_id"),

@@ -162,6 +162,10 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         ),
         "compare: run": (["compare", f"--run={empty}", f"--with={empty}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "monitor: data": (
+            ["monitor", "--requests=x", f"--data={empty}", f"--out={folder / 'o'}"],
+            "schema.yaml: found no readable",
+        ),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",

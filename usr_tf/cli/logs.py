@@ -231,6 +231,30 @@ def _evaluate_scores(values: flags.FlagValues, beam_options: Sequence[str]) -> N
     print(f"{values.out}: metrics.json, details.json, report.html")
 
 
+def _monitor_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string("requests", None, "Files, patterns or directories of request logs", flag_values=values)
+    flags.DEFINE_string("data", None, "Data that the served model was trained on", flag_values=values)
+    flags.DEFINE_multi_string("actions", [], "Files of later actions, for calibration", flag_values=values)
+    flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
+    flags.DEFINE_multi_string(
+        "limit",
+        [],
+        "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift, coverage, mean_score or calibration is further "
+        "from training",
+        flag_values=values,
+    )
+
+
+def _monitor(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.monitor import describe, monitor, refuse
+
+    document = monitor(
+        values.requests, values.data, values.out, values.actions, values.limit, beam_options, progress=True
+    )
+    print(describe(document))
+    refuse(document, values.out)
+
+
 def _table_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "table",
@@ -280,6 +304,15 @@ VERBS = {
         ("out",),
         beam=True,
         example="--logs LOGS --out DATA",
+        extras=("pipelines",),
+    ),
+    "monitor": Verb(
+        "Compare served requests with training: drift, scores, calibration",
+        _monitor_flags,
+        _monitor,
+        ("requests", "data", "out"),
+        beam=True,
+        example="--requests REQUEST_LOG --actions ACTIONS --data DATA --out MONITOR",
         extras=("pipelines",),
     ),
     "score_logs": Verb(

@@ -38,9 +38,7 @@ def _serve_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("access_log", None, "File for a line of JSON a request; - is stdout", flag_values=values)
     flags.DEFINE_string("request_log", None, "Directory for requests with their scores", flag_values=values)
-    flags.DEFINE_float(
-        "request_log_sample", 1.0, "Share of the requests that --request_log keeps", 0, 1, flag_values=values
-    )
+    flags.DEFINE_float("request_log_sample", 1.0, "Share of the requests that --request_log keeps", flag_values=values)
     flags.DEFINE_integer(
         "intra_op_threads", 1, "TensorFlow's threads within an operation; 0 is one a core", 0, flag_values=values
     )
