@@ -18,12 +18,13 @@ from pipelines.sources.ga4 import GA4
 from pipelines.sources.ga360 import GA360
 from pipelines.sources.inputs import Inputs, find_inputs
 from pipelines.sources.kuaisar import KuaiSAR
+from pipelines.sources.obd import OpenBandit
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_schema
 
 __all__ = ["SOURCES", "Inputs", "Row", "Source", "import_logs"]
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (GA360, GA4, KuaiSAR, Diginetica)}
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (GA360, GA4, KuaiSAR, Diginetica, OpenBandit)}
 
 
 def import_logs(
