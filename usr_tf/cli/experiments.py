@@ -148,7 +148,9 @@ def _evaluate_policies(values: flags.FlagValues) -> None:
 
     for flag in ("days", "users", "share", "workers"):
         if values[flag].present:
-            raise InputError(f"{PROGRAM} abtest: --{flag}", "logs of no simulated shop", "a flag that counts for them")
+            raise InputError(
+                f"{PROGRAM} abtest: --{flag}", "logs of no simulated shop", "logs of usr-tf simulate beside it"
+            )
     document = evaluate_policies(
         values.logs,
         values.out,

@@ -8,14 +8,14 @@
     DM     Σ d / n
     DR     Σ (d + w (c − q)) / n                 Dudík, Langford and Li, ICML 2011
 
-*Clipped* SNIPS and DR take `min(w, λ)` in place of `w`. The data choose `λ` among the powers of 2 and no clip: the least
-sum of estimated variance and squared bound of the bias, as in Su et al., "Doubly robust off-policy evaluation with
-shrinkage", ICML 2020.
+*Clipped* SNIPS and DR take `min(w, λ)` in place of `w`. The data choose `λ` among the powers of 2 and no clip: the
+least sum of estimated variance and squared bound of the bias, as in Su et al., "Doubly robust off-policy evaluation
+with shrinkage", ICML 2020.
 
-*Intervals.* Clicks are rare, so an estimate is a weighted sum of few events, far from normal. Its interval is that of Fay
-and Feuer, Statistics in Medicine 1997, for weighted sums of Poisson counts. The upper end allows for one more click with
-the largest weight: where single impressions carry the estimate the interval is wide, even if nobody clicked on them. DR
-adds the spread of its other terms (Zou and Donner, Statistics in Medicine 2008). The mean of `w` is 1, so
+*Intervals.* Clicks are rare, so an estimate is a weighted sum of few events, far from normal. Its interval is that of
+Fay and Feuer, Statistics in Medicine 1997, for weighted sums of Poisson counts. The upper end allows for one more click
+with the largest weight: where single impressions carry the estimate the interval is wide, even if nobody clicked on
+them. DR adds the spread of its other terms (Zou and Donner, Statistics in Medicine 2008). The mean of `w` is 1, so
 `1 − mean(min(w, λ))` is the share of the target's probability that a clip removes. The estimate stands for that share
 too, and the interval allows for a click rate there between none and twice the estimate.
 """
@@ -33,7 +33,7 @@ ALPHA = 0.05
 LEAST = float(stats.norm.isf(ALPHA / 2) ** 2)
 """Effective clicks, 3.8, at which an interval reaches 0: the relative standard error of `m` clicks is `1 / √m`."""
 HALF = 0.5
-"""An estimate that a clip leaves less than this share of the target's probability is of another policy."""
+"""Least share of the target's probability that the weights stand for; below, the estimate is of another policy."""
 
 ESTIMATORS = ("ips", "snips", "snips_clipped", "dm", "dr", "dr_clipped")
 
@@ -50,7 +50,8 @@ class Estimate:
       clicks: `effective` times the log's click rate.
       largest: the largest weight.
       clip: the limit of the weights, if any.
-      kept: share of the target's probability that the weights stand for.
+      kept: share of the target's probability that the weights stand for: their mean, at most 1. Without a clip, a
+        small one tells that the log does not display what the target would.
       refusal: why the data cannot carry the estimate; empty where they can.
     """
 
@@ -112,7 +113,7 @@ def differ(value: float, interval: Interval, other: float, other_interval: Inter
     low, high = (value, interval), (other, other_interval)
     if value > other:
         low, high = high, low
-    return high[0] - low[0] > np.hypot(low[1][1] - low[0], high[0] - high[1][0])
+    return bool(high[0] - low[0] > np.hypot(low[1][1] - low[0], high[0] - high[1][0]))
 
 
 def weighted_rate_interval(weight: NDArray, click: NDArray, total: float) -> tuple[Interval, float]:
@@ -168,7 +169,7 @@ def _clipped(weight: NDArray, click: NDArray, estimator: partial[tuple[float, In
 
 
 def _kept(weight: NDArray, limit: float) -> float:
-    return min(float(np.minimum(weight, limit).mean()), 1.0) if np.isfinite(limit) else 1.0
+    return min(float(np.minimum(weight, limit).mean()), 1.0)
 
 
 def _estimate(
@@ -205,5 +206,5 @@ def _refusal(weight: NDArray, click: NDArray, value: float, kept: float) -> str:
             "more than the whole estimate"
         )
     if kept < HALF:
-        return f"the clip leaves {kept:.0%} of the policy's probability, less than {HALF:.0%}"
+        return f"the weights stand for {kept:.0%} of the policy's probability, less than {HALF:.0%}"
     return ""

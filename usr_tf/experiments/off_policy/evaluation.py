@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.client.formula import Formula
 from usr_tf.errors import InputError
 from usr_tf.experiments.abtest.arms import Ranking
+from usr_tf.experiments.abtest.experiment import Settings
 from usr_tf.experiments.abtest.exported_model import Model, find_version
 from usr_tf.experiments.off_policy.estimators import Estimate, differ, estimates, measured_rate
 from usr_tf.experiments.off_policy.logged_policies import LoggedScenario, PolicyLog, read_logged_policies
@@ -50,6 +51,7 @@ def evaluate_policies(
     Raises:
       InputError: logs without these columns, one policy alone and no model, or a model that does not fit the logs.
     """
+    Settings(explore=explore, temperature=temperature, seed=seed)  # refuses what is out of range
     schema, scenarios = read_logged_policies(logs)
     ranking = Ranking(by or schema.task_names[0], explore, temperature)
     Formula(ranking.by, "--by").check_names(schema.task_names)
@@ -65,6 +67,8 @@ def evaluate_policies(
     for number, scenario in enumerate(scenarios):
         rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
         rows += _rows(schema, scenario, loaded, ranking, rng)
+    if not rows:
+        raise InputError(f"{logs}: policy", "one in each scenario", "two in one of them, or a model as --b")
     document = {
         "logs": str(logs),
         "models": {name: str(model.path) for name, model in loaded.items()},

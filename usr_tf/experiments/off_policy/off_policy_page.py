@@ -28,12 +28,16 @@ _MEANING = (
     ("effective", "effective sample size (Σ w)² / Σ w²: impressions of the policy's own that would tell as much"),
     ("clicks", "effective sample size times the log's click rate"),
     ("largest", "the largest weight: the policy's probability of the displayed item over the log's"),
-    ("clip, kept", "limit of the weights, chosen by the data, and share of the policy's probability that it leaves"),
+    (
+        "clip, kept",
+        "limit of the weights, chosen by the data, and share of the policy's probability that they stand for",
+    ),
     (
         "refused",
-        f"below {LEAST:.1f} effective clicks, or less than half of the policy's probability is left by the clip",
+        f"below {LEAST:.1f} effective clicks, or one more click at the largest weight would outweigh the estimate, or "
+        "the weights stand for less than half of the policy's probability",
     ),
-    ("weak", f"below {FEW} effective clicks"),
+    ("weak", f"below {FEW} effective clicks, or an interval wider than ± 100 %"),
     ("agrees, differs", "whether the difference to the measured rate is within the two intervals"),
     ("IPS, SNIPS", "weighted clicks over impressions, and over the sum of the weights"),
     ("DM", "a model of the clicks alone; its error is not known, so it has no interval"),

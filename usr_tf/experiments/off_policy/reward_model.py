@@ -7,13 +7,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from usr_tf.experiments.off_policy.logged_policies import LoggedScenario, PolicyLog
 from usr_tf.schema import ITEM, Schema
 
 FOLDS = 5
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+STRENGTHS = (0.001, 0.03, 1.0)
 """Inverse penalties among which each fold chooses by logloss on parts of its own rows."""
+_PARTS = 3
+"""Parts of a fold's rows on which it chooses."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,9 @@ class RewardModel:
 def fit_reward_model(schema: Schema, scenario: LoggedScenario, log: PolicyLog, rng: np.random.Generator) -> RewardModel:
     """Model fitted to one log, on the categorical and numeric features of items and contexts.
 
-    With fewer than 3 clicks beside a row's own part, the strongest penalty is taken; with none, the model predicts
-    `1 / (n + 1)` everywhere.
+    With fewer than 3 clicks among `n` rows of the other parts, the strongest penalty is taken; with none, the model
+    predicts `1 / (n + 1)` everywhere.
     """
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-
     items = _encoded(schema, scenario.items, [ITEM, *schema.features_of("item")])
     contexts = _encoded(schema, scenario.contexts, [*schema.features_of("query", "context")])
     places = np.eye(scenario.positions)
@@ -54,22 +55,28 @@ def fit_reward_model(schema: Schema, scenario: LoggedScenario, log: PolicyLog, r
     context_logit, item_logit = np.empty(n), np.empty((FOLDS, len(items)))
     for number in range(FOLDS):
         others, own = fold != number, fold == number
-        positives = int(log.click[others].sum())
-        if 0 < positives < others.sum():
-            fewest = min(positives, int(others.sum()) - positives)
-            model = (
-                LogisticRegressionCV(Cs=list(STRENGTHS), cv=3, scoring="neg_log_loss", max_iter=1000)
-                if fewest >= 3
-                else LogisticRegression(C=STRENGTHS[0], max_iter=1000)
-            )
-            model.fit(features[others], log.click[others])
-            weights, base = model.coef_[0], float(model.intercept_[0])
-        else:
-            rate = np.clip(log.click[others].mean(), 1 / (n + 1), n / (n + 1))
-            weights, base = np.zeros(features.shape[1]), float(np.log(rate / (1 - rate)))
+        with threadpool_limits(1):  # vectors are short: threads cost several times what they save
+            weights, base = _fit(features[others], log.click[others])
         context_logit[own] = features[own][:, width:] @ weights[width:] + base
         item_logit[number] = items @ weights[:width]
     return RewardModel(context_logit, item_logit, fold)
+
+
+def _fit(features: sparse.csr_array, click: NDArray) -> tuple[NDArray, float]:
+    """Weights `[width]` and intercept of a logistic regression, with the penalty of the best logloss."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    n, clicks = click.size, int(click.sum())
+    if clicks in (0, n):
+        rate = np.clip(clicks / n, 1 / (n + 1), n / (n + 1))
+        return np.zeros(features.shape[1]), float(np.log(rate / (1 - rate)))
+    model = LogisticRegression(C=STRENGTHS[0], max_iter=1000)
+    if min(clicks, n - clicks) >= _PARTS:
+        search = GridSearchCV(model, {"C": STRENGTHS}, scoring="neg_log_loss", cv=_PARTS, refit=False)
+        model.set_params(**search.fit(features, click).best_params_)
+    model.fit(features, click)
+    return model.coef_[0], float(model.intercept_[0])
 
 
 def _encoded(schema: Schema, rows: pd.DataFrame, names: list[str]) -> NDArray:

@@ -86,8 +86,8 @@ def logged_policy(own: PolicyLog, log: PolicyLog, items: int, positions: int, rn
 
     hours, prior = max([(None, PRIORS[0]), *((h, p) for h in HOURS if h for p in PRIORS)], key=likelihood)
     made = table(hours, prior, np.ones(own.item.size, bool), states(hours))
-    span = f"windows of {hours:g} hours" if hours else "the whole log"
-    return TargetPolicy(made, windows(hours, log), f"shares of its own log in {span}")
+    span = f" in windows of {hours:g} hours" if hours else ""
+    return TargetPolicy(made, windows(hours, log), f"shares of its own log{span}")
 
 
 def _shares(window: NDArray, position: NDArray, item: NDArray, prior: float, shape: tuple[int, int, int]) -> NDArray:
