@@ -218,7 +218,7 @@ VERBS = {
         resumes=True,
     ),
     "abtest": Verb(
-        "Two exported models as rankers of the simulated shop that goes on, or policies from each other's real logs",
+        "Two exported models as rankers of the simulated shop that goes on, or policies of real logs",
         _abtest_flags,
         _abtest,
         ("logs", "out"),

@@ -157,7 +157,7 @@ def test_bad_arguments(weight, click, received):
 
 
 def test_parity_with_the_open_bandit_pipeline():
-    obp = pytest.importorskip("obp.ope", reason="the Open Bandit Pipeline, `pip install --no-deps obp`, is not here")
+    obp = pytest.importorskip("obp.ope", reason="needs `pip install --no-deps obp` and torch")
     rng = np.random.default_rng(0)
     policy, expected = rng.dirichlet(np.ones(7), 500), rng.random((500, 7))
     item, propensity = rng.integers(0, 7, 500), rng.uniform(0.05, 0.5, 500)

@@ -43,6 +43,8 @@ _MEANING = (
     ("DM", "a model of the clicks alone; its error is not known, so it has no interval"),
     ("DR", "that model, corrected by the weighted difference to the clicks"),
 )
+_UNRELIABLE = ("refused", "weak", "no interval")
+"""Beginnings of the verdicts whose figures are grey."""
 
 
 def page(document: Mapping[str, Any], command: str) -> str:
@@ -67,10 +69,11 @@ def _verdict(document: Mapping[str, Any]) -> str:
         each for row in document["estimates"] for each in row["estimates"].values() if each["interval"] is not None
     ]
     refused = sum(bool(each["refusal"]) for each in found)
+    weak = sum(each["weak"] for each in found)
     known = [each["agrees"] for each in found if each["agrees"] is not None]
-    sentence = f"The data cannot carry {refused} of {len(found)} estimates."
+    sentence = f"The data cannot carry {refused} of {len(found)} estimates; {weak} of the others are weak."
     if known:
-        sentence += f" Of the {len(known)} others with a measured rate, {sum(known)} agree with it."
+        sentence += f" {sum(known)} of the {len(known)} with a measured rate agree with it."
     tiles = [
         html.tile(
             f"{row['scenario']}, {row['policy']}",
@@ -88,7 +91,7 @@ def _scenario(document: Mapping[str, Any], scenario: str) -> Section:
     cards = []
     for row in rows:
         cells = [
-            [html.weak(cell) for cell in cells] if cells[-1].startswith(("refused", "weak")) else list(cells)
+            [html.weak(cell) for cell in cells] if cells[-1].startswith(_UNRELIABLE) else list(cells)
             for cells in estimate_rows(row)
         ]
         table = html.table(list(COLUMNS), cells, main=1)
@@ -107,7 +110,7 @@ def _scenario(document: Mapping[str, Any], scenario: str) -> Section:
             [PERCENT * end for end in found["interval"]] if found["interval"] else None,
             {"measured": PERCENT * row["truth"]["rate"]} if row["truth"] else {},
             pair(row),
-            verdict(found).startswith("weak"),
+            verdict(found).startswith(_UNRELIABLE),
         )
         for row in rows
         for name, found in row["estimates"].items()
