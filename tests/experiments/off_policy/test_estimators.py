@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.experiments.off_policy.open_bandit_pipeline import obp_estimates
 from usr_tf.experiments.off_policy.estimators import (
     ESTIMATORS,
     LEAST,
@@ -157,18 +158,11 @@ def test_bad_arguments(weight, click, received):
 
 
 def test_parity_with_the_open_bandit_pipeline():
-    obp = pytest.importorskip("obp.ope", reason="needs `pip install --no-deps obp` and torch")
     rng = np.random.default_rng(0)
     policy, expected = rng.dirichlet(np.ones(7), 500), rng.random((500, 7))
     item, propensity = rng.integers(0, 7, 500), rng.uniform(0.05, 0.5, 500)
     click, rows = rng.random(500) < 0.3, np.arange(500)
     found = estimates(policy[rows, item] / propensity, click, expected[rows, item], (policy * expected).sum(axis=1))
-    logged = {"reward": click.astype(float), "action": item, "pscore": propensity, "action_dist": policy[..., None]}
-    model = {"estimated_rewards_by_reg_model": expected[..., None]}
-    for name, value in (
-        ("ips", obp.InverseProbabilityWeighting().estimate_policy_value(**logged)),
-        ("snips", obp.SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(**logged)),
-        ("dm", obp.DirectMethod().estimate_policy_value(action_dist=policy[..., None], **model)),
-        ("dr", obp.DoublyRobust().estimate_policy_value(**logged, **model)),
-    ):
+    clips = {name: found[name].clip or np.inf for name in ("snips_clipped", "dr_clipped")}
+    for name, value in obp_estimates(policy, expected, item, propensity, click, clips).items():
         assert found[name].value == pytest.approx(value, rel=1e-12), name
