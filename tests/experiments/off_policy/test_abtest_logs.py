@@ -94,7 +94,7 @@ def clicks_without_requests(logs):
     [
         (
             changed(lambda rows: [row.pop("policy") for row in rows]),
-            "jsonl.gz:1: policy: found nothing, expected the name",
+            "jsonl.gz:1: policy: found nothing, expected the policy that",
         ),
         (
             changed(lambda rows: rows[1].update(propensity=0)),

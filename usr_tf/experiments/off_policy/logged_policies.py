@@ -16,7 +16,7 @@ from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, 
 
 POLICY, PROPENSITY = "policy", "propensity"
 _EXPECTED = {
-    POLICY: "the name of the policy that displayed the impression",
+    POLICY: "the policy that displayed the impression, or simulation.json beside the logs of a simulated shop",
     PROPENSITY: "the policy's probability of this item at this position, above 0 and at most 1",
     POSITION: "the position of the impression, from 1",
 }
