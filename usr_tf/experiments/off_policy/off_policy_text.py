@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
+from rich.markup import escape
 from rich.text import Text
 
 from usr_tf.evaluation.report.evaluation_text import grouped_table
@@ -23,7 +24,7 @@ PERCENT = 100
 
 def format_table(document: Mapping[str, Any]) -> Group:
     """Table of all estimates, and a sentence for each reason to refuse some."""
-    cells = [(pair(row), *cells) for row in document["estimates"] for cells in estimate_rows(row)]
+    cells = [(escape(pair(row)), *cells) for row in document["estimates"] for cells in estimate_rows(row)]
     sentences = [f"{pair(row)}: {sentence}" for row in document["estimates"] for sentence in refusals(row)]
     return Group(
         grouped_table(
