@@ -73,7 +73,7 @@ def _verdict(document: Mapping[str, Any]) -> str:
     known = [each["agrees"] for each in found if each["agrees"] is not None]
     sentence = f"The data cannot carry {refused} of {len(found)} estimates; {weak} of the others are weak."
     if known:
-        sentence += f" {sum(known)} of the {len(known)} with a measured rate agree with it."
+        sentence += f" Of the {len(known)} with a measured rate, {sum(known)} agree with it."
     tiles = [
         html.tile(
             f"{row['scenario']}, {row['policy']}",
