@@ -18,13 +18,14 @@ from pipelines.sources.ga4 import GA4
 from pipelines.sources.ga360 import GA360
 from pipelines.sources.inputs import Inputs, find_inputs
 from pipelines.sources.kuaisar import KuaiSAR
+from pipelines.sources.obd import OpenBandit
 from pipelines.sources.request_log import RequestLogSource
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_schema
 
 __all__ = ["SOURCES", "Inputs", "Row", "Source", "import_logs"]
 
-_ALL: tuple[type[Source], ...] = (GA360, GA4, KuaiSAR, Diginetica, RequestLogSource)
+_ALL: tuple[type[Source], ...] = (GA360, GA4, KuaiSAR, Diginetica, OpenBandit, RequestLogSource)
 SOURCES = {source.name: source for source in _ALL}
 
 

@@ -190,7 +190,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "tune: data": (["tune", f"--data={empty}", f"--out={folder / 'j'}"], "found no _SUCCESS"),
         "abtest: logs": (
             ["abtest", f"--a={empty}", f"--b={empty}", f"--logs={empty}", f"--out={folder / 'k'}"],
-            "simulation.json: found no readable",
+            "schema.yaml: found no readable",
         ),
         "completion: shell": (["completion", "csh"], "usr-tf completion: found 'csh', expected one of bash, zsh, fish"),
     }
