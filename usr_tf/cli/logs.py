@@ -1,5 +1,6 @@
 """Verbs for logs and Beam jobs."""
 
+import functools
 import logging
 import os
 import sys
@@ -77,19 +78,54 @@ def _import_flags(values: flags.FlagValues) -> None:
         "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values
     )
     flags.DEFINE_multi_string(
-        "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
+        "list",
+        None,
+        "PATTERN=scenario: what a list of items stands for, by its name, or by its page with page:PATTERN=scenario; the "
+        "first that matches",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string("shown", None, "ga4: EVENT that shows a list, in place of the usual ones", flag_values=values)
+    flags.DEFINE_multi_string(
+        "action", None, "ga4: EVENT=ACTION, such as view_item=click, in place of that action's event", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "task", None, "ga4: NAME=ACTION of the schema's tasks, such as ctr=click ctcvr=cart", flag_values=values
+    )
+    flags.DEFINE_list(
+        "several",
+        None,
+        "ga4: which of several items an action means, rules to try in order: extra, first, all, none",
+        flag_values=values,
+    )
+    flags.DEFINE_string("timezone", None, "ga4: IANA name of the zone of the hour; UTC when absent", flag_values=values)
+    flags.DEFINE_bool(
+        "print_sql", False, "ga4: print BigQuery SQL that does the same, of bigquery: tables, to OUT, a data set", flag_values=values
     )
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 
 
 def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     from pipelines.sources import import_logs
-    from pipelines.sources.lists import parse_lists
+    from pipelines.sources.lists import parse_lists, parse_pairs
 
     logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
-    options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
-    print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
+    given = {
+        "lists": parse_lists(values["list"].value or ()),
+        "shown": values.shown,
+        "actions": parse_pairs("--action", values.action or (), "EVENT=ACTION, such as view_item=click"),
+        "tasks": parse_pairs("--task", values.task or (), "NAME=ACTION, such as ctcvr=cart"),
+        "several": values.several,
+        "timezone": values.timezone,
+    }
+    options = {name: value for name, value in given.items() if value}
+    if values.print_sql:
+        from pipelines.sources.ga4.sql import print_sql
+
+        print(print_sql(values.source, values.input, values.out, options))
+        return
+    warn = functools.partial(print, file=sys.stderr)
+    print(strict_json(import_logs(values.source, values.input, values.out, options=options, warn=warn), indent=2))
 
 
 def _preprocess_flags(values: flags.FlagValues) -> None:
@@ -115,6 +151,9 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
         "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift or coverage moved further from earlier data",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "allow_no_positives", False, "Accept a task without a positive in the training rows", flag_values=values
+    )
 
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -133,6 +172,7 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         grow_from=values.grow_from,
         since=values.since,
         drift_limits=values.drift_limit,
+        allow_no_positives=values.allow_no_positives,
     )
     print(describe(stats))
 
