@@ -48,12 +48,12 @@ class ActedItems:
           first_index: The index of the first place in a list.
           listed: Keys of the items in the list that the user was shown last.
         """
-        distinct = {item.key: item for item in items}
+        distinct = _once(items)
         if len(distinct) < 2 or action == _BOUGHT:
-            return list(distinct.values())
+            return distinct
         found, reason = self._settle(action, items, first_index, listed)
         self.counts.setdefault(action, Counter())[reason] += 1
-        return list({item.key: item for item in found}.values())
+        return _once(found)
 
     def _settle(
         self, action: str, items: Sequence[Item], first_index: int, listed: Collection[str]
@@ -71,6 +71,13 @@ class ActedItems:
                     if len({item.key for item in found}) == 1:
                         return found, reason
         return [], "dropped"
+
+
+def replaces_first(item: Item, items: Sequence[Item], first_index: int) -> bool:
+    """Whether an item acted on is in its event for the action alone: once, where the others lack the first place."""
+    others = [other.index for other in items if other.key != item.key]
+    once = len(items) == len(others) + 1
+    return once and None not in others and first_index not in others
 
 
 def _signs(
@@ -92,6 +99,10 @@ def _signs(
         yield "own_list", lambda item: lists[item.list_name, item.list_id] == 1
     if len(keys.keys() & set(listed)) == len(keys) - 1:
         yield "not_listed", lambda item: item.key not in listed
+
+
+def _once(items: Sequence[Item]) -> list[Item]:
+    return [item for place, item in enumerate(items) if item.key not in {other.key for other in items[:place]}]
 
 
 def _place_in_list(item: Item) -> float:

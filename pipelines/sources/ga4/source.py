@@ -21,7 +21,8 @@ What becomes what:
   Other events are dropped and counted: a refund does not undo a purchase, nor a `remove_from_cart` a cart.
 - *Several items*: a purchase means all its items. Of another action, `several` tells which one (`acted_items`).
 - *Both*: an event may show a list and act on an item of it. Its items are then one list, whose request id the action has;
-  one item alone is no list, only what was acted on.
+  one item alone is no list, only what was acted on. An item acted on that has replaced the first one of the list is an
+  impression only if it is in the list at its own place too: otherwise, what is there would be what was clicked.
 - *Variants*: an action on an item that is shown nowhere goes to the most shown item of the same name, if there is one:
   purchases often name the id of a size or colour.
 - *User*: `user_pseudo_id`, the browser or the app. Not `user_id`: who logs in does so to buy, so its presence tells
@@ -54,7 +55,7 @@ from pipelines.sources.base import Row, Source
 from pipelines.sources.catalogue import Catalogue
 from pipelines.sources.disk_sort import DiskSort
 from pipelines.sources.export_row import BadRow
-from pipelines.sources.ga4.acted_items import EXTRA, ActedItems
+from pipelines.sources.ga4.acted_items import EXTRA, ActedItems, replaces_first
 from pipelines.sources.ga4.event import COLUMNS, Event, Item, Key
 from pipelines.sources.inputs import Inputs
 from pipelines.sources.lists import Lists
@@ -150,7 +151,8 @@ class GA4(Source):
                 known = ", ".join(dict.fromkeys(self.actions.values()))
                 raise InputError(f"--task {task}", repr(action), f"an action that an event stands for: {known}")
         self.timezone = _zone(timezone)
-        self._acted = ActedItems(several)
+        self.several = tuple(several)
+        self._acted = ActedItems(self.several)
         self._order = {name: order for order, name in reversed([*enumerate((*SEARCHES, *self.shown, *self.actions))])}
         """Of events at the same microsecond: a query comes before its list, and a list before what is done there."""
         self._first_index = 1
@@ -184,16 +186,16 @@ class GA4(Source):
             user.advance(event.timestamp)
             user.note_query(event)
             requests: dict[str, tuple[str, str]] = {}
+            acted = self._acted_items(event, user) if event.name in self.actions else []
             if event.name in self.shown:
-                for row in self._impressions_of(event, user):
+                for row in self._impressions_of(event, user, acted):
                     requests[row["item_id"]] = row["request_id"], row["scenario"]
                     yield "impressions", row
-            if event.name in self.actions:
-                for row, name in self._actions_of(event, user, requests):
-                    if row["item_id"] in self._impressions_of_item:
-                        yield "actions", self._counted(row)
-                    else:  # perhaps a later event shows it, or it is a variant
-                        unsettled.append((row, name))
+            for row, name in self._actions_of(event, user, acted, requests):
+                if row["item_id"] in self._impressions_of_item:
+                    yield "actions", self._counted(row)
+                else:  # perhaps a later event shows it, or it is a variant
+                    unsettled.append((row, name))
             user.listed = set(requests) or user.listed
         if not self._impressions.total():
             raise InputError(inputs.files[0].path, self._without_impressions(inputs), self._expected())
@@ -256,7 +258,22 @@ class GA4(Source):
             return None
         return Event.parse(value)
 
-    def _impressions_of(self, event: Event, user: "_User") -> Iterator[dict[str, Any]]:
+    def _acted_items(self, event: Event, user: "_User") -> list[Item]:
+        action = self.actions[event.name]
+        items = [item for item in event.items if item.key]
+        if not items and event.items:
+            self._dropped[f"{action}_without_item"] += len(event.items)
+        acted = self._acted.of(action, items, self._first_index, user.listed)
+        if items and not acted:
+            self._dropped[f"{action}_of_several_items"] += 1
+        return acted
+
+    def _impressions_of(self, event: Event, user: "_User", acted: Sequence[Item]) -> Iterator[dict[str, Any]]:
+        """Yields the items that an event shows.
+
+        Args:
+          acted: What the event acts on.
+        """
         moment = datetime.fromtimestamp(event.timestamp // 1_000_000, UTC)
         context = {
             "device": event.device.category if event.device else "",
@@ -268,8 +285,9 @@ class GA4(Source):
         }
         acts = event.name in self.actions
         if acts and len({item.key for item in event.items}) == 1:
-            self._dropped["impression_of_acted_item_alone"] += 1
+            self._dropped["impression_of_acted_item"] += 1
             return
+        in_first_place = {item.key for item in acted if replaces_first(item, event.items, self._first_index)}
         for names, items in (event.items_as_one_list() if acts else event.items_by_list()).items():
             names = names or (event.name,)
             scenario = self.lists.scenario_of(*names, page=event.url)
@@ -281,6 +299,8 @@ class GA4(Source):
             for position, item in zip(self._positions(items), items, strict=True):
                 if not item.key:
                     self._dropped["impression_without_item"] += 1
+                elif item.key in in_first_place:
+                    self._dropped["impression_of_acted_item"] += 1
                 elif user.tells_again("impression", names[0], item.key):
                     self._dropped["repeated_impression"] += 1
                 else:
@@ -300,21 +320,16 @@ class GA4(Source):
                     }
 
     def _actions_of(
-        self, event: Event, user: "_User", requests: Mapping[str, tuple[str, str]]
+        self, event: Event, user: "_User", acted: Sequence[Item], requests: Mapping[str, tuple[str, str]]
     ) -> Iterator[tuple[dict[str, Any], str]]:
         """Yields each action and the name of its item.
 
         Args:
+          acted: What the event acts on.
           requests: Request and scenario of each item that this event shows.
         """
-        action = self.actions[event.name]
-        items = [item for item in event.items if item.key]
-        if not items and event.items:
-            self._dropped[f"{action}_without_item"] += len(event.items)
-        acted = self._acted.of(action, items, self._first_index, user.listed)
-        if items and not acted:
-            self._dropped[f"{action}_of_several_items"] += 1
         for item in acted:
+            action = self.actions[event.name]
             names = event.list_names(item)
             request, scenario = requests.get(item.key, (None, self._scenario_of_action(event, names)))
             if action == "click" and names and scenario is None and not self._is_on_other_page(event):
