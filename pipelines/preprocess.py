@@ -62,8 +62,8 @@ def preprocess(
       grow_from: the same, but new values are appended to its vocabularies; existing ids do not change.
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
       drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
-      allow_no_positives: whether a task may have no positive in the training rows. It may in any case beside earlier data,
-        as a day's rows are not all that a model learns from.
+      allow_no_positives: whether a task may have no positive in the training rows. Beside earlier data it may anyway:
+        a day's rows are not all that a model learns from.
       logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
 
     Returns:

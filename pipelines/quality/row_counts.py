@@ -119,11 +119,14 @@ def tasks_without_positive(stats: dict, schema: Schema) -> list[str]:
     lines = []
     for task in schema.tasks:
         if not any(counts[task.name] for counts in train.values()):
+            label = global_label(task.name)
             counted = " and ".join(
-                f"0 of {counts['impressions']:,} impressions of {scenario} (global label: {counts[global_label(task.name)]:,})"
+                f"0 of {counts['impressions']:,} impressions of {scenario} (global label: {counts[label]:,})"
                 for scenario, counts in train.items()
             )
-            lines.append(f"task {task.name!r}, split train: found no positive, no {task.action!r} credited to {counted}")
+            lines.append(
+                f"task {task.name!r}, split train: found no positive, no {task.action!r} credited to {counted}"
+            )
     return lines
 
 
@@ -148,5 +151,9 @@ def refuse_without_positive(lines: Sequence[str], logs_dir: str) -> None:
     """
     if lines:
         place, _, found = "; ".join(lines).partition(": found ")
-        expected = "at least one: actions of that name within labels.attribution of an impression of the same user and item"
-        raise InputError(f"{logs_dir}: {place}", found, f"{expected}; or tasks of other actions, or --allow_no_positives")
+        expected = (
+            "at least one: actions of that name within labels.attribution of an impression of the same user and item"
+        )
+        raise InputError(
+            f"{logs_dir}: {place}", found, f"{expected}; or tasks of other actions, or --allow_no_positives"
+        )

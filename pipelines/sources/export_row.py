@@ -1,4 +1,4 @@
-"""Rows of Google's BigQuery exports, from JSON, Parquet, Avro or the table itself, in the shapes that tools give them."""
+"""Rows of Google's BigQuery exports: JSON, Parquet, Avro or the table itself, in the shapes that tools give them."""
 
 import datetime
 from typing import Annotated, Any, Self, TypeVar
@@ -10,7 +10,15 @@ from pydantic_core import PydanticCustomError
 
 Item = TypeVar("Item")
 
-MISSING = ("", "(not set)", "(not provided)", "(data deleted)", "<other>", "<obfuscated>", "not available in demo dataset")
+MISSING = (
+    "",
+    "(not set)",
+    "(not provided)",
+    "(data deleted)",
+    "<other>",
+    "<obfuscated>",
+    "not available in demo dataset",
+)
 """What Analytics and its public samples write for a missing value, in lower case. `(none)` is a value: no medium."""
 
 _WRAPPERS = ("list", "bag", "array", "key_value")

@@ -19,8 +19,8 @@ What becomes what:
 - *Price*: `productPrice` of the impression, what the visitor saw. In the public export 9 % of the impressions have
   another price than their SKU's most frequent one.
 
-Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON, where integers may be numbers or
-text, as Parquet or Avro, or the tables themselves.
+Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON, where integers may be numbers
+or text, as Parquet or Avro, or the tables themselves.
 """
 
 import html
@@ -93,12 +93,19 @@ class GA360(Source):
 
     Args:
       lists: The scenario that each `productListName` stands for, by a pattern. Other lists are dropped and counted.
+
+    Raises:
+      InputError: a pattern is one of pages.
     """
 
     name = "ga360"
 
     def __init__(self, lists: Mapping[str, str] = LISTS):
         self._lists = Lists(lists)
+        if self._lists.reads_pages:
+            raise InputError(
+                "--list", "a pattern of the page", "patterns of productListName, which GA360 has for every list"
+            )
         self._catalogue = _Catalogue()
         self._read = Counter(sessions=0, hits=0)
         self._seen_lists: Counter[str] = Counter()

@@ -80,13 +80,18 @@ def _import_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "list",
         None,
-        "PATTERN=scenario: what a list of items stands for, by its name, or by its page with page:PATTERN=scenario; the "
+        "PATTERN=scenario: what a list of items stands for, by its name, or page:PATTERN=scenario, by its page; the "
         "first that matches",
         flag_values=values,
     )
-    flags.DEFINE_multi_string("shown", None, "ga4: EVENT that shows a list, in place of the usual ones", flag_values=values)
     flags.DEFINE_multi_string(
-        "action", None, "ga4: EVENT=ACTION, such as view_item=click, in place of that action's event", flag_values=values
+        "shown", None, "ga4: EVENT that shows a list, in place of the usual ones", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "action",
+        None,
+        "ga4: EVENT=ACTION, such as view_item=click, in place of that action's event",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "task", None, "ga4: NAME=ACTION of the schema's tasks, such as ctr=click ctcvr=cart", flag_values=values
@@ -99,7 +104,10 @@ def _import_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("timezone", None, "ga4: IANA name of the zone of the hour; UTC when absent", flag_values=values)
     flags.DEFINE_bool(
-        "print_sql", False, "ga4: print BigQuery SQL that does the same, of bigquery: tables, to OUT, a data set", flag_values=values
+        "print_sql",
+        False,
+        "ga4: print BigQuery SQL that does the same, of bigquery: tables, to OUT, a data set",
+        flag_values=values,
     )
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 

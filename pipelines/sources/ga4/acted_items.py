@@ -2,8 +2,8 @@
 
 `select_item` and `add_to_cart` have one item by Google's rules. Where a tag manager merges the item acted on into the
 list that the page pushed before, the event carries the whole list: the item acted on has replaced the first one. Such
-an item stands out: it alone has a quantity, it is there twice, it has no place among the others, as its index is missing
-or above the number of items, or it alone is in another list.
+an item stands out: it alone has a quantity, it is there twice, it has no place among the others, as its index is
+missing or above the number of items, or it alone is in another list.
 """
 
 from collections import Counter
@@ -35,7 +35,9 @@ class ActedItems:
     def __init__(self, rules: Sequence[str]):
         for rule in rules:
             if rule not in RULES:
-                raise InputError("--several", repr(rule), f"some of {', '.join(RULES)}, in the order in which to try them")
+                raise InputError(
+                    "--several", repr(rule), f"some of {', '.join(RULES)}, in the order in which to try them"
+                )
         self._rules = rules
         self.counts: dict[str, Counter[str]] = {}
         """By action, how many events with several items were settled by what; `dropped` if by nothing."""

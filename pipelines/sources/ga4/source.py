@@ -20,9 +20,9 @@ What becomes what:
   dropped, or it would be credited to an impression in another list; a cart or a purchase is kept, without scenario.
   Other events are dropped and counted: a refund does not undo a purchase, nor a `remove_from_cart` a cart.
 - *Several items*: a purchase means all its items. Of another action, `several` tells which one (`acted_items`).
-- *Both*: an event may show a list and act on an item of it. Its items are then one list, whose request id the action has;
-  one item alone is no list, only what was acted on. An item acted on that has replaced the first one of the list is an
-  impression only if it is in the list at its own place too: otherwise, what is there would be what was clicked.
+- *Both*: an event may show a list and act on an item of it. Its items are then one list, whose request id the action
+  has; one item alone is no list, only what was acted on. An item acted on that has replaced the first one of the list
+  is an impression only if it is in the list at its own place too: else whatever is in that place would be a click.
 - *Variants*: an action on an item that is shown nowhere goes to the most shown item of the same name, if there is one:
   purchases often name the id of a size or colour.
 - *User*: `user_pseudo_id`, the browser or the app. Not `user_id`: who logs in does so to buy, so its presence tells

@@ -34,7 +34,9 @@ WITH exported AS (
 ), once AS (
   SELECT
     event_name, event_timestamp, user_pseudo_id AS user_id,
-    MD5(CONCAT(user_pseudo_id, '/', CAST(event_timestamp AS STRING), '/', event_name, '/', TO_JSON_STRING(items))) AS event_id,
+    MD5(CONCAT(
+      user_pseudo_id, '/', CAST(event_timestamp AS STRING), '/', event_name, '/', TO_JSON_STRING(items)
+    )) AS event_id,
     {session} AS session_id,
     {url} AS url,
     {search_term} AS search_term,
@@ -208,7 +210,8 @@ WITH shown AS (
 SELECT
   actions_once.user_id,
   IF(shown.item_id IS NULL, COALESCE(shown_as.item_id, actions_once.item_id), actions_once.item_id) AS item_id,
-  DIV(actions_once.event_timestamp, 1000) AS timestamp, actions_once.action, actions_once.scenario, actions_once.request_id
+  DIV(actions_once.event_timestamp, 1000) AS timestamp,
+  actions_once.action, actions_once.scenario, actions_once.request_id
 FROM actions_once
 LEFT JOIN shown ON shown.item_id = actions_once.item_id
 LEFT JOIN shown_as ON shown_as.name = actions_once.name;
@@ -285,9 +288,14 @@ def _script(ga4: GA4, tables: Sequence[str], out: str) -> str:
         both=f"event_name IN ({_literals(both)})" if both else "FALSE",
         shown_scenario=_scenarios(ga4, ("COALESCE(list_name, IF(list_id IS NULL, event_name, NULL))", "list_id")),
         action_scenario=of_action,
-        action=" ".join(f"WHEN event_name = {_literal(name)} THEN {_literal(action)}" for name, action in ga4.actions.items()),
+        action=" ".join(
+            f"WHEN event_name = {_literal(name)} THEN {_literal(action)}" for name, action in ga4.actions.items()
+        ),
         keys=",\n    ".join(
-            [f"COUNT(DISTINCT IF({sign}, item_id, NULL)) OVER (PARTITION BY event_id) AS {name}_items" for name, sign in _SIGNS.items()]
+            [
+                f"COUNT(DISTINCT IF({sign}, item_id, NULL)) OVER (PARTITION BY event_id) AS {name}_items"
+                for name, sign in _SIGNS.items()
+            ]
             + ["MIN(IFNULL(quantity, 0)) OVER (PARTITION BY event_id) AS least_quantity"]
             + ["ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY item_index IS NULL, item_index, place) AS list_place"]
         ),
@@ -298,7 +306,8 @@ def _script(ga4: GA4, tables: Sequence[str], out: str) -> str:
         search=SEARCH,
         zone=_literal(str(ga4.timezone)),
         features=", ".join(
-            _most_frequent(plural, name) for plural, name in (("names", "name"), ("categories", "category"), ("brands", "brand"))
+            _most_frequent(plural, name)
+            for plural, name in (("names", "name"), ("categories", "category"), ("brands", "brand"))
         ),
     )
 
@@ -330,7 +339,14 @@ def _regex(pattern: str) -> str:
     parts = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", pattern)
     known = {"*": ".*", "?": "."}
     escaped = [
-        known.get(part) or (f"[^{part[2:]}" if part.startswith("[!") else part if part.startswith("[") and len(part) > 2 else re.escape(part))
+        known.get(part)
+        or (
+            f"[^{part[2:]}"
+            if part.startswith("[!")
+            else part
+            if part.startswith("[") and len(part) > 2
+            else re.escape(part)
+        )
         for part in parts
     ]
     return f"(?is)^{''.join(escaped)}$"
@@ -347,7 +363,10 @@ def _most_frequent(table: str, feature: str) -> str:
 
 
 def _param(name: str) -> str:
-    values = ("param.value.string_value", *(f"CAST(param.value.{kind}_value AS STRING)" for kind in ("int", "float", "double")))
+    values = (
+        "param.value.string_value",
+        *(f"CAST(param.value.{kind}_value AS STRING)" for kind in ("int", "float", "double")),
+    )
     found = ", ".join(f"present({value})" for value in values)
     return f"(SELECT COALESCE({found}) FROM UNNEST(event_params) AS param WHERE param.key = {_literal(name)} LIMIT 1)"
 

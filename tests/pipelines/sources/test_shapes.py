@@ -219,6 +219,8 @@ def test_broken_text_in_parquet_is_refused_with_its_place(tmp_path, source):
 @pytest.mark.parametrize("content", [b"", b'[{"user_id": 1}]', b"PAR1\x00\xff", "a,b\n1,2\n".encode("utf-16")])
 def test_what_is_no_csv_of_the_source_is_refused(tmp_path, write, content):
     write(tmp_path / "in")
-    spoilt = next(path for path in sorted((tmp_path / "in").iterdir()) if path.name in ("rec_inter.csv", "train-queries.csv"))
+    spoilt = next(
+        path for path in sorted((tmp_path / "in").iterdir()) if path.name in ("rec_inter.csv", "train-queries.csv")
+    )
     spoilt.write_bytes(content)
     assert str(spoilt) in refusal(write.__name__.removeprefix("write_"), tmp_path / "in", tmp_path / "out/logs")
