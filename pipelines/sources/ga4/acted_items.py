@@ -99,7 +99,7 @@ def _signs(
     lists = Counter((item.list_name, item.list_id) for item in items)
     if len(lists) == 2 and len(items) > 2:
         yield "own_list", lambda item: lists[item.list_name, item.list_id] == 1
-    if len(keys.keys() & set(listed)) == len(keys) - 1:
+    if len(keys) > 2 and len(keys.keys() & set(listed)) == len(keys) - 1:
         yield "not_listed", lambda item: item.key not in listed
 
 

@@ -241,7 +241,7 @@ class GA4(Source):
             kept = event.model_dump_json(by_alias=True, exclude_defaults=True).encode()
             rows.add([(event.user, event.timestamp, self._order[event.name], kept)])
         for *_, kept in rows:
-            yield Event.model_validate_json(kept)
+            yield Event.model_validate(orjson.loads(kept))  # faster than from JSON
 
     def _event_of(self, value: Any) -> Event | None:
         """Event of a row; None where it shows nothing and is no action of a known user."""

@@ -442,6 +442,7 @@ LIST = [item(sku, "Home", str(place)) for place, sku in enumerate("ABCDE", start
         ([*(item(sku) for sku in "ABCD"), item("X")], "X", "not_listed"),
         (LIST, None, "dropped"),
         ([item(sku) for sku in "ABC"], None, "dropped"),
+        ([item(sku) for sku in "AX"], None, "dropped"),
     ],
 )
 @pytest.mark.parametrize("name", ["select_item", "add_to_cart"])
