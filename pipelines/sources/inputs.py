@@ -273,7 +273,7 @@ def _is_data(name: str) -> bool:
 
 
 def _first_bytes(file: InputFile) -> bytes:
-    with open_bytes(file.path, gzipped=False) as stream:
+    with open_bytes(file.path, decompress=False) as stream:
         return stream.read(4)
 
 
