@@ -76,7 +76,7 @@ def monitor(
     requests: Sequence[str],
     data: str,
     out: str,
-    actions: Sequence[str] = (),
+    action_files: Sequence[str] = (),
     limits: Sequence[str] = (),
     beam_args: Sequence[str] = (),
     progress: bool = False,
@@ -87,7 +87,7 @@ def monitor(
       requests: files, patterns or directories of request logs.
       data: data directory of `preprocess`.
       out: directory to make: `logs` and `data` of the requests, and `monitor.json`.
-      actions: files of later actions; without them nothing is known of labels.
+      action_files: files of later actions; without them nothing is known of labels.
       limits: `KIND=NUMBER` of `MonitorLimits`.
       beam_args: Beam options.
 
@@ -103,7 +103,7 @@ def monitor(
     schema = read_schema(schema_path)
     folder = make_folder(out)
     logs = folder / "logs"
-    options = {"schema": schema_path, "actions": actions}
+    options = {"schema": schema_path, "action_files": action_files}
     report = import_logs("request_log", requests, logs, progress, options)
     whole = schema.model_copy(update={"split": Split(valid=0, test=0)})
     replace_text(logs / "schema.yaml", whole.to_yaml())
@@ -115,10 +115,10 @@ def monitor(
     drifts = [
         each
         for each in drift.compare(trained, served, schema, drift.DriftLimits(**kinds))
-        if each.kind != "label_rate" or actions
+        if each.kind != "label_rate" or action_files
     ]
     log = _read_scores(requests, schema)
-    figures = _score_figures(log, trained, schema, str(logs) if actions else None)
+    figures = _score_figures(log, trained, schema, str(logs) if action_files else None)
     beyond = [
         f"{each.kind} {each.amount:.4g} of {each.scenario} {each.name}" for each in drifts if each.verdict == "beyond"
     ]

@@ -44,6 +44,7 @@ def preprocess(
     grow_from: str | None = None,
     since: str | None = None,
     drift_limits: Sequence[str] = (),
+    allow_no_positives: bool = False,
     logged_requests: int = REQUESTS_PER_SCENARIO,
 ) -> dict:
     """Preprocesses a log directory to a data directory.
@@ -61,13 +62,15 @@ def preprocess(
       grow_from: the same, but new values are appended to its vocabularies; existing ids do not change.
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
       drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
+      allow_no_positives: whether a task may have no positive in the training rows. Beside earlier data it may anyway:
+        a day's rows are not all that a model learns from.
       logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
 
     Returns:
       Contents of `stats.json`.
 
     Raises:
-      InputError: invalid logs, schema or output directory, or a drift beyond its limit.
+      InputError: invalid logs, schema or output directory, a task without a positive, or a drift beyond its limit.
     """
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
@@ -99,6 +102,12 @@ def preprocess(
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
+    tasks = stats.tasks_without_positive(document, schema)
+    if not (earlier or allow_no_positives):
+        stats.refuse_without_positive(tasks, logs_dir or out)
+    if progress:
+        for line in (*tasks, *stats.scenarios_without_positive(document, schema)):
+            print(f"warning: {line}", file=sys.stderr)
     if earlier and old:
         drifts = drift.compare(old, document, schema, limits)
         write_json(drift.document(drifts), FileSystems.join(out, "drift.json"))

@@ -6,7 +6,7 @@ What becomes what:
   Its position is its place in the ranking, where the client logged one.
 - *Items, users*: the values that requests carried, a row each time that they change, valid from that moment. So a
   row of training data has exactly what was served.
-- *Actions*: tables of the shop's own (`--actions`), in the form of the log contract.
+- *Actions*: tables of the shop's own (`--action_files`), in the form of the log contract.
 - Histories, past queries and counters are not taken from the log: `preprocess` derives them from impressions and
   actions.
 """
@@ -42,12 +42,12 @@ class RequestLogSource(Source):
 
     Args:
       schema: Schema file of the served model.
-      actions: Files, patterns or directories of actions.
+      action_files: Files, patterns or directories of actions.
     """
 
     name = "request_log"
 
-    def __init__(self, schema: str | None = None, actions: Sequence[str] = ()):
+    def __init__(self, schema: str | None = None, action_files: Sequence[str] = ()):
         if schema is None:
             raise InputError("--schema", "nothing", "schema.yaml of the served model, for --source request_log")
         self._schema = load_schema(schema)
@@ -55,7 +55,7 @@ class RequestLogSource(Source):
             if key not in self._schema.features:
                 expected = "it, for a request has the model's features alone"
                 raise InputError(f"{schema}: features.{key}", "nothing", expected)
-        self._actions = find_inputs(actions) if actions else []
+        self._actions = find_inputs(action_files) if action_files else []
         self._read: Counter[str] = Counter()
         self._versions: Counter[str] = Counter()
         self._latest: dict[tuple[str, str], dict[str, Any]] = {}

@@ -31,7 +31,7 @@ def served(made, folder, change):
                 )
                 log.write(lambda record=record: record)
     write_table(folder, "actions", made.shop.tables["actions"])
-    return [f"--requests={folder / 'requests'}", f"--actions={folder / 'actions.jsonl'}", f"--data={made.data}"]
+    return [f"--requests={folder / 'requests'}", f"--action_files={folder / 'actions.jsonl'}", f"--data={made.data}"]
 
 
 def test_scores_labels_and_features_are_those_of_the_log(made, tmp_path, capsys):

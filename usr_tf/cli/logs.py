@@ -1,5 +1,6 @@
 """Verbs for logs and Beam jobs."""
 
+import functools
 import logging
 import os
 import sys
@@ -77,22 +78,66 @@ def _import_flags(values: flags.FlagValues) -> None:
         "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values
     )
     flags.DEFINE_multi_string(
-        "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
+        "list",
+        None,
+        "PATTERN=scenario: what a list of items stands for, by its name, or page:PATTERN=scenario, by its page; the "
+        "first that matches",
+        flag_values=values,
     )
-    flags.DEFINE_string("schema", None, "Schema of the served model, of request_log", flag_values=values)
-    flags.DEFINE_multi_string("actions", None, "Files of later actions, of request_log", flag_values=values)
+    flags.DEFINE_multi_string(
+        "shown", None, "ga4: EVENT that shows a list, in place of the usual ones", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "action",
+        None,
+        "ga4: EVENT=ACTION, such as view_item=click, in place of that action's event",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "task", None, "ga4: NAME=ACTION of the schema's tasks, such as ctr=click ctcvr=cart", flag_values=values
+    )
+    flags.DEFINE_list(
+        "several",
+        None,
+        "ga4: which of several items an action means, rules to try in order: extra, first, all, none",
+        flag_values=values,
+    )
+    flags.DEFINE_string("timezone", None, "ga4: IANA name of the zone of the hour; UTC when absent", flag_values=values)
+    flags.DEFINE_bool(
+        "print_sql",
+        False,
+        "ga4: print BigQuery SQL that does the same, of bigquery: tables, to OUT, a data set",
+        flag_values=values,
+    )
+    flags.DEFINE_string("schema", None, "request_log: schema of the served model", flag_values=values)
+    flags.DEFINE_multi_string("action_files", None, "request_log: files of later actions", flag_values=values)
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 
 
 def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     from pipelines.sources import import_logs
-    from pipelines.sources.lists import parse_lists
+    from pipelines.sources.lists import parse_lists, parse_pairs
 
     logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
-    options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
-    options |= {name: values[name].value for name in ("schema", "actions") if values[name].value}
-    print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
+    given = {
+        "lists": parse_lists(values["list"].value or ()),
+        "shown": values.shown,
+        "actions": parse_pairs("--action", values.action or (), "EVENT=ACTION, such as view_item=click"),
+        "tasks": parse_pairs("--task", values.task or (), "NAME=ACTION, such as ctcvr=cart"),
+        "several": values.several,
+        "timezone": values.timezone,
+        "schema": values.schema,
+        "action_files": values.action_files,
+    }
+    options = {name: value for name, value in given.items() if value}
+    if values.print_sql:
+        from pipelines.sources.ga4.sql import print_sql
+
+        print(print_sql(values.source, values.input, values.out, options))
+        return
+    warn = functools.partial(print, file=sys.stderr)
+    print(strict_json(import_logs(values.source, values.input, values.out, options=options, warn=warn), indent=2))
 
 
 def _schema_flags(values: flags.FlagValues) -> None:
@@ -136,6 +181,9 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
         "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift or coverage moved further from earlier data",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "allow_no_positives", False, "Accept a task without a positive in the training rows", flag_values=values
+    )
 
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -154,6 +202,7 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         grow_from=values.grow_from,
         since=values.since,
         drift_limits=values.drift_limit,
+        allow_no_positives=values.allow_no_positives,
     )
     print(describe(stats))
 
@@ -234,7 +283,7 @@ def _evaluate_scores(values: flags.FlagValues, beam_options: Sequence[str]) -> N
 def _monitor_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("requests", None, "Files, patterns or directories of request logs", flag_values=values)
     flags.DEFINE_string("data", None, "Data that the served model was trained on", flag_values=values)
-    flags.DEFINE_multi_string("actions", [], "Files of later actions, for calibration", flag_values=values)
+    flags.DEFINE_multi_string("action_files", [], "Files of later actions, for calibration", flag_values=values)
     flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
     flags.DEFINE_multi_string(
         "limit",
@@ -249,7 +298,7 @@ def _monitor(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     from pipelines.monitor import describe, monitor, refuse
 
     document = monitor(
-        values.requests, values.data, values.out, values.actions, values.limit, beam_options, progress=True
+        values.requests, values.data, values.out, values.action_files, values.limit, beam_options, progress=True
     )
     print(describe(document))
     refuse(document, values.out)
@@ -312,7 +361,7 @@ VERBS = {
         _monitor,
         ("requests", "data", "out"),
         beam=True,
-        example="--requests REQUEST_LOG --actions ACTIONS --data DATA --out MONITOR",
+        example="--requests REQUEST_LOG --action_files ACTIONS --data DATA --out MONITOR",
         extras=("pipelines",),
     ),
     "score_logs": Verb(

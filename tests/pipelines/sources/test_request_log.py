@@ -75,7 +75,7 @@ def test_rows_are_what_was_served(tmp_path, schema):
     click = {"user_id": "ann", "item_id": "b", "timestamp": 1500, "action": "click", "request_id": "r1"}
     actions.write_text(json.dumps({**click, "page": 1}) + "\n" + json.dumps({"user_id": "ann"}) + "\n")
     out = tmp_path / "logs"
-    flags = ["--source=request_log", f"--input={tmp_path / 'in'}", f"--schema={schema}", f"--actions={actions}"]
+    flags = ["--source=request_log", f"--input={tmp_path / 'in'}", f"--schema={schema}", f"--action_files={actions}"]
     assert main(["import", *flags, f"--out={out}"]) == 0
     report = json.loads((out / "import.json").read_text())
     assert report["read"] == {"requests": 3, "actions": 1}
