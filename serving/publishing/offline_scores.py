@@ -1,7 +1,8 @@
-"""Offline scores of logged requests, with a snapshot's counts in place of the logged ones.
+"""Offline scores of request documents: the Keras model on the transformed rows of their candidates.
 
-A model that holds a snapshot of its counters scores a request by the counts of today. What it is held against is the
-Keras model on the transformed row, whose counts come from the snapshot's tables by key and not by the served graph.
+They are what a served version is checked against where no row of the data has the scores. A model that holds a
+snapshot of its counters scores a request by the counts of today, not by the logged ones: here the counts come from the
+snapshot's tables by key and not from the served graph.
 """
 
 import pandas as pd
@@ -18,22 +19,26 @@ from usr_tf.run import Run
 from usr_tf.schema import SCENARIO
 
 
-def snapshot_scorer(run: Run) -> "SnapshotScorer | None":
+def snapshot_scorer(run: Run) -> "OfflineScorer | None":
     """The scorer of a run whose exported model holds a snapshot of its counters; None for any other."""
-    return SnapshotScorer(run) if run.schema.counters and run.config.export.counters == "snapshot" else None
+    return OfflineScorer(run) if _holds_snapshot(run) else None
 
 
-class SnapshotScorer:
-    """Scores logged requests of a run by the snapshot of its counters."""
+class OfflineScorer:
+    """Scores request documents by a run's model, with the snapshot of its counters if the exported model holds one."""
 
     def __init__(self, run: Run):
         output = tft.TFTransformOutput(str(run.transform))
         self._schema, self._model = run.schema, run.load_model()
         self._raw_spec, self._transform = output.raw_feature_spec(), output.transform_features_layer()
-        self._counts = {
-            name: pd.read_parquet(run.counters / f"{name}.parquet").set_index(list(counter.key_columns))
-            for name, counter in self._schema.counters.items()
-        }
+        self._counts = (
+            {
+                name: pd.read_parquet(run.counters / f"{name}.parquet").set_index(list(counter.key_columns))
+                for name, counter in self._schema.counters.items()
+            }
+            if _holds_snapshot(run)
+            else {}
+        )
 
     def score(self, request: LoggedRequest) -> dict[str, list[float]]:
         """`{task: [N] probabilities}` of the request's candidates."""
@@ -49,12 +54,13 @@ class SnapshotScorer:
         """The snapshot's counts of each candidate, by raw column; 0 for an unknown key."""
         items = len(request.inputs[next(iter(self._schema.features_of("item")))])
         counts: dict[str, list[float]] = {}
-        for name, counter in self._schema.counters.items():
+        for name, snapshot in self._counts.items():
+            counter = self._schema.counters[name]
             keys = pd.DataFrame({key: self._key(key, request.inputs[key], items) for key in counter.key})
             if counter.by_scenario:
                 keys[SCENARIO] = request.scenario
             index = pd.Index(keys.iloc[:, 0]) if keys.shape[1] == 1 else pd.MultiIndex.from_frame(keys)
-            counts |= self._counts[name].reindex(index).fillna(0.0).to_dict("list")
+            counts |= snapshot.reindex(index).fillna(0.0).to_dict("list")
         return counts
 
     def _key(self, name: str, value: object, items: int) -> list[str]:
@@ -63,3 +69,7 @@ class SnapshotScorer:
         if name not in self._schema.features_of("query"):
             return values
         return [text.decode() for text in normalized(tf.constant(values)).numpy()]
+
+
+def _holds_snapshot(run: Run) -> bool:
+    return bool(run.schema.counters) and run.config.export.counters == "snapshot"
