@@ -45,6 +45,7 @@ def preprocess(
     since: str | None = None,
     drift_limits: Sequence[str] = (),
     logged_requests: int = REQUESTS_PER_SCENARIO,
+    quote_rejected: bool = True,
 ) -> dict:
     """Preprocesses a log directory to a data directory.
 
@@ -62,6 +63,7 @@ def preprocess(
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
       drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
       logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
+      quote_rejected: whether `OUT/rejected/` and `stats.json` hold rejected rows, or their places and reasons alone.
 
     Returns:
       Contents of `stats.json`.
@@ -95,7 +97,7 @@ def preprocess(
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
     with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state)
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state, quote_rejected)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
@@ -120,6 +122,7 @@ def build(
     since: int = EVER,
     logged_requests: int = REQUESTS_PER_SCENARIO,
     state: CounterState | None = None,
+    quote_rejected: bool = True,
 ) -> None:
     """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
@@ -133,8 +136,8 @@ def build(
     if schema.counters:
         found = {tag: joined[tag] for tag in (SNAPSHOT, MOMENT)}
         _ = found | "WriteSnapshot" >> WriteSnapshot(schema, FileSystems.join(out, COUNTERS))
-    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
-    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"), quote_rejected)
+    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs, quote_rejected))
     _ = (
         (counts, transformed["counts"])
         | "AllCounts" >> beam.Flatten()

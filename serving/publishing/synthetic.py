@@ -6,7 +6,7 @@ not. They have the sizes of logged requests (candidates, words of the query, act
 | input | value |
 | --- | --- |
 | `user_id` | `synthetic-1`, `synthetic-2`, … |
-| string of the user, the query or the context | of the feature's vocabulary, which the version holds anyway, or `synthetic` |
+| other string of the user, query or context | of its vocabulary, which the version holds anyway, or unknown |
 | number of the same, each one of a vector, count of a counter | the mean of two logged ones, drawn at random |
 | item and candidate features | those of candidates of logged requests, drawn one by one |
 | history | candidates as above, random actions, scenarios and ages |
@@ -38,8 +38,9 @@ from usr_tf.schema import (
 )
 
 UNKNOWN = "synthetic"
-"""A value that no vocabulary has."""
-_UNKNOWN_SHARE = 0.1
+"""How values start that no vocabulary has."""
+_UNKNOWN_SHARE, _UNKNOWNS = 0.1, 100
+"""Share of unknown values, and how many there are: they meet the buckets of hashed features."""
 _FREQUENT = 1000
 """How many values of a vocabulary are drawn from, the most frequent first."""
 _AGES_MS = (60_000, 30 * 86_400_000)
@@ -140,7 +141,8 @@ class _Synthesizer:
 
     def _value(self, name: str, feature: Feature) -> str:
         values = self._vocabulary(self._schema.owner(name))
-        return self._rng.choice(values) if values and self._rng.random() > _UNKNOWN_SHARE else UNKNOWN
+        known = values and self._rng.random() > _UNKNOWN_SHARE
+        return self._rng.choice(values) if known else f"{UNKNOWN}-{self._rng.randrange(_UNKNOWNS)}"
 
     @functools.cache  # noqa: B019  (lives as long as the requests take to make)
     def _vocabulary(self, owner: str) -> list[str]:

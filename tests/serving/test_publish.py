@@ -193,7 +193,7 @@ def test_golden_requests_of_real_rows_stay_out_of_the_served_folder(shop):
 
 def test_synthetic_requests_are_checked_too(shop):
     shop.synthetic = dataclasses.replace(shop.synthetic, expected=golden(1, -1, -0.49).expected)
-    with pytest.raises(InputError, match="found a score off by .* in request synthetic-1 of search"):
+    with pytest.raises(InputError, match=r"found a score off by .* in request synthetic-1 of search"):
         shop.publish()
 
 
