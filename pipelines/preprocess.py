@@ -22,7 +22,7 @@ from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
 from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
 from pipelines.logs.rejected import FindExamples, WriteRejected
-from pipelines.quality import drift
+from pipelines.quality import drift, tfdv
 from pipelines.quality import row_counts as stats
 from pipelines.quality.statistics import MeasureQuality
 from pipelines.transform.previous import Earlier, copy_transform, open_earlier, read_stats
@@ -138,13 +138,18 @@ def build(
         _ = found | "WriteSnapshot" >> WriteSnapshot(schema, FileSystems.join(out, COUNTERS))
     _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"), quote_rejected)
     examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs, quote_rejected))
-    _ = (
+    total = (
         (counts, transformed["counts"])
         | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
+    )
+    _ = (
+        total
         | "Stats" >> beam.Map(stats.document, schema, AsSingleton(examples), AsDict(quality))
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
+    statistics = FileSystems.join(out, "statistics")
+    _ = total | "WriteStatistics" >> beam.Map(tfdv.write, schema, AsDict(quality), statistics)
 
 
 if __name__ == "__main__":
