@@ -136,14 +136,14 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """Least and greatest of whole numbers."""
+    """Least and greatest of numbers."""
 
-    least: int | None = None
-    greatest: int | None = None
+    least: float | None = None
+    greatest: float | None = None
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> "Extent":
-        return cls(int(numbers.min()), int(numbers.max())) if len(numbers) else cls()
+        return cls(numbers.min().item(), numbers.max().item()) if numbers.size else cls()
 
     def __add__(self, other: "Extent") -> "Extent":
         if self.least is None or self.greatest is None:

@@ -202,9 +202,13 @@ class NumericSums(ColumnSums):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VectorSums(ColumnSums):
+    """Of the vectors that are not all zeros."""
+
     zeros: int = 0
-    moments: Moments = dataclasses.field(default_factory=Moments)
-    """Of all numbers of the vectors that are not all zeros."""
+    extent: Extent = dataclasses.field(default_factory=Extent)
+    means: Moments = dataclasses.field(default_factory=Moments)
+    """Of each vector's mean: all have one width, and exact sums of all numbers would take too long."""
+    mean_squares: Moments = dataclasses.field(default_factory=Moments)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -273,7 +277,8 @@ def _measure_vectors(column: pa.ListArray, scenario_of: np.ndarray, rows: np.nda
     for scenario, total in enumerate(rows):
         kept = vectors[filled & (scenario_of == scenario)]
         zeros = kept.size - np.count_nonzero(kept)
-        measured.append(VectorSums(int(total), len(kept), zeros, Moments.of(kept.ravel())))
+        means = [Moments.of((kept**power).mean(axis=1, dtype=np.float64).astype(np.float32)) for power in (1, 2)]
+        measured.append(VectorSums(int(total), len(kept), zeros, Extent.of(kept), *means))
     return measured
 
 

@@ -61,7 +61,7 @@ def statistics(
         rows = sum(counts.get(("splits", split, scenario, "impressions"), 0) for scenario in scenarios)
         dataset = found.datasets.add(name=name, num_examples=rows)
         for feature, sums in _sums(measured, schema, split, scenarios).items():
-            _fill(dataset.features.add(), feature, sums)
+            _fill(dataset.features.add(), feature, sums, _width(schema, feature))
         for label in schema.label_names:
             positives = sum(counts.get(("splits", split, scenario, label), 0) for scenario in scenarios)
             _fill_label(dataset.features.add(), label, rows, positives)
@@ -78,7 +78,7 @@ def schema_proto(counts: Counts, schema: Schema, measured: Measured) -> schema_p
         always = 0 < sums.present == sums.rows
         if always:
             feature.presence.min_fraction = 1.0
-        width = schema.features[name].width or 1 if name in schema.features else 1
+        width = _width(schema, name)
         if name == HISTORY or schema.features[name].kind.value == "strings":
             feature.value_count.min = 1
         elif always:
@@ -114,7 +114,12 @@ def _sums(measured: Measured, schema: Schema, split: str, scenarios: tuple[str, 
     return found
 
 
-def _fill(proto: _Statistics, name: str, sums: ColumnSums) -> None:
+def _width(schema: Schema, name: str) -> int:
+    """Numbers of a vector; 1 for other columns."""
+    return (schema.features[name].width or 1) if name in schema.features else 1
+
+
+def _fill(proto: _Statistics, name: str, sums: ColumnSums, width: int) -> None:
     proto.path.step.append(name)
     if isinstance(sums, NumericSums):
         proto.type = _Type.FLOAT
@@ -122,17 +127,20 @@ def _fill(proto: _Statistics, name: str, sums: ColumnSums) -> None:
         _fill_common(numbers.common_stats, sums, 1, 1, sums.present)
         numbers.num_zeros = sums.zeros
         if sums.moments.count:
-            _fill_moments(numbers, sums.moments)
+            numbers.mean, numbers.std_dev = sums.moments.mean, sums.moments.std
+            numbers.min, numbers.max = sums.moments.minimum, sums.moments.maximum
             sample = np.sort(sums.sample.values.astype(np.float64))
             numbers.median = float(np.quantile(sample, 0.5, method="inverted_cdf"))
             _fill_histograms(numbers, sample, sums.moments)
     elif isinstance(sums, VectorSums):
         proto.type = _Type.FLOAT
-        width = sums.moments.count // sums.present if sums.present else 0
-        _fill_common(proto.num_stats.common_stats, sums, width, width, sums.moments.count)
-        proto.num_stats.num_zeros = sums.zeros
-        if sums.moments.count:
-            _fill_moments(proto.num_stats, sums.moments)
+        numbers = proto.num_stats
+        _fill_common(numbers.common_stats, sums, width, width, sums.present * width)
+        numbers.num_zeros = sums.zeros
+        if sums.present:
+            mean = sums.means.mean
+            numbers.mean, numbers.std_dev = mean, math.sqrt(max(0.0, sums.mean_squares.mean - mean**2))
+            numbers.min, numbers.max = sums.extent.least or 0.0, sums.extent.greatest or 0.0
     elif isinstance(sums, HistorySums):
         proto.type = _Type.STRING
         lengths = sums.lengths
@@ -151,19 +159,14 @@ def _fill(proto: _Statistics, name: str, sums: ColumnSums) -> None:
 
 
 def _fill_common(
-    common: statistics_pb2.CommonStatistics, sums: ColumnSums, least: int | None, greatest: int | None, values: int
+    common: statistics_pb2.CommonStatistics, sums: ColumnSums, least: float | None, greatest: float | None, values: int
 ) -> None:
     """Presence and lengths; TFDV writes 0 for lengths where no row has a value."""
     common.num_non_missing, common.num_missing = sums.present, sums.rows - sums.present
     common.tot_num_values = values
     if sums.present:
-        common.min_num_values, common.max_num_values = least or 0, greatest or 0
+        common.min_num_values, common.max_num_values = int(least or 0), int(greatest or 0)
         common.avg_num_values = values / sums.present
-
-
-def _fill_moments(numbers: statistics_pb2.NumericStatistics, moments: Moments) -> None:
-    numbers.mean, numbers.std_dev = moments.mean, moments.std
-    numbers.min, numbers.max = moments.minimum, moments.maximum
 
 
 def _fill_histograms(numbers: statistics_pb2.NumericStatistics, sample: np.ndarray, moments: Moments) -> None:

@@ -82,20 +82,15 @@ def golden_requests(
                 found = f"request {request.request_id} of {len(request.inputs[items])} items"
                 raise InputError(path, found, f"{len(taken)}, its rows in the split that was scored")
             expected = {task: scores[taken].tolist() for task, scores in predictions.probabilities.items()}
-            golden.append(
-                dataclasses.replace(
-                    request,
-                    expected=snapshot.score(request) if snapshot else expected,
-                    labels={task: labels[taken].tolist() for task, labels in predictions.labels.items()},
-                )
-            )
-    return golden
+            labels = {task: labels[taken].tolist() for task, labels in predictions.labels.items()}
+            golden.append(dataclasses.replace(request, expected=expected, labels=labels))
+    return _rescored(golden, snapshot) if snapshot else golden
 
 
 def synthetic_golden(requests: Mapping[str, Sequence[LoggedRequest]], scorer: "OfflineScorer") -> list[LoggedRequest]:
     """Synthetic requests of each scenario, at most `SYNTHETIC`, with offline scores."""
     kept = [request for of_scenario in requests.values() for request in of_scenario[:SYNTHETIC]]
-    return [dataclasses.replace(request, expected=scorer.score(request)) for request in kept]
+    return _rescored(kept, scorer)
 
 
 def write_golden(version_dir: str | Path, requests: Iterable[LoggedRequest]) -> Path:
@@ -161,6 +156,11 @@ def largest_difference(requests: Sequence[LoggedRequest], served: Iterable[Mappi
         ),
         key=lambda difference: difference.value,
     )
+
+
+def _rescored(requests: Sequence[LoggedRequest], scorer: "OfflineScorer") -> list[LoggedRequest]:
+    scores = zip(requests, scorer.score(requests), strict=True)
+    return [dataclasses.replace(request, expected=expected) for request, expected in scores]
 
 
 def _difference(request: LoggedRequest, task: str, served: np.ndarray) -> Difference:

@@ -5,6 +5,9 @@ snapshot of its counters scores a request by the counts of today, not by the log
 snapshot's tables by key and not from the served graph.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -14,9 +17,12 @@ from serving.formats.request import request_inputs
 from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from usr_tf.counter_snapshot import normalized
-from usr_tf.data.parsing import densify
+from usr_tf.data.parsing import Features, densify
 from usr_tf.run import Run
 from usr_tf.schema import SCENARIO
+
+_BATCH = 64
+"""Requests that are scored at a time."""
 
 
 def snapshot_scorer(run: Run) -> "OfflineScorer | None":
@@ -40,15 +46,28 @@ class OfflineScorer:
             else {}
         )
 
-    def score(self, request: LoggedRequest) -> dict[str, list[float]]:
-        """`{task: [N] probabilities}` of the request's candidates."""
-        values = {**request.inputs, **self._counts_of(request)}
-        inputs = request_inputs(values, schema_specs(self._schema, counters=True), f"request {request.request_id}")
-        rows = to_examples(inputs)
-        features = densify(self._transform(tf.io.parse_example(rows, self._raw_spec)), self._schema)
-        features[SCENARIO] = tf.fill([len(rows)], self._schema.scenarios.index(request.scenario))
-        scores = self._model(features)
-        return {task: scores[task].numpy().tolist() for task in self._schema.task_names}
+    def score(self, requests: Sequence[LoggedRequest]) -> list[dict[str, list[float]]]:
+        """`{task: [N] probabilities}` of each request's candidates."""
+        specs, scores = schema_specs(self._schema, counters=True), []
+        for start in range(0, len(requests), _BATCH):
+            batch = requests[start : start + _BATCH]
+            examples = [
+                to_examples(request_inputs(values, specs, f"request {request.request_id}"))
+                for request in batch
+                for values in [{**request.inputs, **self._counts_of(request)}]
+            ]
+            numbers = [self._schema.scenarios.index(request.scenario) for request in batch]
+            sizes = [len(rows) for rows in examples]
+            features = self._features(list(itertools.chain.from_iterable(examples)))
+            features[SCENARIO] = tf.repeat(tf.constant(numbers), sizes)
+            found = {task: values.numpy() for task, values in self._model(features).items()}
+            stops = list(itertools.accumulate(sizes))
+            for stop, size in zip(stops, sizes, strict=True):
+                scores.append({task: found[task][stop - size : stop].tolist() for task in self._schema.task_names})
+        return scores
+
+    def _features(self, rows: list[bytes]) -> Features:
+        return densify(self._transform(tf.io.parse_example(rows, self._raw_spec)), self._schema)
 
     def _counts_of(self, request: LoggedRequest) -> dict[str, list[float]]:
         """The snapshot's counts of each candidate, by raw column; 0 for an unknown key."""

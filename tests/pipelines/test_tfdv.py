@@ -87,6 +87,7 @@ def test_numbers_have_moments_and_histograms(features):
     assert (standard.buckets[2].low_value, standard.buckets[2].high_value) == (1.0, 1.5)
     assert sum(bucket.sample_count for bucket in quantiles.buckets) == pytest.approx(3)
     image = features["scenario_search"]["image"].num_stats
+    assert (image.min, image.max, image.std_dev) == (0.0, 4.0, pytest.approx(np.std([0, 2, 4, 2])))
     assert (image.common_stats.num_missing, image.common_stats.min_num_values, image.mean, image.num_zeros) == (
         1,
         2,

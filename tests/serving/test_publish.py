@@ -156,7 +156,9 @@ def shop(tmp_path, toy_models, monkeypatch) -> Shop:
     monkeypatch.setattr(module, "predict", shop.predict)
     monkeypatch.setattr(module, "export", shop.export)
     monkeypatch.setattr(module, "synthetic_requests", lambda _: {"search": [shop.synthetic]})
-    monkeypatch.setattr(module, "OfflineScorer", lambda _: SimpleNamespace(score=lambda request: request.expected))
+    monkeypatch.setattr(
+        module, "OfflineScorer", lambda _: SimpleNamespace(score=lambda all: [each.expected for each in all])
+    )
     monkeypatch.setattr(module, "write_warmup_requests", lambda folder, _: (folder / "assets.extra").mkdir())
     return shop
 
