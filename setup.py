@@ -17,6 +17,7 @@ PIPELINES = [
     *TENSORFLOW,
     *FIGURES,
     "apache-beam>=2.77,<2.78",
+    "fastavro",
     "numpy",
     "orjson",
     "pyarrow",
@@ -35,6 +36,7 @@ TRAIN = [
     "tf-keras>=2.21,<2.22",
 ]
 BASELINE = ["lightgbm"]
+LAKEHOUSE = ["deltalake", "pyiceberg"]
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 TOOLS = [
@@ -115,9 +117,10 @@ setup(
         "pipelines": PIPELINES,
         "train": TRAIN,
         "baseline": BASELINE,
+        "lakehouse": LAKEHOUSE,
         "notebook": NOTEBOOK,
         "docs": DOCS,
-        "dev": [*PIPELINES, *TRAIN, *BASELINE, *NOTEBOOK, *DOCS, *TOOLS],
+        "dev": [*PIPELINES, *TRAIN, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
         "parity": ["torch", "torch-rechub==0.9.0"],
     },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},

@@ -10,14 +10,16 @@ import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.beam.file_system import match_in
 from pipelines.beam.job import run
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import SCHEMA, read_json, read_schema, write_json
+from pipelines.logs.columns import layout_of
 from pipelines.logs.inputs import find_tables
-from pipelines.logs.tables import match_in
-from pipelines.logs.user_ids import Counts, Edit, copy_file, edit_file
+from pipelines.logs.user_ids import Counts, Edit, check_format, copy_file, edit_file
 from usr_tf.errors import InputError
 from usr_tf.pseudonyms import pseudonym
+from usr_tf.schema import USER
 
 WITHOUT_USERS = ("items",)
 """Tables that have no user ids."""
@@ -33,7 +35,7 @@ def forget(logs_dir: str, out: str, users: Collection[str], beam_args: Sequence[
       Row counts, which `OUT/forget.json` holds too. It does not hold the ids.
 
     Raises:
-      InputError: unreadable logs, or `out` is taken or cannot be written.
+      InputError: unreadable logs, files other than JSON and Parquet, or `out` is taken or cannot be written.
     """
     return _edit(logs_dir, out, functools.partial(_unless_in, frozenset(users)), "forget", beam_args)
 
@@ -45,7 +47,7 @@ def pseudonymize(logs_dir: str, out: str, key: bytes, beam_args: Sequence[str] =
       Row counts, which `OUT/pseudonymize.json` holds too.
 
     Raises:
-      InputError: unreadable logs, or `out` is taken or cannot be written.
+      InputError: unreadable logs, files other than JSON and Parquet, or `out` is taken or cannot be written.
     """
     return _edit(logs_dir, out, functools.partial(pseudonym, key=key), "pseudonymize", beam_args)
 
@@ -60,8 +62,13 @@ def _edit(logs_dir: str, out: str, edit: Edit, name: str, beam_args: Sequence[st
     schema = read_schema(FileSystems.join(logs_dir, SCHEMA))
     inputs = find_tables(logs_dir)
     report, files = FileSystems.join(out, f"{name}.json"), []
+    top = FileSystems.join(logs_dir, "")
     for table, paths in inputs.items():
-        files += [(table, path, FileSystems.join(out, path.rpartition("/")[2])) for path in paths]
+        columns = () if table in WITHOUT_USERS else layout_of(schema, table).sources[USER]
+        for path in paths:
+            if columns:
+                check_format(path)
+            files.append((table, path, FileSystems.join(out, path.removeprefix(top)), columns))
     try:
         if match_in(out, ["**"]):
             raise InputError(out, "something there already", "a new or empty directory")
@@ -88,12 +95,12 @@ def _edit(logs_dir: str, out: str, edit: Edit, name: str, beam_args: Sequence[st
     return rows
 
 
-def _edit_one(file: tuple[str, str, str], edit: Edit) -> tuple[str, dict[str, int]]:
-    table, path, out = file
-    if table in WITHOUT_USERS:
+def _edit_one(file: tuple[str, str, str, tuple[str, ...]], edit: Edit) -> tuple[str, dict[str, int]]:
+    table, path, out, columns = file
+    if not columns:
         copy_file(path, out)
         return table, {}
-    return table, dict(edit_file(path, out, edit))
+    return table, dict(edit_file(path, out, edit, columns))
 
 
 def _add(parts: Sequence, tables: Sequence[str]) -> Rows:

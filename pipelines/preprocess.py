@@ -20,7 +20,7 @@ from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.counter_state import CounterState, open_state
 from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
-from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partitions_for
 from pipelines.logs.rejected import FindExamples, WriteRejected
 from pipelines.quality import drift, tfdv
 from pipelines.quality import row_counts as stats
@@ -91,7 +91,7 @@ def preprocess(
     if drift_limits and not old:
         raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it, with stats.json")
     inputs = find_tables(logs_dir, tables)
-    check_columns(schema, inputs)
+    check_tables(schema, inputs)
     prepare(out, schema)
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))

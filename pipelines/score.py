@@ -16,6 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines.beam.blocks import BlockStore
+from pipelines.beam.file_system import match_in
 from pipelines.beam.job import milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
@@ -25,9 +26,8 @@ from pipelines.evaluation.row_scorer import Probabilities, RowScorer
 from pipelines.evaluation.saved_model import check_model, load_saved_model, read_signatures
 from pipelines.evaluation.score_files import scored_schema
 from pipelines.join.split import EVER
-from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partitions_for
 from pipelines.logs.rejected import WriteRejected
-from pipelines.logs.tables import match_in
 from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
 from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
@@ -87,7 +87,7 @@ def score_logs(
     scorer = RowScorer(model, schema, load_trees or load_saved_model)
     start = milliseconds(since) if since else EVER
     inputs = find_tables(logs_dir, tables)
-    check_columns(schema, inputs)
+    check_tables(schema, inputs)
     _prepare(out)
     with scratch(pipeline, out) as store, display(progress, f"score {logs_dir or out}", store.progress):
         build(pipeline, schema, inputs, scorer, out, partitions or partitions_for(inputs), store, start, quote_rejected)

@@ -46,6 +46,8 @@ TABLES = ("impressions", "actions", "items", "users")
 OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_", "packed_")
+KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit"})
+"""Keys of the schema that say how the logs are written, and nothing of the rows."""
 IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
 PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
@@ -292,6 +294,10 @@ class Schema(_Strict):
     history: History = History()
     split: Split = Split()
     features: dict[Name, Feature]
+    columns: dict[str, Name] = {}
+    """Columns of the logs that have another name there: `event_ts: timestamp` reads `event_ts` as `timestamp`."""
+    timestamp_unit: Literal["s", "ms", "us", "ns"] = "ms"
+    """Unit of timestamps that the logs hold as numbers. Everything after the reader has milliseconds."""
     match: dict[Name, Match] = {}
     """Similarities of a request's feature and a candidate's."""
     history_match: tuple[Name, ...] = ()
@@ -344,6 +350,17 @@ class Schema(_Strict):
         for name, column in weights.items():
             if column in self.features or list(weights.values()).count(column) > 1 or column in RESERVED:
                 raise ValueError(f"features.{name}.weights: found {column!r}, expected a column of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_known(self) -> "Schema":
+        keys = (USER, ITEM, REQUEST, TIMESTAMP, SCENARIO, ACTION, POSITION, *map(oracle_column, self.task_names))
+        known = {*keys, *self.features, *self.weight_columns}
+        for source, target in self.columns.items():
+            if target not in known:
+                raise ValueError(f"columns.{source}: found {target!r}, expected one of {', '.join(sorted(known))}")
+            if source in known:
+                raise ValueError(f"columns.{source}: found a column that is read by its own name, expected another one")
         return self
 
     @model_validator(mode="after")

@@ -11,8 +11,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import TaggedOutput
 
 from pipelines.beam.blocks import Block, BlockStore, load
-from pipelines.logs import tables as logs
-from pipelines.logs.tables import PLACE
+from pipelines.logs.columns import PLACE
+from pipelines.logs.tables import describe_place
 from usr_tf.files import strict_json
 from usr_tf.schema import TIMESTAMP
 
@@ -106,7 +106,7 @@ class FindExamples(beam.CombineFn):
         examples: Examples = {}
         for (table, reason), rows in sorted(accumulator.items()):
             examples.setdefault(table, {})[reason] = [
-                {"place": logs.describe_place(place, self._names[table])} | ({"row": row} if self._quoted else {})
+                {"place": describe_place(place, self._names[table])} | ({"row": row} if self._quoted else {})
                 for place, row in rows
             ]
         return examples
@@ -115,7 +115,7 @@ class FindExamples(beam.CombineFn):
 def _lines(block: Block, names: dict[str, list[str]], quoted: bool) -> Iterator[str]:
     table, handle = block
     for entry in load(handle).to_pylist():
-        place = logs.describe_place(entry["place"], names[table])
+        place = describe_place(entry["place"], names[table])
         told = json.dumps({"table": table, "place": place, "reason": entry["reason"]}, ensure_ascii=False)
         yield f'{told[:-1]}, "row": {entry["row"]}}}' if quoted else told
 

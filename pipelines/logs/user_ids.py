@@ -1,14 +1,16 @@
 """Edits of the user ids of log files: rows are removed by their user id, or get another one.
 
-A file keeps its name, form and order. Only the column `user_id` is looked at: an id inside another column, such as a
-`request_id` made of it, stays.
+A file of JSON or Parquet keeps its name, compression and order; JSON becomes one object a line. Only the columns that
+the schema reads user ids from are looked at: an id inside another one, such as a `request_id` made of it, stays.
 """
 
+import bz2
 import collections
+import contextlib
 import functools
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,8 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines.logs.files import line_blocks, open_bytes, open_parquet
+from pipelines.logs.files import open_bytes, open_parquet
+from pipelines.logs.formats import Block, read_blocks, split_suffix
 from usr_tf.errors import InputError
 from usr_tf.schema import USER
 
@@ -27,12 +30,31 @@ Counts = collections.Counter[str]
 """Rows `read`, `written`, `removed` by the edit, and `unreadable`: without a user id that `usr-tf preprocess` reads."""
 
 _ROWS = 32_768
+_COMPRESSED: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0),
+    ".bz2": lambda raw: bz2.BZ2File(raw, "wb"),
+    ".zst": lambda raw: pa.CompressedOutputStream(pa.PythonFile(raw, "w"), "zstd"),
+}
 
 
-def edit_file(path: str, out: str, edit: Edit) -> Counts:
+def check_format(path: str) -> None:
+    """Checks that `edit_file` can write files of this kind.
+
+    Raises:
+      InputError: it cannot.
+    """
+    suffix = split_suffix(path)[1]
+    if not suffix.startswith((".jsonl", ".ndjson", ".json", ".parquet")):
+        raise InputError(path, f"a {suffix} file", "JSON or Parquet, which user ids are edited in")
+
+
+def edit_file(path: str, out: str, edit: Edit, columns: Sequence[str] = (USER,)) -> Counts:
     """Writes the rows of a log file with edited user ids to `out` and returns their counts.
 
     A row without a readable user id may be anybody's, and `usr-tf preprocess` rejects it: it is left out.
+
+    Args:
+      columns: those that user ids are read from, the first that has a value. An edited id goes into each of them.
 
     Raises:
       InputError: the file cannot be read to its end.
@@ -40,31 +62,34 @@ def edit_file(path: str, out: str, edit: Edit) -> Counts:
     counts: Counts = collections.Counter()
     edit = functools.cache(edit)
     with FileSystems.create(out, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
-        if path.endswith(".parquet"):
+        if path.lower().endswith(".parquet"):
             with open_parquet(path) as parquet:
-                _edit_parquet(parquet, path, raw, edit, counts)
-        elif path.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as lines:
-                lines.writelines(_edit_lines(line_blocks(path, gzipped=True), edit, counts))
+                _edit_parquet(parquet, path, raw, edit, columns, counts)
         else:
-            for line in _edit_lines(line_blocks(path, gzipped=False), edit, counts):
-                raw.write(line)
+            compress = next((each for suffix, each in _COMPRESSED.items() if path.lower().endswith(suffix)), None)
+            with compress(raw) if compress else contextlib.nullcontext(raw) as stream:
+                for line in _edit_lines(read_blocks(path, None), edit, columns, counts):
+                    stream.write(line)
     return counts
 
 
 def copy_file(path: str, out: str) -> None:
     """Copies a file without users to `out`, to the byte."""
     with (
-        open_bytes(path, gzipped=False) as stream,
+        open_bytes(path, decompress=False) as stream,
         FileSystems.create(out, compression_type=CompressionTypes.UNCOMPRESSED) as raw,
     ):
         while piece := stream.read(1 << 20):
             raw.write(piece)
 
 
-def _edit_lines(blocks: Iterable[bytes], edit: Edit, counts: Counts) -> Iterator[bytes]:
+def _edit_lines(blocks: Iterable[Block], edit: Edit, columns: Sequence[str], counts: Counts) -> Iterator[bytes]:
     for block in blocks:
-        for line in block[:-1].split(b"\n"):
+        counts["read"] += len(block.rejected)
+        counts["unreadable"] += len(block.rejected)
+        if not isinstance(block.rows, bytes):
+            raise AssertionError("JSON is read as lines")
+        for line in block.rows[:-1].split(b"\n"):
             if not line.strip():
                 continue
             counts["read"] += 1
@@ -72,29 +97,34 @@ def _edit_lines(blocks: Iterable[bytes], edit: Edit, counts: Counts) -> Iterator
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            user = _user(row.get(USER)) if isinstance(row, dict) else None
+            values = [row.get(name) for name in columns] if isinstance(row, dict) else []
+            user = _user(values)
             edited = _count(user, edit, counts)
-            if edited is None:
-                continue
-            yield (line if edited == user else json.dumps(row | {USER: edited}).encode()) + b"\n"
+            if edited is not None:
+                changed = {name: edited for name in columns if name in row}
+                yield (line if edited == user else json.dumps(row | changed).encode()) + b"\n"
 
 
-def _edit_parquet(parquet: pq.ParquetFile, path: str, raw: Any, edit: Edit, counts: Counts) -> None:
+def _edit_parquet(
+    parquet: pq.ParquetFile, path: str, raw: Any, edit: Edit, columns: Sequence[str], counts: Counts
+) -> None:
     schema = parquet.schema_arrow
-    place = schema.get_field_index(USER)
-    if place < 0:
-        raise InputError(f"{path}: column {USER!r}", f"only {', '.join(schema.names)}", "this required column")
-    edited_schema = schema.set(place, pa.field(USER, pa.string()))
-    with pq.ParquetWriter(raw, edited_schema, compression="zstd") as writer:
+    places = [schema.get_field_index(name) for name in columns if name in schema.names]
+    if not places:
+        raise InputError(f"{path}: column {columns[-1]!r}", f"only {', '.join(schema.names)}", "this required column")
+    for place in places:
+        schema = schema.set(place, pa.field(schema.names[place], pa.string()))
+    with pq.ParquetWriter(raw, schema, compression="zstd") as writer:
         for batch in parquet.iter_batches(_ROWS):
             counts["read"] += len(batch)
             try:
-                users = batch.column(place).to_pylist()
+                users = [_user(values) for values in zip(*(batch.column(at).to_pylist() for at in places), strict=True)]
             except UnicodeDecodeError as error:
                 raise InputError(path, f"text that is not UTF-8 ({error})", "UTF-8 in columns of strings") from error
-            edited = [_count(_user(user), edit, counts) for user in users]
-            batch = batch.set_column(place, edited_schema.field(place), pa.array(edited, pa.string()))
-            writer.write_batch(batch.filter(batch.column(place).is_valid()))
+            edited = pa.array([_count(user, edit, counts) for user in users], pa.string())
+            for place in places:
+                batch = batch.set_column(place, schema.field(place), edited)
+            writer.write_batch(batch.filter(edited.is_valid()))
 
 
 def _count(user: str | None, edit: Edit, counts: Counts) -> str | None:
@@ -103,10 +133,13 @@ def _count(user: str | None, edit: Edit, counts: Counts) -> str | None:
     return edited
 
 
-def _user(value: Any) -> str | None:
-    """User id as `pipelines.logs.tables` reads it; None where it reads none."""
+def _user(values: Sequence[Any]) -> str | None:
+    """User id of the first value that there is, as `pipelines.logs.rows` reads it; None where it reads none."""
+    value = next((each for each in values if each is not None), None)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, str | int) or value == "":
         return None
     try:

@@ -240,7 +240,7 @@ def _is_data(name: str) -> bool:
 
 
 def _is_parquet(file: InputFile) -> bool:
-    with open_bytes(file.path, gzipped=False) as stream:
+    with open_bytes(file.path, decompress=False) as stream:
         return stream.read(4) == b"PAR1"
 
 

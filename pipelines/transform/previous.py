@@ -8,9 +8,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.output import SCHEMA, TRANSFORM, read_json, read_schema
 from usr_tf.errors import InputError
-from usr_tf.schema import SUCCESS, Schema
+from usr_tf.schema import KEYS_OF_LOGS, SUCCESS, Schema
 
-_OF_ROWS = {"split", "labels"}
+_OF_ROWS = {"split", "labels", *KEYS_OF_LOGS}
 """Keys that say which rows there are, and nothing of the transform."""
 _OF_GROWTH = ("min_count", "vocabulary_size")
 """Keys of a feature that say which values enter its vocabulary, and nothing of what is in it."""
@@ -34,7 +34,7 @@ def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, s
 
     Raises:
       InputError: both flags; no finished directory; or a schema that differs from `schema`, read from `schema_path`,
-        in more than `split` and `labels`. Growth also lets `min_count` and `vocabulary_size` change.
+        in more than the keys of rows and logs. Growth also lets `min_count` and `vocabulary_size` change.
     """
     if transform and grow_from:
         raise InputError("--grow_from", "--transform beside it", "one of the two")

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.logs.formats import read_blocks
+from pipelines.logs.user_ids import edit_file
 from pipelines.preprocess import preprocess
 from tests.pipelines.tiny import read_lines, write_logs
 from usr_tf.cli import main
@@ -135,6 +137,7 @@ def test_no_id_is_left_in_data_of_pseudonymous_logs(tmp_path):
         (["forget"], "forget: --user_id, --users: found nothing, expected at least one user"),
         (["forget", "--users=none"], "none: found no readable text"),
         (["forget", "--user_id=u", "--logs=none"], "none"),
+        (["forget", "--user_id=u", "--logs=csv"], "users.csv: found a .csv file, expected JSON or Parquet"),
         (["forget", "--user_id=u", "--out=logs"], "logs: found something there already, expected a new or empty"),
         (["pseudonymize", "--key=short"], "short: found 3 bytes, expected a key of at least 16 random bytes"),
         (["pseudonymize", "--key=none"], "none: found no readable file"),
@@ -144,11 +147,33 @@ def test_wrong_arguments_are_refused_in_one_line(tmp_path, monkeypatch, capsys, 
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "logs")
     (tmp_path / "short").write_text("abc\n")
+    (write(tmp_path / "csv") / "users.parquet").rename(tmp_path / "csv" / "users.csv")
     verb, *more = arguments
     assert main([verb, "--logs=logs", "--out=out", *more]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["part.parquet", "part.json", "part.jsonl.bz2", "part.ndjson.zst", "part.jsonl.gz"])
+def test_each_format_reads_back_without_the_user_by_the_columns_of_the_schema(tmp_path, name):
+    rows = [{"visitor": value, "at": at} for at, value in enumerate(["a", "é", "", None, 7])]
+    path, out = tmp_path / name, tmp_path / "out" / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"visitor": ["a", "é", "", None, "7"], "at": range(5)}), path)
+    else:
+        text = json.dumps(rows) if name == "part.json" else "".join(f"{json.dumps(row)}\n" for row in rows)
+        codec = {"bz2": "bz2", "zst": "zstd", "gz": "gzip"}.get(name.rpartition(".")[2])
+        with pa.CompressedOutputStream(str(path), codec) if codec else path.open("wb") as stream:
+            stream.write(text.encode())
+    edit = {"a": "A", "é": None, "7": "7"}.get
+    counts = edit_file(str(path), str(out), edit, ("visitor", "user_id"))
+    assert counts == {"read": 5, "written": 2, "removed": 1, "unreadable": 2}
+    found: list[dict] = []
+    for block in read_blocks(str(out), None):
+        lines = block.rows.splitlines() if isinstance(block.rows, bytes) else ()
+        found += map(json.loads, lines) if lines else block.rows.to_pylist()
+    assert [(str(row["visitor"]), row["at"]) for row in found] == [("A", 0), ("7", 4)]
 
 
 def test_a_broken_file_leaves_no_logs_behind(tmp_path):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipelines.join.as_of import attach, histories, label
 from pipelines.join.rows import make_batches
-from pipelines.logs.tables import PLACE, table_schema
+from pipelines.logs.columns import PLACE, table_schema
 from usr_tf.schema import HISTORY, IDS, NUMBERS, Schema, load_schema
 
 

@@ -35,7 +35,7 @@ def refused(capsys, *arguments: str) -> str:
 
 def test_verbs_are_those_of_the_contract():
     assert set(VERBS) >= {
-        "demo", "simulate", "import", "preprocess", "train", "evaluate", "export", "serve", "score"
+        "demo", "simulate", "import", "schema", "preprocess", "train", "evaluate", "export", "serve", "score"
     }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
 
 def test_an_unknown_verb(capsys):
     line = refused(capsys, "predict")
-    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, preprocess, ")
+    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, schema, preprocess, ")
 
 
 @pytest.mark.parametrize(("verb", "flag"), [(name, flag) for name, verb in VERBS.items() for flag in verb.required])
@@ -140,6 +140,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "simulate: seed": (["simulate", f"--out={folder / 'a'}", "--seed=-1"], "--seed: found -1"),
         "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
         "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),
+        "schema: infer": (["schema", f"--infer={empty}"], "found no impressions file"),
         "preprocess: logs": (
             ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
             "schema.yaml: found no readable",

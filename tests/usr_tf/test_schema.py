@@ -90,7 +90,7 @@ def test_durations(text, milliseconds):
 CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "oov_buckets", "shares", "vocabulary_size"]
 
 MISTAKES = {
-    "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of counters, "),
+    "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of columns, "),
     "top: missing key": ({k: v for k, v in MINIMAL.items() if k != "tasks"}, "tasks: found nothing, expected this"),
     "top: a list": (["search"], "found list at the top, expected keys and values"),
     "top: empty": ("", "found NoneType at the top, expected keys and values"),

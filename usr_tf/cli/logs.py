@@ -94,6 +94,24 @@ def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
 
 
+def _schema_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("infer", None, "Log directory, of which a sample is read", flag_values=values)
+    flags.DEFINE_string("out", None, "File to write; standard output when absent", flag_values=values)
+    _table_flag(values)
+
+
+def _schema(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.schema_draft import draft_schema
+    from usr_tf.files import write_new_text
+
+    text = draft_schema(values.infer, values.table)
+    if values.out is None:
+        print(text, end="")
+    else:
+        write_new_text(values.out, text)
+        print(f"{values.out}: a draft to read and complete")
+
+
 def _preprocess_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
     flags.DEFINE_string("out", None, "Data directory to make", flag_values=values)
@@ -302,6 +320,15 @@ VERBS = {
         "input",
         tensorflow=False,
         example="--source ga360 --input sessions.ndjson.gz --out LOGS",
+        extras=("pipelines",),
+    ),
+    "schema": Verb(
+        "Draft schema.yaml from a sample of logs",
+        _schema_flags,
+        _schema,
+        ("infer",),
+        tensorflow=False,
+        example="--infer LOGS --out LOGS/schema.yaml",
         extras=("pipelines",),
     ),
     "preprocess": Verb(
