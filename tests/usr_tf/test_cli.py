@@ -162,6 +162,18 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         ),
         "compare: run": (["compare", f"--run={empty}", f"--with={empty}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "forget: logs": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}", "--user_id=u"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: users": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}"],
+            "found nothing, expected at least one",
+        ),
+        "pseudonymize: key": (
+            ["pseudonymize", f"--logs={empty}", f"--out={folder / 'l'}", f"--key={folder / 'no.key'}"],
+            "no.key: found no readable",
+        ),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",
