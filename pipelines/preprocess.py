@@ -22,7 +22,7 @@ from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
 from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partitions_for
 from pipelines.logs.rejected import FindExamples, WriteRejected
-from pipelines.quality import drift
+from pipelines.quality import drift, tfdv
 from pipelines.quality import row_counts as stats
 from pipelines.quality.statistics import MeasureQuality
 from pipelines.transform.previous import Earlier, copy_transform, open_earlier, read_stats
@@ -46,6 +46,7 @@ def preprocess(
     drift_limits: Sequence[str] = (),
     allow_no_positives: bool = False,
     logged_requests: int = REQUESTS_PER_SCENARIO,
+    quote_rejected: bool = True,
 ) -> dict:
     """Preprocesses a log directory to a data directory.
 
@@ -65,6 +66,7 @@ def preprocess(
       allow_no_positives: whether a task may have no positive in the training rows. Beside earlier data it may anyway:
         a day's rows are not all that a model learns from.
       logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
+      quote_rejected: whether `OUT/rejected/` and `stats.json` hold rejected rows, or their places and reasons alone.
 
     Returns:
       Contents of `stats.json`.
@@ -98,7 +100,7 @@ def preprocess(
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
     with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state)
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state, quote_rejected)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
@@ -129,6 +131,7 @@ def build(
     since: int = EVER,
     logged_requests: int = REQUESTS_PER_SCENARIO,
     state: CounterState | None = None,
+    quote_rejected: bool = True,
 ) -> None:
     """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
@@ -142,15 +145,20 @@ def build(
     if schema.counters:
         found = {tag: joined[tag] for tag in (SNAPSHOT, MOMENT)}
         _ = found | "WriteSnapshot" >> WriteSnapshot(schema, FileSystems.join(out, COUNTERS))
-    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
-    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
-    _ = (
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"), quote_rejected)
+    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs, quote_rejected))
+    total = (
         (counts, transformed["counts"])
         | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
+    )
+    _ = (
+        total
         | "Stats" >> beam.Map(stats.document, schema, AsSingleton(examples), AsDict(quality))
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
+    statistics = FileSystems.join(out, "statistics")
+    _ = total | "WriteStatistics" >> beam.Map(tfdv.write, schema, AsDict(quality), statistics)
 
 
 if __name__ == "__main__":

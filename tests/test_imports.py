@@ -14,6 +14,7 @@ GROUND = (
     "usr_tf.feature_types",
     "usr_tf.files",
     "usr_tf.streams",
+    "usr_tf.pseudonyms",
     "usr_tf.tokens",
     "usr_tf.metrics",
     "usr_tf.evaluation.report",

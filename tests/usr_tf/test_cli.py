@@ -166,6 +166,18 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
             ["monitor", "--requests=x", f"--data={empty}", f"--out={folder / 'o'}"],
             "schema.yaml: found no readable",
         ),
+        "forget: logs": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}", "--user_id=u"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: users": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}"],
+            "found nothing, expected at least one",
+        ),
+        "pseudonymize: key": (
+            ["pseudonymize", f"--logs={empty}", f"--out={folder / 'l'}", f"--key={folder / 'no.key'}"],
+            "no.key: found no readable",
+        ),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",

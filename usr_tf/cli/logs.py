@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
-from usr_tf.cli.verb import Verb
+from usr_tf.cli.verb import PROGRAM, Verb
+from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 
 
@@ -184,6 +186,7 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "allow_no_positives", False, "Accept a task without a positive in the training rows", flag_values=values
     )
+    _quote_flag(values)
 
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -203,8 +206,55 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         since=values.since,
         drift_limits=values.drift_limit,
         allow_no_positives=values.allow_no_positives,
+        quote_rejected=values.quote_rejected,
     )
     print(describe(stats))
+
+
+def _forget_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Log directory to make, without the users", flag_values=values)
+    flags.DEFINE_multi_string("user_id", [], "User to remove", flag_values=values)
+    flags.DEFINE_string("users", None, "File of users to remove, an id a line", flag_values=values)
+    flags.DEFINE_string("key", None, "Key of pseudonymize, where LOGS hold pseudonyms of these ids", flag_values=values)
+
+
+def _forget(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.personal_data import forget
+    from usr_tf.pseudonyms import pseudonym, read_key
+
+    users = {*values.user_id, *(_read_lines(values.users) if values.users else ())}
+    if not users:
+        raise InputError(f"{PROGRAM} forget: --user_id, --users", "nothing", "at least one user")
+    if values.key:
+        key = read_key(values.key)
+        users = {pseudonym(user, key) for user in users}
+    _print_edits(values.out, forget(values.logs, values.out, users, beam_options))
+
+
+def _pseudonymize_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Log directory to make, with pseudonyms for user ids", flag_values=values)
+    flags.DEFINE_string("key", None, "File of a random key, such as of `openssl rand -hex 32`", flag_values=values)
+
+
+def _pseudonymize(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.personal_data import pseudonymize
+    from usr_tf.pseudonyms import read_key
+
+    _print_edits(values.out, pseudonymize(values.logs, values.out, read_key(values.key), beam_options))
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"no readable text ({error})", "a user id a line") from error
+
+
+def _print_edits(out: str, rows: dict[str, dict[str, int]]) -> None:
+    for table, counts in rows.items():
+        print(f"{out} {table}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
 
 
 def _score_logs_flags(values: flags.FlagValues) -> None:
@@ -217,6 +267,7 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "since", None, "ISO 8601 date or time (UTC): impressions before it are not scored", flag_values=values
     )
+    _quote_flag(values)
 
 
 def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -240,6 +291,7 @@ def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         tables=values.table,
         since=values.since,
         load_trees=load_trees,
+        quote_rejected=values.quote_rejected,
     )
     print(strict_json(stats, indent=2))
 
@@ -313,6 +365,15 @@ def _table_flag(values: flags.FlagValues) -> None:
     )
 
 
+def _quote_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "quote_rejected",
+        True,
+        "Whether OUT holds rejected rows, which may be personal data, or their places and reasons alone",
+        flag_values=values,
+    )
+
+
 def _short(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else "–"
 
@@ -362,6 +423,25 @@ VERBS = {
         ("requests", "data", "out"),
         beam=True,
         example="--requests REQUEST_LOG --action_files ACTIONS --data DATA --out MONITOR",
+        extras=("pipelines",),
+    ),
+    "forget": Verb(
+        "Copy logs without the rows of some users",
+        _forget_flags,
+        _forget,
+        ("logs", "out"),
+        "user_id",
+        beam=True,
+        example="--logs LOGS --out KEPT --user_id u0000293",
+        extras=("pipelines",),
+    ),
+    "pseudonymize": Verb(
+        "Copy logs with a keyed hash in place of each user id",
+        _pseudonymize_flags,
+        _pseudonymize,
+        ("logs", "out", "key"),
+        beam=True,
+        example="--logs LOGS --out PSEUDONYMOUS --key pseudonyms.key",
         extras=("pipelines",),
     ),
     "score_logs": Verb(
