@@ -417,9 +417,10 @@ class Schema(_Strict):
         features = dict(self.features)
         for name, feature in features.items():
             if feature.kind.text and not feature.shares and feature.normalize is None:
-                known = earlier is not None and name in earlier.features
-                form = earlier.features[name].normalize if earlier and known else "nfc"
-                features[name] = feature.model_copy(update={"normalize": form or "none"})
+                known = earlier.features.get(name) if earlier else None
+                form = known.normalize if known else "nfc"
+                if form:  # data of a version that had none do not name one
+                    features[name] = feature.model_copy(update={"normalize": form})
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return Schema(**given | {"features": features})
 

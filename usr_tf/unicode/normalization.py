@@ -55,7 +55,7 @@ def _normalizer(form: Form, *, text: bool) -> tf.types.experimental.PolymorphicF
         def update() -> tf.Tensor:
             places = tf.where(changed)
             distinct, of_place = tf.unique(tf.gather_nd(strings, places))
-            rewritten = _rewrite(distinct, form, text)
+            rewritten = _lower_or_rewrite(distinct, form) if text else _rewrite(distinct, form, text)
             return tf.tensor_scatter_nd_update(strings, places, tf.gather(rewritten, of_place))
 
         return tf.cond(tf.reduce_any(changed), update, lambda: strings)
@@ -63,19 +63,28 @@ def _normalizer(form: Form, *, text: bool) -> tf.types.experimental.PolymorphicF
     return normalized
 
 
+def _lower_or_rewrite(texts: tf.Tensor, form: Form) -> tf.Tensor:
+    """Texts in the normal form: those that differ from it in capital letters alone by TensorFlow's lower-casing."""
+    rest = tf.logical_not(tf.strings.regex_full_match(texts, tables(form, text=True).capitals))
+    lowered = tf.strings.lower(texts, encoding="utf-8")
+
+    def update() -> tf.Tensor:
+        return tf.tensor_scatter_nd_update(
+            lowered, tf.where(rest), _rewrite(tf.boolean_mask(texts, rest), form, text=True)
+        )
+
+    return tf.cond(tf.reduce_any(rest), update, lambda: lowered)
+
+
 def _rewrite(strings: tf.Tensor, form: Form, text: bool) -> tf.Tensor:
     """Distinct strings of any kind in the normal form."""
     table = tables(form, text=text)
     decoded = tf.strings.unicode_decode(strings, "UTF-8", errors="replace")
     codes = Codes(decoded.flat_values, decoded.row_splits)
-
-    def normalized() -> Codes:
-        parts = _decompose(codes, table)
-        return _compose(_reorder(_lower(parts, table) if text else parts, table), table)
-
-    # Most texts that are changed at all have nothing but capital letters.
-    all_stable = tf.reduce_all(tf.gather(table.stable, _records(codes.values, table)))
-    codes = tf.cond(all_stable, lambda: _lower(codes, table), normalized) if text else normalized()
+    codes = _decompose(codes, table)
+    if text:
+        codes = _lower(codes, table)
+    codes = _compose(_reorder(codes, table), table)
     return tf.strings.unicode_encode(tf.RaggedTensor.from_row_splits(*codes, validate=False), "UTF-8")
 
 
@@ -120,16 +129,18 @@ def _lower(codes: Codes, table: Tables) -> Codes:
     sigmas = tf.equal(codes.values, SIGMA)
 
     def with_final_sigmas() -> tf.Tensor:
-        rows_of = tf.cumsum(tf.cast(codes.first_of_row, tf.int32))
-        cased = tf.gather(table.cased, records)
+        places = tf.where(sigmas)
         seen = tf.logical_not(tf.gather(table.case_ignorable, records))
-        letters = tf.concat([[False], tf.boolean_mask(cased, seen), [False]], axis=0)
-        rows = tf.concat([[0], tf.boolean_mask(rows_of, seen), [0]], axis=0)
-        place = tf.cumsum(tf.cast(seen, tf.int32))  # a sigma's own, among the letters
+        row_of = tf.cumsum(tf.cast(codes.first_of_row, tf.int32))
+        letters = tf.concat([[False], tf.boolean_mask(tf.gather(table.cased, records), seen), [False]], axis=0)
+        rows = tf.concat([[0], tf.boolean_mask(row_of, seen), [0]], axis=0)
+        own = tf.gather_nd(tf.cumsum(tf.cast(seen, tf.int32)), places)  # places among the letters
         before, after = (
-            tf.gather(letters, there) & tf.equal(tf.gather(rows, there), rows_of) for there in (place - 1, place + 1)
+            tf.gather(letters, there) & tf.equal(tf.gather(rows, there), tf.gather(rows, own))
+            for there in (own - 1, own + 1)
         )
-        return tf.where(sigmas & before & tf.logical_not(after), FINAL_SIGMA, lowered)
+        ends = tf.boolean_mask(places, before & tf.logical_not(after))
+        return tf.tensor_scatter_nd_update(lowered, ends, tf.fill(tf.shape(ends)[:1], FINAL_SIGMA))
 
     return codes._replace(values=tf.cond(tf.reduce_any(sigmas), with_final_sigmas, lambda: lowered))
 

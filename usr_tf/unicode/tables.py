@@ -4,7 +4,6 @@ Needs no TensorFlow.
 """
 
 import functools
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -42,6 +41,10 @@ code before the first trailing consonant stands for none."""
 PAGE = 256
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2
 _UNASSIGNED = ("Cn", "Co", "Cs")
+_LITHUANIAN = (0xCC, 0xCD, 0x128, 0x12E)
+"""Capital letters whose lower-case letter in Lithuanian has a dot more."""
+_LATEST_CAPITAL = 0x2000
+"""Capital letters below it are in every Unicode version that a TensorFlow has."""
 _SURROGATES = range(0xD800, 0xE000)
 
 
@@ -58,8 +61,6 @@ class Tables(NamedTuple):
     """int32 `[R]`: its code points; -1 for one that stands for itself."""
     decompositions: np.ndarray
     """int32."""
-    stable: np.ndarray
-    """bool `[R]`: whether strings of such code points are in the normal form, apart from case."""
     classes: np.ndarray
     """int32 `[R]`: canonical combining class."""
     composes: np.ndarray
@@ -77,6 +78,8 @@ class Tables(NamedTuple):
     unchanged: str
     """RE2 pattern of UTF-8 strings that the form leaves as they are. It misses some of them, and never matches any
     other."""
+    capitals: str
+    """RE2 pattern of UTF-8 strings of which it only lower-cases letters that every locale lower-cases alike."""
 
 
 class _Record(NamedTuple):
@@ -125,6 +128,11 @@ def tables(form: Form, *, text: bool) -> Tables:
     records = list(numbers)
     pages, starts = np.unique(record_of.reshape(-1, PAGE), axis=0, return_inverse=True)
     decompositions = [record.decomposition or () for record in records]
+    codes = np.arange(len(record_of))
+    plain, marks, capitals = (mask[record_of] for mask in _masks(records))
+    plain[_SURROGATES] = False
+    plain[ord("A") : ord("Z") + 1] = True  # lower-cased beforehand, or an id's
+    capitals &= (codes < _LATEST_CAPITAL) & ~np.isin(codes, _LITHUANIAN)
     pairs = sorted((first << 21 | second, composite) for (first, second), composite in composites.items())
     return Tables(
         pages=(starts.ravel() * PAGE).astype(np.int32),
@@ -132,7 +140,6 @@ def tables(form: Form, *, text: bool) -> Tables:
         starts=np.cumsum([0, *map(len, decompositions[:-1])]).astype(np.int32),
         sizes=np.array([-1 if each.decomposition is None else len(each.decomposition) for each in records], np.int32),
         decompositions=np.array([code for codes in decompositions for code in codes], np.int32),
-        stable=np.array([record.is_stable for record in records]),
         classes=np.array([record.combining_class for record in records], np.int32),
         composes=np.array([record.composes for record in records]),
         lower=np.array([record.lower for record in records], np.int32),
@@ -140,7 +147,8 @@ def tables(form: Form, *, text: bool) -> Tables:
         case_ignorable=np.array([record.case_ignorable for record in records]),
         pairs=np.array([pair for pair, _ in pairs], np.int64),
         composites=np.array([composite for _, composite in pairs], np.int32),
-        unchanged=_unchanged(record_of, records),
+        unchanged=_pattern(plain, marks),
+        capitals=_pattern((plain | capitals) & (codes > 0), marks),  # TensorFlow's lower-casing ends at a NUL
     )
 
 
@@ -171,13 +179,15 @@ def _case(letter: str) -> tuple[int, bool, bool]:
     return shift, inside, ignorable
 
 
-def _unchanged(record_of: np.ndarray, records: list[_Record]) -> str:
-    """Pattern of strings of plain code points, and of marks that do not compose and stand one by one."""
-    changed = np.array([record.is_changed for record in records])[record_of]
-    marks = np.array([record.combining_class > 0 for record in records])[record_of] & ~changed
-    plain = ~changed & ~marks
-    plain[_SURROGATES] = False
-    plain[ord("A") : ord("Z") + 1] = True  # lower-cased beforehand, or an id's
+def _masks(records: list[_Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """bool `[R]` each: what no form changes, marks that do not compose, and capital letters with no other change."""
+    changed = np.array([record.is_changed for record in records])
+    marks = np.array([record.combining_class > 0 for record in records]) & ~changed
+    return ~changed & ~marks, marks, np.array([record.is_stable and record.lower != 0 for record in records])
+
+
+def _pattern(plain: np.ndarray, marks: np.ndarray) -> str:
+    """Pattern of strings of plain code points, and of marks that stand one by one."""
     mark, other = _character_class(marks), _character_class(plain)
     return f"(?:{mark}?{other})*{mark}?"
 
@@ -185,8 +195,3 @@ def _unchanged(record_of: np.ndarray, records: list[_Record]) -> str:
 def _character_class(mask: np.ndarray) -> str:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return "[" + "".join(rf"\x{{{first:x}}}-\x{{{after - 1:x}}}" for first, after in edges.reshape(-1, 2)) + "]"
-
-
-def is_blank_pattern() -> re.Pattern[str]:
-    """Pattern of texts without a word."""
-    return re.compile("[" + "".join(map(re.escape, map(chr, (*BLANKS, *INVISIBLE)))) + "]*")
