@@ -253,7 +253,7 @@ def test_texts_keep_the_normal_form_of_earlier_data(tmp_path):
     earlier = open_earlier(str(tmp_path), None, silent, "schema.yaml")
     assert silent.with_normal_forms(earlier.schema) == silent
     assert silent.normal_form("query") == "none"
-    with pytest.raises(InputError, match="features.query.normalize: found nfc, expected none, as in"):
+    with pytest.raises(InputError, match=r"features.query.normalize: found nfc, expected none, as in"):
         open_earlier(None, str(tmp_path), named, "schema.yaml")
     resolved = silent.with_normal_forms(None)
     assert resolved.to_yaml() == named.to_yaml()

@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 
-KINDS = {"tea": "thé ạ", "cake": "gâteau ヷ", "soap": "한국 mở"}
+KINDS = {"tea": "thé ạ", "cake": "crêpe ヷ", "soap": "한국 mở"}
 """Words of the toy shop in words that have several spellings."""
 TEXTS, IDS = ("query", "title", "history_queries"), ("tags", "history_tags")
 

@@ -85,11 +85,15 @@ def _make(folder: Path) -> None:
     rewrite("items", of_item)
     rewrite("users", lambda row: {"taste": rng.normal(size=3).tolist()})
     rewrite("impressions", lambda row: {"stock": float(rng.integers(9)), "badge": [None, "sale"][rng.integers(2)]})
-    for table in ("items", "impressions"):
-        rewrite(table, lambda row: {name: spelled(name, value, rng) for name, value in row.items()})
+    for table, key in (("items", "item_id"), ("impressions", "request_id")):
+        rewrite(table, lambda row, key=key: _spelled(row, np.random.default_rng(int(row[key][1:]))))
     preprocess(str(logs), str(folder / "data"), partitions=2)
     data = open_data(folder / "data")
     train(data, folder / "run", small_config(train={"epochs": 1}), verbose=0)
+
+
+def _spelled(row: dict, draw: np.random.Generator) -> dict:
+    return {name: spelled(name, value, draw) for name, value in row.items()}
 
 
 @pytest.fixture(scope="module")
@@ -296,8 +300,7 @@ def test_scores_do_not_depend_on_the_spelling(run, by_snapshot, requests):
     specs, draw = _specs(run, counters=False), np.random.default_rng(2)
     for request in requests[:8] + requests[-8:]:
         expected = _ask(by_snapshot, request, specs)
-        spellings = {name: spelled(name, value, draw) for name, value in request.inputs.items()}
-        for task, scores in _ask(by_snapshot, request, specs, **spellings).items():
+        for task, scores in _ask(by_snapshot, request, specs, **_spelled(request.inputs, draw)).items():
             np.testing.assert_allclose(scores, expected[task], rtol=0, atol=1e-6)
     keys = pq.read_table(run.counters / "query.parquet").column("query").to_pylist()
     assert sorted(keys) == sorted(f"{kind} fresh" for kind in KINDS.values())
