@@ -82,8 +82,9 @@ def preprocess(
         if logs_dir is None:
             raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
         schema_path = FileSystems.join(logs_dir, SCHEMA)
-    schema = read_schema(schema_path)
-    earlier = open_earlier(transform, grow_from, schema, schema_path)
+    logged = read_schema(schema_path)
+    earlier = open_earlier(transform, grow_from, logged, schema_path)
+    schema = logged.with_normal_forms(earlier.schema if earlier else None)
     start = milliseconds(since) if since else EVER
     state = open_state(earlier.directory, schema) if earlier and since else None
     if earlier and state and start < state.moment:

@@ -108,6 +108,8 @@ def _schema_of(model: str, schema_path: str | None, trees: bool) -> Schema:
     signatures = None if trees else read_signatures(model)
     path = schema_path or own
     schema = read_schema(path).model_copy(update={"split": Split(valid=0, test=0)})
+    if schema_path and FileSystems.exists(own):
+        schema = schema.with_normal_forms(read_schema(own))
     if signatures is not None:
         check_model(model, signatures, schema, path)
     elif schema_path:

@@ -16,6 +16,7 @@ GROUND = (
     "usr_tf.streams",
     "usr_tf.pseudonyms",
     "usr_tf.tokens",
+    "usr_tf.unicode",
     "usr_tf.metrics",
     "usr_tf.evaluation.report",
     "usr_tf.training.history",

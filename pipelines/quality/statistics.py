@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 from pipelines.beam.blocks import load
 from pipelines.beam.hashing import hash_rows, hash_strings
 from pipelines.quality.sketches import Distinct, Extent, Moments, Sample, ValueCounts
+from pipelines.transform.arrow_strings import map_strings
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, bounds_column, history_column
+from usr_tf.tokens import normalized
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 HISTORY = history_column("action")
@@ -84,9 +86,8 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
         elif feature.kind.input == "vector":
             measured[name] = _measure_vectors(batch.column(name), scenario_of, rows)
         else:
-            measured[name] = _measure_strings(
-                batch.column(name), scenario_of, rows, feature, lists_values(name, feature)
-            )
+            listed = lists_values(name, feature)
+            measured[name] = _measure_strings(batch.column(name), scenario_of, rows, name, schema, listed)
     if schema.history_columns:
         measured[HISTORY] = _measure_history(batch.column(HISTORY), scenario_of, rows)
     return _by_scenario(measured, schema)
@@ -283,11 +284,15 @@ def _measure_vectors(column: pa.ListArray, scenario_of: np.ndarray, rows: np.nda
 
 
 def _measure_strings(
-    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, feature: Feature, listed: bool
+    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, name: str, schema: Schema, listed: bool
 ) -> list[CategoricalSums]:
+    feature = schema.features[name]
     encoded = pc.fill_null(column.flatten(), "").dictionary_encode()
     codes, values = encoded.indices.to_numpy(), encoded.dictionary
-    lengths, hashes = _lengths(values, feature), hash_strings(values)
+    texts = values
+    if feature.kind.count_tokens:
+        texts = map_strings(lambda distinct: normalized(distinct, name, schema), values)
+    lengths, hashes = _lengths(texts, feature), hash_strings(values)
     row_of = _row_of_value(column) if feature.kind.several else None  # others have one value a row
     scenarios = scenario_of if row_of is None else scenario_of[row_of]
     counts = _count_pairs(scenarios, codes, (len(rows), len(values))) * (lengths > 0)
@@ -367,7 +372,7 @@ def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
 
 
 def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
-    """Values per string: tokens of a text before `max_length`, else 1; 0 if missing."""
+    """Values per string in its normal form: tokens of a text before `max_length`, else 1; 0 if missing."""
     count = feature.kind.count_tokens
     lengths = count(values, feature) if count else pc.not_equal(values, "")
     return lengths.cast(pa.int64()).to_numpy().astype(np.int64)

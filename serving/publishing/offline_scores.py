@@ -16,10 +16,10 @@ from serving.formats.logged_requests import LoggedRequest
 from serving.formats.request import request_inputs
 from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
-from usr_tf.counter_snapshot import normalized
 from usr_tf.data.parsing import Features, densify
 from usr_tf.run import Run
 from usr_tf.schema import SCENARIO
+from usr_tf.tokens import counter_keys
 
 _BATCH = 64
 """Requests that are scored at a time."""
@@ -85,9 +85,7 @@ class OfflineScorer:
     def _key(self, name: str, value: object, items: int) -> list[str]:
         """The strings of a key's feature for each candidate, as the snapshot has them."""
         values = [each or "" for each in (value if isinstance(value, list) else [value] * items)]
-        if name not in self._schema.features_of("query"):
-            return values
-        return [text.decode() for text in normalized(tf.constant(values)).numpy()]
+        return [text.decode() for text in counter_keys(tf.constant(values), name, self._schema).numpy()]
 
 
 def _holds_snapshot(run: Run) -> bool:
