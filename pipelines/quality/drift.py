@@ -74,7 +74,7 @@ class Drift:
         return "beyond" if self.significant else "chance"
 
 
-def parse_limits(settings: Sequence[str], kinds: type[Limits] = DriftLimits, flag: str = FLAG) -> Limits:
+def parse_limits(settings: Sequence[str], kinds: type[Limits], flag: str = FLAG) -> Limits:
     """Parses `KIND=NUMBER` flags; other kinds keep their defaults.
 
     Raises:
