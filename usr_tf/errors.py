@@ -23,6 +23,9 @@ class InputError(ValueError):
         """The error; all of them where it stands for several."""
         return (self,)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # else another process cannot read it: its arguments are not those of init
+        return _restore, (type(self), self.args, self.__dict__)
+
     @classmethod
     def inside(cls, error: BaseException) -> "InputError | None":
         """The `InputError` that `error` is, or that a Beam worker reported inside it; else None.
@@ -49,6 +52,13 @@ class InputErrors(InputError):
     @property
     def each(self) -> tuple[InputError, ...]:
         return self._each
+
+
+def _restore(kind: type[InputError], arguments: tuple[Any, ...], state: dict[str, Any]) -> InputError:
+    error = kind.__new__(kind)
+    ValueError.__init__(error, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 def raise_all(errors: Sequence[InputError], cause: Exception | None = None) -> None:
