@@ -535,6 +535,11 @@ class Schema(StrictModel):
         return tuple(name for name, feature in self.features.items() if feature.kind.input == "number")
 
     @property
+    def clamped_features(self) -> tuple[str, ...]:
+        """Features whose outliers the transform clamps: those with numbers."""
+        return (*self.number_features, *self.vector_features)
+
+    @property
     def list_features(self) -> tuple[str, ...]:
         """Features with any number of ids a row."""
         return tuple(name for name, feature in self.features.items() if feature.is_list)
@@ -582,7 +587,7 @@ def global_label(task: str) -> str:
 
 
 def bounds_column(name: str) -> str:
-    """Transform output `[B, 2]` of a numeric feature's clamping: the bound that a number was clamped to, else NaN.
+    """Transform output `[B, 2]` of a feature's clamping: the bound that a number was clamped to, else NaN.
 
     Lower bound, then upper bound. `stats.json` counts them; no stored row has them.
     """

@@ -91,7 +91,7 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
 
 
 def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
-    """Sums over transformed rows of numeric features and of features with a vocabulary.
+    """Sums over transformed rows of features with numbers and of features with a vocabulary.
 
     An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
     transform of an earlier version, which clamps no number, has no bounds.
@@ -103,7 +103,7 @@ def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
         for name, kind in _kinds_transformed(schema).items()
         if kind is _Ids
     }
-    for name in schema.number_features:
+    for name in schema.clamped_features:
         if bounds_column(name) in batch.schema.names:
             measured[name] = _measure_clamped(batch.column(bounds_column(name)), scenario_of, schema)
     return _by_scenario(measured, schema)
@@ -221,8 +221,8 @@ def _kind(feature: Feature) -> type[_Column]:
 def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
     """Statistics that are measured after the transform, by feature."""
     kinds: dict[str, type[_Sums]] = {}
-    for name, feature in schema.features.items():
-        if feature.kind.input == "number":
+    for name in schema.features:
+        if name in schema.clamped_features:
             kinds[name] = _Clamped
         elif schema.features[schema.owner(name)].has_vocabulary:
             kinds[name] = _Ids
