@@ -10,6 +10,7 @@ GROUND = (
     "usr_tf",
     "usr_tf.schema",
     "usr_tf.config",
+    "usr_tf.documents",
     "usr_tf.errors",
     "usr_tf.feature_types",
     "usr_tf.files",
