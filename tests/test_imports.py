@@ -14,6 +14,8 @@ GROUND = (
     "usr_tf.errors",
     "usr_tf.feature_types",
     "usr_tf.files",
+    "usr_tf.log_rows",
+    "usr_tf.log_timestamps",
     "usr_tf.streams",
     "usr_tf.pseudonyms",
     "usr_tf.tokens",
