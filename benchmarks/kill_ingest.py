@@ -34,7 +34,10 @@ def main() -> int:
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder, "events.jsonl")
-        lines = [orjson.dumps(event.row) + b"\n" for event in events_in_order(arguments.logs, load_schema(schema))]
+        lines = [
+            orjson.dumps(event.row) + b"\n"
+            for event in events_in_order(arguments.logs, load_schema(schema).with_normal_forms(None))
+        ]
         events.write_bytes(b"".join(lines))
         unbroken, broken = (str(Path(folder, name)) for name in ("unbroken.sqlite", "broken.sqlite"))
 

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--no_counters", action="store_true", help="for a model that holds a snapshot of its counters")
     parser.add_argument("--json", help="file to write the figures to")
     arguments = parser.parse_args()
-    schema = load_schema(Path(arguments.logs, "schema.yaml"))
+    schema = load_schema(Path(arguments.logs, "schema.yaml")).with_normal_forms(None)
     events = events_in_order(arguments.logs, schema)
     figures = {}
     for url in arguments.stores:

@@ -33,7 +33,8 @@ from pipelines.beam.output import TEMP
 from pipelines.join.logged_requests import SampleRequests
 from pipelines.join.split import EVER
 from pipelines.logs.inputs import find_tables, partitions_for
-from pipelines.logs.tables import find_files, read_file
+from pipelines.logs.locations import find_files
+from pipelines.logs.tables import read_file
 from serving.client import Ranker
 from serving.features import FeatureStore, RequestBuilder, open_store
 from serving.features.event import Event, EventReader
@@ -54,7 +55,7 @@ def main() -> int:
     parser.add_argument("--address", help="HOST:PORT of a served model of the same schema, to compare scores")
     parser.add_argument("--json", help="file to write the figures to")
     arguments = parser.parse_args()
-    schema = load_schema(Path(arguments.logs, "schema.yaml"))
+    schema = load_schema(Path(arguments.logs, "schema.yaml")).with_normal_forms(None)
     with tempfile.TemporaryDirectory() as folder:
         logged = logged_requests(arguments.logs, schema, folder, arguments.requests, arguments.test)
         with open_store(arguments.store or Path(folder, "store.sqlite"), schema) as store:
@@ -189,7 +190,8 @@ def _events(logs: str, schema: Schema) -> Iterator[Event]:
 
     So are rows of items and users that repeat one: the first holds in a table, and the last of a stream in a store.
     """
-    reader, known = EventReader(schema), set()
+    known = set()
+    reader = EventReader(schema.model_copy(update={"columns": {}, "timestamp_unit": "ms"}))  # as `read_file` gives them
     for table in TABLES:
         for number, path in enumerate(find_files(logs, table)):
             for batch, _ in read_file(path, number, schema, table):

@@ -24,9 +24,9 @@ from pipelines.beam.options import is_local, make_pipeline
 from pipelines.beam.progress import display
 from pipelines.join.as_of import attach, first_of_each
 from pipelines.join.stage import BY_USER, IDENTITIES, GroupByUser, joined_schemas
-from pipelines.logs.inputs import check_columns, find_tables, partitions_for
+from pipelines.logs.columns import PLACE
+from pipelines.logs.inputs import check_tables, find_tables, partitions_for
 from pipelines.logs.stage import reader
-from pipelines.logs.tables import PLACE
 from usr_tf.errors import InputError
 from usr_tf.feature_states import (
     CountSeries,
@@ -86,7 +86,7 @@ def load_features(
     if not (local or shared):
         raise InputError("--store", "a file of this machine", "a store that all workers reach, such as redis://…")
     inputs = find_tables(logs_dir, tables)
-    check_columns(schema, inputs)
+    check_tables(schema, inputs)
     partitions = partitions or partitions_for(inputs)
     with (
         open_writer() as write,

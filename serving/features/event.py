@@ -39,6 +39,7 @@ class EventReader:
             table: feature_columns(schema.features_of(*groups[table])) for table in TABLES
         }
         self._allowed = allowed_values(schema)
+        self._renamed = schema.columns
 
     def parse(self, line: bytes) -> Event:
         """The event of a line of JSON.
@@ -52,6 +53,9 @@ class EventReader:
             raise RejectedRow("broken_json") from error
         if not isinstance(row, dict):
             raise RejectedRow("not_an_object")
+        for source, name in reversed(self._renamed.items()):
+            if row.get(source) is not None:
+                row[name] = row[source]
         return self.check(_table_of(row), row)
 
     def check(self, table: str, row: Mapping[str, Any]) -> Event:

@@ -1,13 +1,16 @@
 """Keys of a feature store, and the counter keys of an event."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from usr_tf.schema import IMPRESSION, Schema
+from usr_tf.unicode.tables import BLANKS, INVISIBLE
 
 _BLANKS = " \t\n\v\f\r"
+_SEEN = {**dict.fromkeys(BLANKS, " "), **dict.fromkeys(INVISIBLE)}
 
 
 def item_key(item: str) -> str:
@@ -36,9 +39,21 @@ def counter_key(name: str, values: Sequence[str | None]) -> str:
     return f"count:{orjson.dumps([name, *values]).decode()}"
 
 
-def normalized(query: str | None) -> str | None:
-    """A query as counters compare it: lower-cased, and without blanks at the ends."""
-    return query.lower().strip(_BLANKS) if query else query
+def compared(value: str | None, name: str, schema: Schema) -> str | None:
+    """A raw value of the feature `name` as counters compare it: ids in their normal form, queries word by word.
+
+    What `usr_tf.tokens.counter_keys` gives in training and in the graph, without TensorFlow.
+    """
+    if not value:
+        return value
+    form, is_query = schema.normal_form(name), name in schema.features_of("query")
+    if not (is_query or schema.features[name].kind.text):
+        return value if form == "none" else unicodedata.normalize(form.upper(), value)
+    if form == "none":
+        return value.lower().strip(_BLANKS) if is_query else value.lower()
+    text = value.translate(_SEEN)
+    text = unicodedata.normalize("NFC", (unicodedata.normalize("NFKC", text) if form == "nfkc" else text).lower())
+    return " ".join(filter(None, text.split(" "))) if is_query else text
 
 
 class Change(NamedTuple):
@@ -59,14 +74,13 @@ class KeyPlan:
     Attributes:
       columns: features that are part of some key.
       of_row: bool for each: whether it is a feature of item or user, which an action has of its own.
-      queries: which of them are compared as queries.
     """
 
     def __init__(self, schema: Schema):
         self.columns = tuple(dict.fromkeys(name for counter in schema.counters.values() for name in counter.key))
         rows = schema.features_of("user", "item")
         self.of_row = tuple(name in rows for name in self.columns)
-        self.queries = frozenset(schema.features_of("query")).intersection(self.columns)
+        self._schema = schema
         places = {name: place for place, name in enumerate(self.columns)}
         self._counters = [
             (name, counter, [places[column] for column in counter.key]) for name, counter in schema.counters.items()
@@ -74,7 +88,7 @@ class KeyPlan:
 
     def values(self, row: Mapping[str, Any]) -> list[str | None]:
         """Values of `columns` in a row of features."""
-        return [normalized(row.get(name)) if name in self.queries else row.get(name) for name in self.columns]
+        return [compared(row.get(name), name, self._schema) for name in self.columns]
 
     def changes(
         self, event: str, time: int, values: Sequence[str | None], scenario: str | None, number: int = 1
