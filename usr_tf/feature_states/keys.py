@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -10,6 +10,7 @@ from usr_tf.schema import IMPRESSION, Schema
 from usr_tf.unicode.tables import BLANKS, INVISIBLE
 
 _BLANKS = " \t\n\v\f\r"
+_FORMS: dict[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
 _SEEN = {**dict.fromkeys(BLANKS, " "), **dict.fromkeys(INVISIBLE)}
 
 
@@ -48,7 +49,7 @@ def compared(value: str | None, name: str, schema: Schema) -> str | None:
         return value
     form, is_query = schema.normal_form(name), name in schema.features_of("query")
     if not (is_query or schema.features[name].kind.text):
-        return value if form == "none" else unicodedata.normalize(form.upper(), value)
+        return value if form == "none" else unicodedata.normalize(_FORMS[form], value)
     if form == "none":
         return value.lower().strip(_BLANKS) if is_query else value.lower()
     text = value.translate(_SEEN)
