@@ -1,8 +1,11 @@
 """Feature store on every backend: transactions, offsets, limits, and the requests built from it."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +39,7 @@ counters:
   badge: {key: [badge, device], actions: [click], delay: 0s}
   query: {key: [query], actions: [click], delay: 0s}
 """
+ROOT = Path(__file__).parents[3]
 HOUR = 3_600_000
 ITEM = {"item_id": "a", "tags": ["x", "y", "z"], "tag_weights": [0.1, 0.2, 0.3], "price": 0.1}
 SHOWN = {
@@ -59,6 +63,12 @@ def schema():
 def apply(store: FeatureStore, *rows: dict, **options):
     reader = EventReader(store.schema)
     return dict(store.apply([reader.parse(json.dumps(row).encode()) for row in rows], **options))
+
+
+def test_a_store_needs_neither_tensorflow_nor_beam():
+    imports = "import sys, serving.features, serving.features.ingest, serving.features.sources; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", imports], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"tensorflow", "apache_beam", "pyarrow", "pandas", "grpc", "redis", "kafka"} & {*done.stdout.split()}
 
 
 def test_values_are_read_in_order_and_written_together(open_backend):
