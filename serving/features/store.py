@@ -17,7 +17,7 @@ from serving.features.redis import RedisBackend
 from serving.features.sqlite import SQLiteBackend
 from serving.features.update import Update
 from usr_tf.errors import InputError
-from usr_tf.feature_states import KeyPlan, Limits
+from usr_tf.feature_states import KeyPlan, Limits, user_keys
 from usr_tf.schema import Schema, parse_schema
 
 Values = list[tuple[str, bytes, int | None]]
@@ -107,6 +107,10 @@ class FeatureStore:
             return update.outcomes
 
         return self.backend.transact(work)
+
+    def forget(self, user_id: str) -> None:
+        """Deletes the row, history and recent events of a user. Counts, also those by user, stay."""
+        self.backend.transact(lambda transaction: transaction.write(dict.fromkeys(user_keys(user_id))))
 
     def close(self) -> None:
         """Closes the backend."""

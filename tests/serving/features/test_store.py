@@ -180,6 +180,9 @@ def test_a_request_of_what_the_store_knows(open_backend, schema):
             "counter_query_all_click": [1.0, 1.0],
         },
     }
+    store.forget("u")
+    forgotten = RequestBuilder(store).build("search", "u", "tea", ["a"], moment=HOUR + 2000)["inputs"]
+    assert (forgotten["taste"], forgotten["history_action"], forgotten["history_queries"]) == ([0.0, 0.0], [], [])
     later = RequestBuilder(store).build("feed", None, None, ["a"], moment=3 * HOUR)["inputs"]
     assert later["user_id"] == later["query"] == ""
     assert later["taste"] == [0.0, 0.0]
