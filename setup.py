@@ -11,8 +11,8 @@ BRANCH = "main"
 
 TENSORFLOW = ["tensorflow>=2.21,<2.22", "tensorflow-serving-api==2.19.1"]  # the newest API that tfx-bsl 1.21 allows
 FIGURES = ["matplotlib", "pandas", "scikit-learn", "scipy"]
-CLIENT = ["grpcio", "httpx", "numpy", "orjson", *TENSORFLOW]
-SERVE = [*CLIENT, "aiohttp", "grpcio-health-checking", "grpcio-reflection", "prometheus-client"]
+CLIENT = ["grpcio", "httpx", "numpy", "orjson", "protobuf>=5"]  # no TensorFlow: serving.formats.messages
+SERVE = [*CLIENT, *TENSORFLOW, "aiohttp", "grpcio-health-checking", "grpcio-reflection", "prometheus-client", "rich"]
 PIPELINES = [
     *TENSORFLOW,
     *FIGURES,
@@ -21,6 +21,7 @@ PIPELINES = [
     "numpy",
     "orjson",
     "pyarrow",
+    "rich",
     "tensorflow-metadata",
     "tensorflow-transform>=1.21,<1.22",
     "tf-keras>=2.21,<2.22",
@@ -110,7 +111,7 @@ setup(
         "usr_tf.experiments": ["specs/*.yaml"],
         "serving": ["docker/*", "kubernetes/*"],
     },
-    install_requires=["absl-py", "pydantic>=2", "pyyaml", "rich"],
+    install_requires=["absl-py", "pydantic>=2", "pyyaml"],
     extras_require={
         "client": CLIENT,
         "serve": SERVE,

@@ -1,6 +1,8 @@
 """`InputError`: wrong input of the user."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 _IN_TRACEBACK = re.compile(
@@ -31,3 +33,10 @@ class InputError(ValueError):
         found = cls.__new__(cls)
         ValueError.__init__(found, match["message"])
         return found
+
+
+def one_of(name: str, known: Iterable[str]) -> str:
+    """What was expected in place of an unknown name: the known names, before them one that is spelt much like it."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{near[0]}, or another of {', '.join(known)}" if near else f"one of {', '.join(known)}"

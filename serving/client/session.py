@@ -7,23 +7,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from serving.client.errors import DeadlineExceeded, NotFound, Unavailable
+from serving.client.errors import DeadlineExceeded, NotFound, Unavailable, serving_error
 from serving.client.formula import Formula
 from serving.client.ranking import default_output, rank
 from serving.client.transport import MAX_RETRIES, Retry, Transport
+from serving.formats.messages import GetModelMetadataRequest, ModelSpec, PredictRequest, SignatureDefMap
 from serving.formats.request import TensorSpec, check_request, quote, request_inputs
 from serving.formats.signatures import scenarios_of
-from serving.formats.tensors import write_tensor
+from serving.formats.tensors import STRING, dtype_name, is_floating, pack_tensor, tensor_array
 from serving.network.tls import Tls
-from usr_tf.errors import InputError
-from usr_tf.schema import ITEM
+from usr_tf.columns import ITEM
+from usr_tf.errors import InputError, one_of
 
 Metadata = dict[str, dict[str, TensorSpec]]
 """Signature → input → dtype and shape."""
@@ -34,7 +29,8 @@ _POLL_SECONDS = 0.1
 
 class _Signature(NamedTuple):
     inputs: dict[str, TensorSpec]
-    definition: SignatureDef
+    definition: Any
+    """Its `SignatureDef`."""
 
 
 _Signatures = dict[str, _Signature]
@@ -98,7 +94,7 @@ class Session:
 
         async def ask(signatures: _Signatures) -> dict[str, np.ndarray]:
             if name not in signatures:
-                raise InputError("signature", repr(name), f"one of {', '.join(signatures)}")
+                raise InputError("signature", repr(name), one_of(name, signatures))
             return await self._ask_outputs(name, signatures[name], inputs, deadline)
 
         return await self._with_signatures(ask, deadline)
@@ -148,7 +144,7 @@ class Session:
         }
         return self._signatures
 
-    def _metadata_request(self) -> GetModelMetadataRequest:
+    def _metadata_request(self) -> Any:
         return GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
 
     async def _ask_outputs(
@@ -159,8 +155,13 @@ class Session:
         for key, value in inputs.items():
             dtype = signature.inputs[key].dtype if key in signature.inputs else None
             _fill(request.inputs[key], key, value, dtype)
-        response = await self._transport.predict(request, signature.definition, self._left(deadline))
-        return {key: tf.make_ndarray(proto) for key, proto in sorted(response.outputs.items())}
+        left = self._left(deadline)
+        response = await self._transport.predict(request, signature.definition, left)
+        try:
+            return {key: tensor_array(proto) for key, proto in sorted(response.outputs.items())}
+        except ValueError as error:
+            call = self._transport.describe(request, left)
+            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, call) from error
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self.timeout if timeout is None else _checked(timeout))
@@ -182,29 +183,46 @@ def _checked(timeout: float) -> float:
 def _find_scenario(scenario: str, signatures: _Signatures) -> _Signature:
     scenarios = scenarios_of(signatures)
     if scenario not in scenarios:
-        raise InputError("scenario", repr(scenario), f"one of {', '.join(scenarios)}")
+        raise InputError("scenario", repr(scenario), one_of(scenario, scenarios))
     return signatures[scenario]
 
 
 def _is_number_an_item(spec: TensorSpec) -> bool:
-    return spec.shape == (-1,) and (spec.dtype.is_floating or spec.dtype.is_integer)
+    return spec.shape == (-1,) and (is_floating(spec.dtype) or spec.dtype.kind in "iu")
 
 
-def _fill(proto: TensorProto, name: str, value: Any, dtype: tf.DType | None) -> None:
-    if dtype is not None and _is_ready(value, dtype):
-        write_tensor(proto, value)  # in a tenth of the time that TensorFlow takes
-        return
-    if not isinstance(value, np.ndarray) and dtype == tf.string:
-        value = np.array(value, dtype=object)  # an array converts far faster than a list of strings
+def _fill(proto: Any, name: str, value: Any, dtype: np.dtype | None) -> None:
+    """Fills a `TensorProto` with an input, in the signature's dtype, or its own where the signature lacks the input.
+
+    Raises:
+      InputError: ragged lists, or values that the dtype does not hold.
+    """
     try:
-        proto.CopyFrom(tf.make_tensor_proto(value, dtype=dtype))
-    except (TypeError, ValueError) as error:
-        expected = f"a rectangular array of {dtype.name}" if dtype else "a rectangular array"
+        pack_tensor(proto, _to_array(value, dtype))
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = f"a rectangular array of {dtype_name(dtype)}" if dtype else "a rectangular array"
         raise InputError(f"inputs.{name}", quote(value), expected) from error
 
 
-def _is_ready(value: Any, dtype: tf.DType) -> bool:
-    """Whether the value is an array of this dtype already, strings as bytes."""
-    if not isinstance(value, np.ndarray) or value.dtype != dtype.as_numpy_dtype:
-        return False
-    return dtype != tf.string or all(type(item) is bytes for item in value.flat)
+def _to_array(value: Any, dtype: np.dtype | None) -> np.ndarray:
+    array = value if isinstance(value, np.ndarray) else np.array(value, object if dtype == STRING else None)
+    if dtype == STRING or (dtype is None and array.dtype.kind in "SU"):
+        return _strings(array)
+    if dtype is None or array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 is infinite in float32
+        cast = array.astype(dtype)
+    exact = is_floating(dtype) or np.array_equal(cast, array)
+    if not exact or (array.dtype.kind not in "iuf" and array.size):
+        raise ValueError(f"{array.dtype} is not {dtype}")
+    return cast
+
+
+def _strings(array: np.ndarray) -> np.ndarray:
+    """Array of bytes, with text in UTF-8; other elements stay what they are."""
+    values = array.ravel().tolist()
+    if array.dtype == STRING and set(map(type, values)) <= {bytes}:
+        return array
+    encoded = np.empty(len(values), object)
+    encoded[:] = [value.encode() if isinstance(value, str) else value for value in values]
+    return encoded.reshape(array.shape)

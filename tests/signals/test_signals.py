@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 from pipelines.preprocess import preprocess
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import TensorSpec, request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from tests.once import made_once
 from tests.usr_tf.fixtures import small_config, write_toy_logs

@@ -1,0 +1,108 @@
+"""Request contract: what each input of a scenario's signature on raw features is, by the schema.
+
+It names an input, its type and shape, what a value stands for and how a missing one is spelt. The export takes its
+signatures from it, and `docs/request.md` its tables. Needs no TensorFlow.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from usr_tf.schema import (
+    CANDIDATE_GROUPS,
+    PAST_QUERIES_AGE,
+    Feature,
+    Schema,
+    history_column,
+)
+
+Side = Literal["user", "query", "context", "item", "candidate", "counters", "history", "past queries"]
+"""Part of a request that an input belongs to: a feature group, or what is computed from logs."""
+DType = Literal["string", "float32", "int64"]
+
+
+class RequestInput(NamedTuple):
+    """Input of a scenario's signature."""
+
+    name: str
+    side: Side
+    dtype: DType
+    shape: tuple[int | None, ...]
+    """`[1, …]` once a request, `[N, …]` with a value for each candidate; None is any size."""
+    meaning: str
+    missing: str
+    """How a missing value is spelt in a request document."""
+
+
+def request_contract(schema: Schema, counters: bool = False) -> dict[str, RequestInput]:
+    """Inputs of a scenario's signature by name: features, then counts, past queries and history.
+
+    Args:
+      counters: whether the raw counts of counters, `[N]`, are inputs too.
+    """
+    inputs = [*_features(schema)]
+    if counters:
+        inputs += _counts(schema)
+    inputs += [*_past_queries(schema), *_history(schema)]
+    return {each.name: each for each in inputs}
+
+
+def _features(schema: Schema) -> Iterator[RequestInput]:
+    for name, feature in schema.features.items():
+        leading = None if feature.group in CANDIDATE_GROUPS else 1
+        inner = {"strings": (None,), "numbers": (feature.width,)}.get(feature.kind.value, ())
+        dtype: DType = "string" if feature.has_ids else "float32"
+        meaning, missing = _of_feature(feature)
+        yield RequestInput(name, feature.group, dtype, (leading, *inner), meaning, missing)
+        if feature.weights:
+            meaning = f"weight of each value of `{name}`, in its order"
+            yield RequestInput(feature.weights, feature.group, "float32", (leading, *inner), meaning, "`0`")
+
+
+def _of_feature(feature: Feature) -> tuple[str, str]:
+    """What a value stands for, and how a missing one is spelt."""
+    match feature.kind.value:
+        case "number":
+            return "a number, in the unit of the logs", "`null`"
+        case "numbers":
+            return f"{feature.width} numbers", "all `0`"
+        case "strings":
+            return f"categories; the first {feature.length} are read", "`[]`"
+    if feature.kind.tokenize:
+        return f"text; its first {feature.length} {feature.unit}s are read", '`""` or `null`'
+    return "a category, as the logs spell it", '`""` or `null`'
+
+
+def _counts(schema: Schema) -> Iterator[RequestInput]:
+    for name, counter in schema.counters.items():
+        columns = iter(counter.columns(name))
+        for window in counter.model_dump(mode="json")["windows"]:
+            for event in counter.events:
+                key = " and ".join(f"`{column}`" for column in counter.key_columns)
+                back = "ever" if window == "all" else f"in the last {window}"
+                delay = f", up to {counter.model_dump(mode='json')['delay']} ago" if counter.delay else ""
+                meaning = f"number of {event}s of the candidate's {key} {back}{delay}"
+                yield RequestInput(next(columns), "counters", "float32", (None,), meaning, "`0`")
+
+
+def _past_queries(schema: Schema) -> Iterator[RequestInput]:
+    if schema.history.queries is None:
+        return
+    for name in schema.query_columns:
+        is_age = name == PAST_QUERIES_AGE
+        meaning = "milliseconds from that query to this request" if is_age else "text of an earlier query of this user"
+        yield RequestInput(name, "past queries", "int64" if is_age else "string", (1, None), meaning, "never missing")
+
+
+def _history(schema: Schema) -> Iterator[RequestInput]:
+    described = {
+        "action": "the action: " + ", ".join(f"`{action}`" for action in schema.history.actions),
+        "scenario": 'where: a scenario, or `""` for an action outside them',
+        "age": "milliseconds from the action to this request",
+    }
+    for name in schema.history_columns:
+        what = name.removeprefix(history_column(""))
+        width = schema.history_width(name)
+        meaning = described.get(what, f"`{what}` of the item")
+        missing = "never missing" if what == "age" else "`[]`" if width else '`""` or `null`'
+        dtype: DType = "int64" if what == "age" else "string"
+        yield RequestInput(name, "history", dtype, (1, None, None) if width else (1, None), meaning, missing)
