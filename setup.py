@@ -109,7 +109,7 @@ setup(
     package_data={
         "usr_tf": ["configs/*.yaml", "py.typed", "evaluation/report/*.css"],
         "usr_tf.experiments": ["specs/*.yaml"],
-        "serving": ["docker/*", "kubernetes/*"],
+        "serving": ["docker/*", "docker/grafana/*/*", "kubernetes/*"],
     },
     install_requires=["absl-py", "pydantic>=2", "pyyaml"],
     extras_require={

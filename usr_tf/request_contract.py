@@ -7,13 +7,7 @@ signatures from it, and `docs/request.md` its tables. Needs no TensorFlow.
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from usr_tf.schema import (
-    CANDIDATE_GROUPS,
-    PAST_QUERIES_AGE,
-    Feature,
-    Schema,
-    history_column,
-)
+from usr_tf.schema import CANDIDATE_GROUPS, ITEM, PAST_QUERIES_AGE, USER, Feature, Schema, history_column
 
 Side = Literal["user", "query", "context", "item", "candidate", "counters", "history", "past queries"]
 """Part of a request that an input belongs to: a feature group, or what is computed from logs."""
@@ -51,15 +45,18 @@ def _features(schema: Schema) -> Iterator[RequestInput]:
         leading = None if feature.group in CANDIDATE_GROUPS else 1
         inner = {"strings": (None,), "numbers": (feature.width,)}.get(feature.kind.value, ())
         dtype: DType = "string" if feature.has_ids else "float32"
-        meaning, missing = _of_feature(feature)
+        kind, missing = _of_feature(name, feature)
+        meaning = "; ".join(filter(None, (schema.descriptions.get(name), kind)))
         yield RequestInput(name, feature.group, dtype, (leading, *inner), meaning, missing)
         if feature.weights:
-            meaning = f"weight of each value of `{name}`, in its order"
+            meaning = schema.descriptions.get(feature.weights) or f"weight of each value of `{name}`, in its order"
             yield RequestInput(feature.weights, feature.group, "float32", (leading, *inner), meaning, "`0`")
 
 
-def _of_feature(feature: Feature) -> tuple[str, str]:
-    """What a value stands for, and how a missing one is spelt."""
+def _of_feature(name: str, feature: Feature) -> tuple[str, str]:
+    """What kind of value it is, and how a missing one is spelt."""
+    if name in (USER, ITEM):
+        return f"id of the {feature.group}", '`""` or `null`'
     match feature.kind.value:
         case "number":
             return "a number, in the unit of the logs", "`null`"
@@ -69,19 +66,19 @@ def _of_feature(feature: Feature) -> tuple[str, str]:
             return f"categories; the first {feature.length} are read", "`[]`"
     if feature.kind.tokenize:
         return f"text; its first {feature.length} {feature.unit}s are read", '`""` or `null`'
-    return "a category, as the logs spell it", '`""` or `null`'
+    return "a category", '`""` or `null`'
 
 
 def _counts(schema: Schema) -> Iterator[RequestInput]:
     for name, counter in schema.counters.items():
-        columns = iter(counter.columns(name))
-        for window in counter.model_dump(mode="json")["windows"]:
-            for event in counter.events:
-                key = " and ".join(f"`{column}`" for column in counter.key_columns)
-                back = "ever" if window == "all" else f"in the last {window}"
-                delay = f", up to {counter.model_dump(mode='json')['delay']} ago" if counter.delay else ""
-                meaning = f"number of {event}s of the candidate's {key} {back}{delay}"
-                yield RequestInput(next(columns), "counters", "float32", (None,), meaning, "`0`")
+        spelt = counter.model_dump(mode="json")
+        key = " and ".join(f"`{column}`" for column in counter.key_columns)
+        until = f"{spelt['delay']} before the request" if counter.delay else "the request"
+        events = ((window, event) for window in spelt["windows"] for event in counter.events)
+        for column, (window, event) in zip(counter.columns(name), events, strict=True):
+            back = f"until {until}" if window == "all" else f"in the {window} until {until}"
+            meaning = f"number of events `{event}` with this {key}, {back}"
+            yield RequestInput(column, "counters", "float32", (None,), meaning, "`0`")
 
 
 def _past_queries(schema: Schema) -> Iterator[RequestInput]:

@@ -28,7 +28,7 @@ from usr_tf.columns import (
     TIMESTAMP,
     USER,
 )
-from usr_tf.errors import InputError
+from usr_tf.errors import InputError, one_of
 from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType
 
 Group = Literal["user", "item", "query", "context", "candidate"]
@@ -56,8 +56,8 @@ TABLES = ("impressions", "actions", "items", "users")
 OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
 RESERVED_PREFIXES = (HISTORY_PREFIX, "global_", "oracle_", "raw_", "packed_")
-KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit"})
-"""Keys of the schema that say how the logs are written, and nothing of the rows."""
+KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit", "descriptions"})
+"""Keys of the schema that say how the logs are written and what they mean, and nothing of the rows."""
 IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
 
@@ -302,6 +302,9 @@ class Schema(_Strict):
     history: History = History()
     split: Split = Split()
     features: dict[Name, Feature]
+    descriptions: dict[Name, Annotated[str, Field(min_length=1, pattern=r"^[^\n|]*$")]] = {}
+    """What a value of a feature is, with its unit, such as `price: EUR, before tax`: for the page of the request
+    contract (`usr-tf request --describe`)."""
     columns: dict[str, Name] = {}
     """Columns of the logs that have another name there: `event_ts: timestamp` reads `event_ts` as `timestamp`."""
     timestamp_unit: Literal["s", "ms", "us", "ns"] = "ms"
@@ -358,6 +361,13 @@ class Schema(_Strict):
         for name, column in weights.items():
             if column in self.features or list(weights.values()).count(column) > 1 or column in RESERVED:
                 raise ValueError(f"features.{name}.weights: found {column!r}, expected a column of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _descriptions_are_of_features(self) -> "Schema":
+        for name in self.descriptions:
+            if name not in self.features and name not in self.weight_columns:
+                raise ValueError(f"descriptions.{name}: found no such feature, expected {one_of(name, self.features)}")
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,9 @@ from serving.client.formula import Formula
 from serving.client.ranking import default_output, rank
 from serving.client.transport import MAX_RETRIES, Retry, Transport
 from serving.formats.messages import GetModelMetadataRequest, ModelSpec, PredictRequest, SignatureDefMap
-from serving.formats.request import TensorSpec, check_request, quote, request_inputs
+from serving.formats.request import TensorSpec, check_arrays, check_request, quote, request_inputs
 from serving.formats.signatures import scenarios_of
-from serving.formats.tensors import STRING, dtype_name, is_floating, pack_tensor, tensor_array
+from serving.formats.tensors import NO_DTYPE, STRING, dtype_name, is_floating, pack_tensor, tensor_array
 from serving.network.tls import Tls
 from usr_tf.columns import ITEM
 from usr_tf.errors import InputError, one_of
@@ -95,7 +95,7 @@ class Session:
         async def ask(signatures: _Signatures) -> dict[str, np.ndarray]:
             if name not in signatures:
                 raise InputError("signature", repr(name), one_of(name, signatures))
-            return await self._ask_outputs(name, signatures[name], inputs, deadline)
+            return await self._ask_outputs(name, signatures[name], _to_arrays(inputs, signatures[name]), deadline)
 
         return await self._with_signatures(ask, deadline)
 
@@ -148,13 +148,12 @@ class Session:
         return GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
 
     async def _ask_outputs(
-        self, name: str, signature: _Signature, inputs: Mapping[str, Any], deadline: float
+        self, signature_name: str, signature: _Signature, inputs: Mapping[str, np.ndarray], deadline: float
     ) -> dict[str, np.ndarray]:
         request = PredictRequest(model_spec=self._spec)
-        request.model_spec.signature_name = name
-        for key, value in inputs.items():
-            dtype = signature.inputs[key].dtype if key in signature.inputs else None
-            _fill(request.inputs[key], key, value, dtype)
+        request.model_spec.signature_name = signature_name
+        for name, array in inputs.items():
+            pack_tensor(request.inputs[name], array)
         left = self._left(deadline)
         response = await self._transport.predict(request, signature.definition, left)
         try:
@@ -191,38 +190,51 @@ def _is_number_an_item(spec: TensorSpec) -> bool:
     return spec.shape == (-1,) and (is_floating(spec.dtype) or spec.dtype.kind in "iu")
 
 
-def _fill(proto: Any, name: str, value: Any, dtype: np.dtype | None) -> None:
-    """Fills a `TensorProto` with an input, in the signature's dtype, or its own where the signature lacks the input.
+def _to_arrays(inputs: Mapping[str, Any], signature: _Signature) -> dict[str, np.ndarray]:
+    """Arrays of the signature's dtypes.
 
     Raises:
-      InputError: ragged lists, or values that the dtype does not hold.
+      InputError: names an input that is unknown, missing, ragged, of another shape or length, or not of its dtype.
     """
-    try:
-        pack_tensor(proto, _to_array(value, dtype))
-    except (TypeError, ValueError, OverflowError) as error:
-        expected = f"a rectangular array of {dtype_name(dtype)}" if dtype else "a rectangular array"
-        raise InputError(f"inputs.{name}", quote(value), expected) from error
+    arrays = {}
+    for name, value in inputs.items():
+        if name not in signature.inputs:
+            raise InputError(f"inputs.{name}", "an unknown input", one_of(name, signature.inputs))
+        dtype = signature.inputs[name].dtype
+        try:
+            arrays[name] = _to_array(value, dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            expected = f"a rectangular array of {dtype_name(dtype)}"
+            raise InputError(f"inputs.{name}", quote(value), expected) from error
+    check_arrays(arrays, signature.inputs, optional=signature.definition.defaults)
+    return arrays
 
 
-def _to_array(value: Any, dtype: np.dtype | None) -> np.ndarray:
+def _to_array(value: Any, dtype: np.dtype) -> np.ndarray:
     array = value if isinstance(value, np.ndarray) else np.array(value, object if dtype == STRING else None)
-    if dtype == STRING or (dtype is None and array.dtype.kind in "SU"):
+    if dtype == STRING:
         return _strings(array)
-    if dtype is None or array.dtype == dtype:
+    if array.dtype == dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):  # 1e300 is infinite in float32
         cast = array.astype(dtype)
     exact = is_floating(dtype) or np.array_equal(cast, array)
-    if not exact or (array.dtype.kind not in "iuf" and array.size):
+    if not exact or (array.dtype.kind not in "iuf" and array.size) or dtype == NO_DTYPE:
         raise ValueError(f"{array.dtype} is not {dtype}")
     return cast
 
 
 def _strings(array: np.ndarray) -> np.ndarray:
-    """Array of bytes, with text in UTF-8; other elements stay what they are."""
+    """Array of bytes, with text in UTF-8.
+
+    Raises:
+      TypeError: an element is neither text nor bytes.
+    """
     values = array.ravel().tolist()
     if array.dtype == STRING and set(map(type, values)) <= {bytes}:
         return array
     encoded = np.empty(len(values), object)
     encoded[:] = [value.encode() if isinstance(value, str) else value for value in values]
+    if not set(map(type, encoded.tolist())) <= {bytes}:
+        raise TypeError("neither text nor bytes")
     return encoded.reshape(array.shape)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,11 +79,45 @@ def request_inputs(
             arrays[name] = np.empty((1, 0, 1)[: len(spec.shape)], spec.dtype)
         else:
             raise InputError(f"{place}.{name}", "nothing", _describe(spec))
+    _check_lengths(arrays, specs, place)
+    for name, array in arrays.items():
+        if specs[name].shape[0] != 1 and array.shape[0] == 0:
+            raise InputError(f"{place}.{name}", "no item", "at least one to rank")
+    return arrays
+
+
+def check_arrays(
+    arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], optional: Collection[str] = ()
+) -> None:
+    """Checks that arrays are a signature's inputs, of its shapes; those of `request_inputs` are.
+
+    Lengths are compared where there are items, as a scenario's signature has them.
+
+    Args:
+      optional: inputs that may be missing.
+
+    Raises:
+      InputError: names the input, what was found and what was expected.
+    """
+    for name, spec in specs.items():
+        if name not in arrays:
+            if name in optional:
+                continue
+            raise InputError(f"inputs.{name}", "nothing", _describe(spec))
+        shape = arrays[name].shape
+        free = tuple(-1 if size < 0 else found for size, found in zip(spec.shape, shape, strict=False))
+        if len(shape) != len(spec.shape) or free != spec.shape:
+            sizes = ", ".join("any" if size < 0 else str(size) for size in spec.shape)
+            raise InputError(f"inputs.{name}", f"shape {list(shape)}", f"shape [{sizes}]")
+    if ITEM in arrays:
+        _check_lengths(arrays, specs, "inputs")
+
+
+def _check_lengths(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], place: str) -> None:
     _check_counts({name: array.shape[0] for name, array in arrays.items() if specs[name].shape[0] != 1}, place, "item")
     for sequence in ("action", "query"):
         lengths = {name: array.shape[1] for name, array in arrays.items() if _sequence(name) == sequence}
         _check_counts(lengths, place, sequence)
-    return arrays
 
 
 def _sequence(name: str) -> str | None:
@@ -199,8 +233,6 @@ def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
         if count != counts[reference]:
             expected = f"{counts[reference]}, one for each {unit} of {reference}"
             raise InputError(f"{place}.{name}", f"length {count}", expected)
-    if unit == "item" and counts[reference] == 0:
-        raise InputError(f"{place}.{reference}", "no item", "at least one to rank")
 
 
 def _describe(spec: TensorSpec, dims: int | None = None) -> str:

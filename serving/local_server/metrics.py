@@ -1,10 +1,10 @@
-"""Prometheus metrics of the local server, with TF Serving's names for the same quantities."""
+"""Prometheus metrics of the local server: TF Serving's names for the same quantities, its own as `usr_serving_*`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 from serving.local_server.admission import Admission
@@ -37,6 +37,7 @@ class Metrics:
         self._requests = _RequestCount()
         self._registry.register(self._requests)
         self._registry.register(_LiveVersions(live))
+        self._registry.register(_DroppedLines(dropped_lines))
         self._latency = Histogram(
             _REQUEST_LATENCY,
             "Microseconds from a request's arrival to its answer, of those that were answered OK.",
@@ -45,9 +46,8 @@ class Metrics:
             registry=self._registry,
         )
         for name, text, value in (
-            (":usr:serving:requests_running", "Requests that a worker has.", lambda: admission.running),
-            (":usr:serving:requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
-            (":usr:serving:access_log_dropped", "Lines that the access log has lost.", dropped_lines),
+            ("usr_serving_requests_running", "Requests that a worker has.", lambda: admission.running),
+            ("usr_serving_requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
         ProcessCollector(registry=self._registry)
@@ -87,9 +87,19 @@ class _LiveVersions(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
-            ":usr:serving:live_version", "1 for every version that is live.", labels=["model_name", "version"]
+            "usr_serving_live_version", "1 for every version that is live.", labels=["model_name", "version"]
         )
         for name, versions in self._live().items():
             for version in versions:
                 family.add_metric([name, str(version)], 1)
         yield family
+
+
+class _DroppedLines(Collector):
+    def __init__(self, dropped: Callable[[], int]):
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "usr_serving_access_log_dropped_lines", "Lines that the access log has lost.", value=self._dropped()
+        )
