@@ -10,7 +10,7 @@ import tensorflow as tf
 from usr_tf.errors import InputError
 from usr_tf.run import Run
 from usr_tf.schema import SCENARIO, Counter, Schema
-from usr_tf.tokens import fingerprint
+from usr_tf.tokens import counter_keys, fingerprint
 
 CounterSource = Literal["snapshot", "request"]
 
@@ -25,8 +25,8 @@ class CounterSnapshot(tf.Module):
     them.
 
     Args:
-      directory: holds `<counter>.parquet`: a column for each feature of the key, `scenario` where the counter is by
-        scenario, and the raw counts by `usr_tf.schema.counter_column`.
+      directory: holds `<counter>.parquet`: a column of `counter_keys` for each feature of the key, `scenario` where
+        the counter is by scenario, and the raw counts by `usr_tf.schema.counter_column`.
 
     Raises:
       InputError: a file is missing or is not such a table.
@@ -35,7 +35,6 @@ class CounterSnapshot(tf.Module):
     def __init__(self, directory: Path, schema: Schema):
         super().__init__(name="counters")
         self._schema = schema
-        self._queries = frozenset(schema.features_of("query"))
         tables = [self._read(directory, name, counter) for name, counter in schema.counters.items()]
         width = max(counts.shape[1] for _, counts in tables)
         hashes = np.concatenate([hashes for hashes, _ in tables])
@@ -57,7 +56,7 @@ class CounterSnapshot(tf.Module):
         """
         counters = self._schema.counters
         names = dict.fromkeys(name for counter in counters.values() for name in counter.key)
-        values = {name: self._fingerprint(name, inputs[name]) for name in names}
+        values = {name: fingerprint(counter_keys(inputs[name], name, self._schema)) for name in names}
         values[SCENARIO] = fingerprint(tf.constant([scenario]))
         rows = tf.reduce_max(tf.stack([tf.shape(value)[0] for value in values.values()]))
         hashes = tf.stack(
@@ -80,13 +79,10 @@ class CounterSnapshot(tf.Module):
             table = pq.read_table(path, columns=[*counter.key_columns, *columns])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(path, "no readable snapshot", "the counters of `usr-tf preprocess`") from error
-        keys = [(key, tf.constant(table.column(key).to_numpy(), tf.string)) for key in counter.key_columns]
-        hashes = _combined(name, [self._fingerprint(key, values) for key, values in keys])
+        keys = [tf.constant(table.column(key).to_numpy(), tf.string) for key in counter.key_columns]
+        hashes = _combined(name, [fingerprint(values) for values in keys])
         counts = [table.column(column).to_numpy().astype(np.float32) for column in columns]
         return hashes.numpy(), np.stack(counts, axis=1)
-
-    def _fingerprint(self, name: str, values: tf.Tensor) -> tf.Tensor:
-        return fingerprint(normalized(values) if name in self._queries else values)
 
 
 def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSnapshot | None:
@@ -97,11 +93,6 @@ def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSna
     """
     source = counters or run.config.export.counters
     return CounterSnapshot(run.counters, run.schema) if run.schema.counters and source == "snapshot" else None
-
-
-def normalized(queries: tf.Tensor) -> tf.Tensor:
-    """Queries as counters compare them: lower-cased, without blanks at the ends."""
-    return tf.strings.strip(tf.strings.lower(queries, encoding="utf-8"))
 
 
 def _combined(counter: str, values: list[tf.Tensor]) -> tf.Tensor:

@@ -29,7 +29,7 @@ from usr_tf.columns import (
     USER,
 )
 from usr_tf.errors import InputError, one_of
-from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType
+from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType, NormalForm
 
 Group = Literal["user", "item", "query", "context", "candidate"]
 SignalFamily = Literal["match", "history_match", "counters"]
@@ -214,6 +214,10 @@ class Feature(_Strict):
     """A name of `usr_tf.feature_types.FEATURE_TYPES`."""
     in_history: bool = False
     """Item features only: each action in the history carries this feature of its item."""
+    normalize: NormalForm | None = None
+    """Unicode normal form in which values are looked up, compared and counted (`docs/logs.md`, Text). For logs that do
+    not say, `nfc` for texts and `none` for ids. `preprocess` writes what it took for texts to `DATA/schema.yaml`; data
+    that do not say are of a version that took `none`."""
     min_count: int = Field(1, ge=1)
     """A value seen fewer times than this in the training split is out of vocabulary."""
     vocabulary_size: int | None = Field(None, ge=1)
@@ -342,6 +346,11 @@ class Schema(_Strict):
             owner = {USER: "user", ITEM: "item"}.get(name)
             if owner and (feature.group != owner or feature.type != "categorical"):
                 raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")
+            if owner and feature.normalize not in (None, "none"):
+                raise ValueError(
+                    f"features.{name}.normalize: found {feature.normalize!r}, expected 'none', as the tables of the "
+                    f"logs are joined by {name} as it stands"
+                )
             if feature.shares:
                 other = self.features.get(feature.shares)
                 if other is None or not other.has_ids or other.shares:
@@ -429,6 +438,26 @@ class Schema(_Strict):
     def owner(self, name: str) -> str:
         """Feature whose ids and embedding table the feature `name` uses; usually itself."""
         return self.inputs[name].shares or name
+
+    def normal_form(self, name: str) -> NormalForm:
+        """Unicode normal form of the values of the feature `name`: that of the feature whose ids it has."""
+        return self.features[self.owner(name)].normalize or "none"
+
+    def with_normal_forms(self, earlier: "Schema | None") -> "Schema":
+        """The schema of logs with the normal form of each text that does not name one.
+
+        Args:
+          earlier: the schema of an earlier transform, whose texts keep their forms.
+        """
+        features = dict(self.features)
+        for name, feature in features.items():
+            if feature.kind.text and not feature.shares and feature.normalize is None:
+                known = earlier.features.get(name) if earlier else None
+                form = known.normalize if known else "nfc"
+                if form:  # data of a version that had none do not name one
+                    features[name] = feature.model_copy(update={"normalize": form})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return Schema(**given | {"features": features})
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ _WRITTEN = (
     COUNTERS,
     "requests",
     "rejected",
+    "statistics",
     "stats.json",
     "drift.json",
     TEMP,

@@ -7,7 +7,7 @@ fails nothing. docs/data_quality.md has the formulas.
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,9 @@ class DriftLimits(BaseModel):
     """Change of the share of rows with a value."""
 
 
+Limits = TypeVar("Limits", bound=DriftLimits)
+
+
 @dataclasses.dataclass(frozen=True)
 class Drift:
     """One statistic of the old and new training split; None if no row defines it."""
@@ -71,7 +74,7 @@ class Drift:
         return "beyond" if self.significant else "chance"
 
 
-def parse_limits(settings: Sequence[str]) -> DriftLimits:
+def parse_limits(settings: Sequence[str], kinds: type[Limits], flag: str = FLAG) -> Limits:
     """Parses `KIND=NUMBER` flags; other kinds keep their defaults.
 
     Raises:
@@ -81,9 +84,9 @@ def parse_limits(settings: Sequence[str]) -> DriftLimits:
     for setting in settings:
         kind, separator, value = setting.partition("=")
         if not separator or kind in values:
-            raise InputError(FLAG, repr(setting), "KIND=NUMBER, each kind once")
+            raise InputError(flag, repr(setting), "KIND=NUMBER, each kind once")
         values[kind] = value
-    return parse_model(DriftLimits, values, FLAG)
+    return parse_model(kinds, values, flag)
 
 
 def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = None) -> list[Drift]:

@@ -152,6 +152,11 @@ class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
         return noise.record(rng, played, world.of_scenarios("prompt"), self.label_noise, self.global_label_noise)
 
 
+def is_simulated(logs: str | Path) -> bool:
+    """Whether a log directory is `simulate`'s."""
+    return (Path(logs) / SIMULATION).is_file()
+
+
 def read_simulation(logs: str | Path) -> Simulation:
     """Arguments with which the logs in a directory were simulated.
 

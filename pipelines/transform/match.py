@@ -12,13 +12,16 @@ import tensorflow_transform as tft
 from tensorflow_transform import tf_utils
 
 from pipelines.transform.history_match import recency
-from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, MatchKind, Schema
-from usr_tf.tokens import Values, fingerprint
+from usr_tf.feature_types import NormalForm
+from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Match, MatchKind, Schema
+from usr_tf.tokens import Values, fingerprint, map_values, text_form
 
 WORDS = 32
 """Words of a value that are compared."""
 CHARACTERS = 98
 """Characters of a value whose trigrams are compared."""
+_FORMS: tuple[NormalForm, ...] = ("none", "nfc", "nfkc")
+"""Normal forms, each wider than the one before: it makes all equal that the other one does."""
 _K1, _B = 1.2, 0.75
 """BM25's parameters, those of Lucene."""
 
@@ -35,12 +38,18 @@ class Documents(NamedTuple):
 
 
 class Texts:
-    """Tokens of one feature's values, `[B, n]` each: every distinct value of the batch is tokenized once."""
+    """Tokens of one feature's values, `[B, n]` each: every distinct value of the batch is tokenized once.
 
-    def __init__(self, values: Values, feature: Feature):
+    Args:
+      form: the normal form to bring the values to; None for texts that have it.
+    """
+
+    def __init__(self, values: Values, feature: Feature, form: NormalForm | None = None):
         if isinstance(values, tf.SparseTensor):
             values = tf.strings.reduce_join(tf.RaggedTensor.from_sparse(values), axis=-1, separator=" ")
         distinct_values, self._places = tf.unique(values)
+        if form:
+            distinct_values = text_form(distinct_values, form)
         self._words = words(distinct_values, feature)
 
     @functools.cached_property
@@ -74,25 +83,45 @@ class Texts:
 
 
 def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
-    """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces."""
+    """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces.
+
+    Args:
+      inputs: raw columns, strings in their features' normal forms.
+    """
 
     @functools.cache
-    def texts(name: str) -> Texts:
-        return Texts(inputs[name], schema.features[name])
+    def texts(name: str, form: NormalForm) -> Texts:
+        return Texts(inputs[name], schema.features[name], _missing_form(name, form, schema))
 
     signals = {}
     for name, match in schema.match.items():
         first, second = match.features
+        form = _form_of(match, schema)
         kinds = schema.match_kinds(match)
         if first == PAST_QUERIES:
             query = schema.features["query"]
-            found = past_queries(inputs[first], inputs[PAST_QUERIES_AGE], query, texts(second).fingerprints)
+            queries = inputs[first]
+            if missing := _missing_form("query", form, schema):
+                queries = map_values(lambda texts, form=missing: text_form(texts, form), queries)
+            found = past_queries(queries, inputs[PAST_QUERIES_AGE], query, texts(second, form).fingerprints)
         elif kinds == ("cosine",):
             found = {"cosine": cosine(inputs[first], inputs[second])}
         else:
-            found = _similarities(name, kinds, texts(first), texts(second))
+            found = _similarities(name, kinds, texts(first, form), texts(second, form))
         signals |= {f"match_{name}_{kind}": found[kind] for kind in kinds}
     return signals
+
+
+def _form_of(match: Match, schema: Schema) -> NormalForm:
+    """The wider normal form of a match's features, by which the words of both are compared."""
+    names = ("query" if name == PAST_QUERIES else name for name in match.features)
+    return max((schema.normal_form(name) for name in names), key=_FORMS.index)
+
+
+def _missing_form(name: str, form: NormalForm, schema: Schema) -> NormalForm | None:
+    """The form that the values of a feature have to be brought to for a match; None for texts that have it."""
+    has_it = schema.features[name].kind.text and schema.normal_form(name) == form
+    return None if has_it else form
 
 
 def _similarities(
@@ -127,7 +156,7 @@ def past_queries(
     | `recency` | recency (`history_match`) of the newest query, times that share; the largest such product |
 
     Args:
-      queries: raw texts `[B, Q]`, newest last.
+      queries: texts `[B, Q]` in their normal form, newest last.
       ages: ms, `[B, Q]`.
       document: fingerprints of the candidate's words `[B, m]`.
     """
@@ -147,13 +176,12 @@ def past_queries(
 
 
 def words(texts: tf.Tensor, feature: Feature) -> tf.RaggedTensor:
-    """Lower-cased words of texts `[B]`, `[B, (n)]`, or their characters by a feature whose tokenizer is `character`."""
-    lowered = tf.strings.lower(texts, encoding="utf-8")
+    """Words of texts `[B]` in their normal form, `[B, (n)]`; characters of a feature whose tokenizer is `character`."""
     if feature.tokenizer == "character":
-        split = tf.strings.unicode_split(lowered, "UTF-8", errors="replace")
+        split = tf.strings.unicode_split(texts, "UTF-8", errors="replace")
         split = tf.ragged.boolean_mask(split, tf.not_equal(split, " "))
     else:
-        split = tf.strings.split(lowered)
+        split = tf.strings.split(texts)
     return split[:, :WORDS]
 
 

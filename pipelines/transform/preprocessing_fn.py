@@ -24,7 +24,7 @@ from usr_tf.schema import (
     bucket_column,
     history_column,
 )
-from usr_tf.tokens import Values, tokens
+from usr_tf.tokens import Values, map_values, normalized, tokens
 
 
 def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
@@ -60,6 +60,7 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
     """
 
     def transform(inputs: dict[str, Values]) -> dict[str, Values]:
+        inputs = normalized_strings(inputs, schema)
         outputs: dict[str, Values] = {}
         values: dict[str, Values] = {}
         for name, feature in schema.features.items():
@@ -82,25 +83,34 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
         }
         for name in values:
             lookup = lookups[schema.owner(name)]
-            outputs[name] = _map_values(lookup, values[name])
+            outputs[name] = map_values(lookup, values[name])
             if name in schema.history_features:
                 column = history_column(name)
-                outputs[column] = _map_values(lookup, inputs[column])
+                outputs[column] = map_values(lookup, inputs[column])
         if schema.history_columns:
             actions, scenarios, age = (history_column(name) for name in ("action", "scenario", "age"))
-            outputs[actions] = _map_values(_position_in(schema.history.actions), inputs[actions])
-            outputs[scenarios] = _map_values(_position_in(schema.scenarios), inputs[scenarios])
-            outputs[age] = _map_values(_age_bucket, inputs[age])
+            outputs[actions] = map_values(_position_in(schema.history.actions), inputs[actions])
+            outputs[scenarios] = map_values(_position_in(schema.scenarios), inputs[scenarios])
+            outputs[age] = map_values(_age_bucket, inputs[age])
         if schema.history.queries:
             query = schema.features["query"].model_copy(update={"max_length": schema.history.queries.tokens})
             outputs[PAST_QUERIES] = _query_ids(inputs[PAST_QUERIES], query, lookups[schema.owner("query")])
-            outputs[PAST_QUERIES_AGE] = _map_values(_age_bucket, inputs[PAST_QUERIES_AGE])
+            outputs[PAST_QUERIES_AGE] = map_values(_age_bucket, inputs[PAST_QUERIES_AGE])
         outputs |= match_signals(inputs, schema)
         outputs |= history_match_signals(inputs, schema)
         outputs |= counter_signals(inputs, schema)
         return outputs
 
     return transform
+
+
+def normalized_strings(inputs: dict[str, Values], schema: Schema) -> dict[str, Values]:
+    """Raw columns, those of strings in their features' normal forms: every id and signal is of these."""
+    columns = {name: name for name, feature in schema.features.items() if feature.has_ids}
+    columns |= {history_column(name): name for name in schema.history_features}
+    if schema.history.queries:
+        columns[PAST_QUERIES] = "query"
+    return inputs | {column: normalized(inputs[column], name, schema) for column, name in columns.items()}
 
 
 def vocabulary(values: Values, feature: Feature, name: str, size: int | None) -> tf.Tensor:
@@ -115,10 +125,6 @@ def vocabulary(values: Values, feature: Feature, name: str, size: int | None) ->
         vocab_filename=name,
         name=name,
     )
-
-
-def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
-    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
 
 
 def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -169,7 +175,7 @@ def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature
 
 def _query_ids(queries: tf.SparseTensor, query: Feature, lookup: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
     """Ids of earlier queries' tokens: `query.length` places for each query, 0 where it has fewer."""
-    ids = _map_values(lookup, tokens(queries.values, query))
+    ids = map_values(lookup, tokens(queries.values, query))
     dense = tf.sparse.to_dense(ids)
     dense = tf.pad(dense, [[0, 0], [0, query.length - tf.shape(dense)[1]]])
     lengths = tf.RaggedTensor.from_sparse(queries).row_lengths()

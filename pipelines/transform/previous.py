@@ -1,6 +1,7 @@
 """Reuse of an earlier transform: lookup, compatibility check with the new schema, and copy."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +24,10 @@ class Earlier:
     directory: str
     grow: bool
     """Whether its vocabularies take in what is new."""
+
+    @functools.cached_property
+    def schema(self) -> Schema:
+        return read_schema(FileSystems.join(self.directory, SCHEMA))
 
     @property
     def transform(self) -> str:
@@ -47,7 +52,7 @@ def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, s
     for directory in directories:
         if FileSystems.exists(FileSystems.join(directory, SUCCESS)):
             earlier = Earlier(directory, grow=bool(grow_from))
-            _check_agrees(schema, schema_path, earlier)
+            _check_agrees(schema.with_normal_forms(earlier.schema), schema_path, earlier)
             return earlier
     raise InputError(path, f"no {SUCCESS}", "a directory that `usr-tf preprocess` finished")
 
@@ -79,7 +84,7 @@ def copy_transform(earlier: Earlier, target: str) -> None:
 
 def _check_agrees(schema: Schema, schema_path: str, earlier: Earlier) -> None:
     path = FileSystems.join(earlier.directory, SCHEMA)
-    new, old = (_what_must_agree(each, earlier.grow) for each in (schema, read_schema(path)))
+    new, old = (_what_must_agree(each, earlier.grow) for each in (schema, earlier.schema))
     if new != old:
         key, found, expected = _first_difference(new, old)
         raise InputError(f"{schema_path}: {key}", found, f"{expected}, as in {path}")
@@ -87,6 +92,8 @@ def _check_agrees(schema: Schema, schema_path: str, earlier: Earlier) -> None:
 
 def _what_must_agree(schema: Schema, grow: bool) -> dict[str, Any]:
     document = schema.model_dump(mode="json", exclude=_OF_ROWS)
+    for name, feature in document["features"].items():
+        feature["normalize"] = schema.normal_form(name)
     if grow:
         for feature in document["features"].values():
             for key in _OF_GROWTH:

@@ -7,8 +7,10 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from serving.local_server.access_log import AccessLog
 from serving.local_server.admission import Admission
 from serving.local_server.call import Call
+from serving.request_log import RequestLog
 
 _REQUEST_COUNT = ":tensorflow:serving:request_count"
 _REQUEST_LATENCY = ":tensorflow:serving:request_latency"
@@ -23,21 +25,21 @@ class Metrics:
     Args:
       admission: what runs and waits.
       live: gives the models and their live versions.
-      dropped_lines: gives how many lines the access log has lost.
+      logs: the logs that are kept, by name, each with how many records it has lost (`dropped`).
     """
 
     def __init__(
         self,
         admission: Admission,
         live: Callable[[], Mapping[str, Sequence[int]]],
-        dropped_lines: Callable[[], int],
+        logs: Mapping[str, AccessLog | RequestLog],
     ):
         self._live = live
         self._registry = CollectorRegistry()
         self._requests = _RequestCount()
         self._registry.register(self._requests)
         self._registry.register(_LiveVersions(live))
-        self._registry.register(_DroppedLines(dropped_lines))
+        self._registry.register(_DroppedRecords(logs))
         self._latency = Histogram(
             _REQUEST_LATENCY,
             "Microseconds from a request's arrival to its answer, of those that were answered OK.",
@@ -95,11 +97,12 @@ class _LiveVersions(Collector):
         yield family
 
 
-class _DroppedLines(Collector):
-    def __init__(self, dropped: Callable[[], int]):
-        self._dropped = dropped
+class _DroppedRecords(Collector):
+    def __init__(self, logs: Mapping[str, AccessLog | RequestLog]):
+        self._logs = logs
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(
-            "usr_serving_access_log_dropped_lines", "Lines that the access log has lost.", value=self._dropped()
-        )
+        family = CounterMetricFamily("usr_serving_dropped_records", "Records that a log has lost.", labels=["log"])
+        for name, log in self._logs.items():
+            family.add_metric([name], log.dropped)
+        yield family

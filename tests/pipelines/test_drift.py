@@ -223,8 +223,8 @@ def test_drifts_become_json(old, new):
 
 
 def test_limits_are_read_from_settings():
-    assert parse_limits([]) == DriftLimits(new_tokens=0.2, label_rate=0.5, numeric_shift=0.5, coverage=0.2)
-    assert parse_limits(["new_tokens=0.3", "coverage=0"]) == DriftLimits(new_tokens=0.3, coverage=0.0)
+    assert parse_limits([], DriftLimits) == DriftLimits(new_tokens=0.2, label_rate=0.5, numeric_shift=0.5, coverage=0.2)
+    assert parse_limits(["new_tokens=0.3", "coverage=0"], DriftLimits) == DriftLimits(new_tokens=0.3, coverage=0.0)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_limits_are_read_from_settings():
 )
 def test_a_setting_that_is_no_limit_is_refused(settings, message):
     with pytest.raises(InputError) as refused:
-        parse_limits(settings)
+        parse_limits(settings, DriftLimits)
     assert str(refused.value).startswith(message)

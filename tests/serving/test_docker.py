@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def check_query(query: str, metrics: dict[str, set[str]], job: str) -> set[str]:
 def local_metrics() -> list:
     """Metric families of the local server after a request."""
     admission = Admission(1, 1)
-    metrics = Metrics(admission, lambda: {"usr": (1,)}, lambda: 3)
+    metrics = Metrics(admission, lambda: {"usr": (1,)}, {"access_log": types.SimpleNamespace(dropped=3)})
     call = Call("Predict", "GRPC", "")
     call.ask("usr")
     call.status, call.ended = "OK", call.arrived
@@ -136,7 +137,7 @@ def local_metrics() -> list:
 def test_metrics_of_our_own_are_named_as_prometheus_names_them(local_metrics):
     own = [family for family in local_metrics if "usr" in family.name]
     assert {family.name for family in own} == {
-        "usr_serving_access_log_dropped_lines", "usr_serving_live_version", "usr_serving_requests_queued",
+        "usr_serving_dropped_records", "usr_serving_live_version", "usr_serving_requests_queued",
         "usr_serving_requests_running",
     }  # fmt: skip
     for family in own:  # no colon, which is for recording rules; the parser knows a counter by its suffix _total

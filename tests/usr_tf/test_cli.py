@@ -162,6 +162,22 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         ),
         "compare: run": (["compare", f"--run={empty}", f"--with={empty}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "monitor: data": (
+            ["monitor", "--requests=x", f"--data={empty}", f"--out={folder / 'o'}"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: logs": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}", "--user_id=u"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: users": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}"],
+            "found nothing, expected at least one",
+        ),
+        "pseudonymize: key": (
+            ["pseudonymize", f"--logs={empty}", f"--out={folder / 'l'}", f"--key={folder / 'no.key'}"],
+            "no.key: found no readable",
+        ),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",
@@ -186,7 +202,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "tune: data": (["tune", f"--data={empty}", f"--out={folder / 'j'}"], "found no _SUCCESS"),
         "abtest: logs": (
             ["abtest", f"--a={empty}", f"--b={empty}", f"--logs={empty}", f"--out={folder / 'k'}"],
-            "simulation.json: found no readable",
+            "schema.yaml: found no readable",
         ),
         "completion: shell": (["completion", "csh"], "usr-tf completion: found 'csh', expected one of bash, zsh, fish"),
     }

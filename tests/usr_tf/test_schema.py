@@ -87,7 +87,7 @@ def test_durations(text, milliseconds):
     assert parse_schema(schema.to_yaml()) == schema
 
 
-CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "oov_buckets", "shares", "vocabulary_size"]
+CATEGORICAL = ["embedding_size", "hash_buckets", "min_count", "normalize", "oov_buckets", "shares", "vocabulary_size"]
 
 MISTAKES = {
     "top: unknown key": (with_keys(scenario=["x"]), "scenario: found an unknown key, expected one of columns, "),
@@ -158,6 +158,22 @@ MISTAKES = {
     "feature: key of another type": (
         with_feature("price", group="item", type="numeric", min_count=2),
         "features.price.min_count: found on a numeric feature, expected one of ['buckets', ",
+    ),
+    "feature: normal form of a number": (
+        with_feature("price", group="item", type="numeric", normalize="nfc"),
+        "features.price.normalize: found on a numeric feature, expected one of ",
+    ),
+    "feature: unknown normal form": (
+        with_feature("brand", group="item", type="categorical", normalize="NFD"),
+        "features.brand.normalize: found 'NFD', expected 'nfc', 'nfkc' or 'none'",
+    ),
+    "feature: normal form of a key of the join": (
+        with_feature("item_id", group="item", type="categorical", in_history=True, normalize="nfc"),
+        "features.item_id.normalize: found 'nfc', expected 'none', as the tables of the logs are joined by item_id",
+    ),
+    "feature: normal form of shared ids": (
+        with_feature("title", group="item", type="text", shares="query", normalize="nfkc"),
+        "features.title.shares: found beside normalize, expected that key on query alone",
     ),
     "feature: tokenizer of a list": (
         with_feature("tags", group="item", type="categorical_list", tokenizer="character"),
