@@ -67,7 +67,7 @@ What a request document holds, for a model of this schema. The scenarios {scenar
 - `inputs` has every input below, and no other. `scenario` and `request_id` are optional.
 - Types are JSON's. `[N]` is a list with a value for each of the *N* candidates, at least one; `[L]` for each action and
   `[Q]` for each query of the user; `[]` is a list of any length. Anything else is a single value.
-- Categories are compared byte by byte: spell them as the logs do. A value that training has not seen counts as unknown.
+- Categories are spelt as in the logs. A value that training has not seen counts as unknown.
 - Numbers are the logs' own, before any scaling: the model holds the transform.
 - Times are ages in milliseconds before this request, so a document needs no clock.
 """
@@ -178,7 +178,7 @@ def describe_contract(contract: Contract, scenario: str) -> str:
     parts = [_INTRODUCTION.format(template=template, scenario=scenario, scenarios=_code(contract.schema.scenarios))]
     for side, inputs in sides.items():
         title, text = _SIDES[side]
-        rows = (f"| `{each.name}` | {_type(each)} | {each.meaning} | {each.missing} |\n" for each in inputs)
+        rows = (f"| `{each.name}` | `{_type(each)}` | {each.meaning} | {each.missing} |\n" for each in inputs)
         note = f" {notes[side]}" if notes.get(side) else ""
         parts.append(f"## {title}\n\n{text}{note}\n\n{_HEADER}{''.join(rows)}")
     return "\n".join([*parts, _ERRORS])

@@ -90,10 +90,10 @@ def test_inputs_are_described_with_unit_order_and_window():
     assert INPUTS["history_age"].meaning == "milliseconds from the action to this request"
     page = describe_contract(CONTRACT, "feed")
     for line in (
-        "| `taste` | number [3] | 3 numbers | all `0` |",
-        "| `look` | number [N][2] | 2 numbers | all `0` |",
-        "| `history_tags` | string [L][] | `tags` of the item | `[]` |",
-        "| `history_queries` | string [Q] | text of an earlier query of this user | never missing |",
+        "| `taste` | `number [3]` | 3 numbers | all `0` |",
+        "| `look` | `number [N][2]` | 2 numbers | all `0` |",
+        "| `history_tags` | `string [L][]` | `tags` of the item | `[]` |",
+        "| `history_queries` | `string [Q]` | text of an earlier query of this user | never missing |",
         "The 9 newest actions are read.",
         "The 5 newest queries are read.",
     ):
