@@ -288,12 +288,6 @@ def history(*actions: int) -> dict:
     }
 
 
-def test_a_server_names_the_history_that_is_not_as_long_as_the_others(served):
-    inputs = request(**history(1, 2)) | {"history_age": tf.constant([[5]], tf.int64)}
-    with pytest.raises(tf.errors.InvalidArgumentError, match="history_age_as_long_as_history_item_id"):
-        ask(served, "search", inputs)
-
-
 def test_a_history_may_be_empty(served):
     empty = ask(served, "search", request(**history()))
     assert np.all(np.isfinite(empty["ctr"]))
