@@ -134,21 +134,14 @@ class ServingModule(tf.Module):
         return tf.io.FixedLenFeature(feature.shape, feature.dtype, default)
 
     def _aligned(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The same inputs; at run time histories of different length are an error, before each is cut to its newest.
-
-        The error of a server names the operation, and so the input.
-        """
+        """The same inputs; at run time histories of different length are an error, before each is cut to its newest."""
         if not self._schema.history_columns:
             return inputs
         length = tf.shape(inputs[history_column(ITEM)])[1]
         return (
             inputs
             | {  # to reshape costs nothing, unlike an assertion
-                name: tf.reshape(
-                    inputs[name],
-                    tf.concat([[1, length], tf.shape(inputs[name])[2:]], 0),
-                    name=f"{name}_as_long_as_{history_column(ITEM)}",
-                )
+                name: tf.reshape(inputs[name], tf.concat([[1, length], tf.shape(inputs[name])[2:]], 0))
                 for name in self._schema.history_columns
             }
         )

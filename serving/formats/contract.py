@@ -86,8 +86,9 @@ what was found, what was expected.
 | lists of unlike length | `r.json: inputs.history_age: found length 1, expected 2, one for each action of history_…` |
 | an unknown scenario | `scenario: found 'serch', expected search, or another of …` |
 
-In Python it is a `usr_tf.errors.InputError`. `Ranker.predict` sends arrays unchecked, and the server answers
-INVALID_ARGUMENT with the names of what is missing or unknown.
+In Python it is a `usr_tf.errors.InputError`. `Ranker.predict` checks names, shapes and lengths of arrays likewise. A
+server that is called without these clients names what is missing, unknown or of another type (INVALID_ARGUMENT), but not
+which list is too short.
 """
 
 
