@@ -87,8 +87,8 @@ what was found, what was expected.
 | an unknown scenario | `scenario: found 'serch', expected search, or another of …` |
 
 In Python it is a `usr_tf.errors.InputError`. `Ranker.predict` checks names, shapes and lengths of arrays likewise. A
-server that is called without these clients names what is missing, unknown or of another type (INVALID_ARGUMENT), but not
-which list is too short.
+server that is called without these clients names what is missing, unknown or of another type, but not which list is too
+short.
 """
 
 
