@@ -33,7 +33,8 @@ from pipelines.beam.output import TEMP
 from pipelines.join.logged_requests import SampleRequests
 from pipelines.join.split import EVER
 from pipelines.logs.inputs import find_tables, partitions_for
-from pipelines.logs.tables import find_files, read_file
+from pipelines.logs.locations import find_files
+from pipelines.logs.tables import read_file
 from serving.client import Ranker
 from serving.features import FeatureStore, RequestBuilder, open_store
 from serving.features.event import Event, EventReader

@@ -141,10 +141,10 @@ def _before(batch: pa.RecordBatch, until: int) -> pa.RecordBatch:
 
 def _rows(batch: pa.RecordBatch, table: str, schema: Schema) -> Iterator[tuple[str, tuple[int | None, int, dict]]]:
     """Rows of items or users by the key of the store: `(valid from, place, values)`."""
-    group, column = ("item", ITEM) if table == "items" else ("user", USER)
-    columns = feature_columns(schema.features_of(group))
+    of_items = table == "items"
+    columns = feature_columns(schema.features_of("item" if of_items else "user"))
     for row in batch.to_pylist():
-        key = item_key(row[column]) if table == "items" else user_keys(row[column]).row
+        key = item_key(row[ITEM]) if of_items else user_keys(row[USER]).row
         yield key, (row[TIMESTAMP], row[PLACE], stored_row(row, columns))
 
 
@@ -198,11 +198,11 @@ class _UserStates(beam.DoFn):
             for name, document in ((names.history, state.history), (names.recent, state.recent)):
                 yield name, orjson.dumps(document), self._limits.idle
         by_key: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
-        for (counter, key, time, event), number in counts.items():
+        for (counter, name, time, event), number in counts.items():
             if number:
-                by_key.setdefault((counter, key), []).append((time, event, number))
-        for key, entries in by_key.items():
-            yield TaggedOutput(_COUNTS, (key, entries))
+                by_key.setdefault((counter, name), []).append((time, event, number))
+        for element_key, entries in by_key.items():
+            yield TaggedOutput(_COUNTS, (element_key, entries))
 
 
 def _count(

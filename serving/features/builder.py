@@ -98,8 +98,8 @@ class RequestBuilder:
         items = [{**valid_row(each, moment), ITEM: item} for item, each in zip(item_ids, versions, strict=True)]
 
         inputs: dict[str, Any] = {}
-        for group, rows in (("user", user), ("query", given), ("context", given)):
-            for name, column in self._columns[group].items():
+        for columns_of_group, rows in ((self._columns["user"], user), (self._given, given)):
+            for name, column in columns_of_group.items():
                 inputs[name] = _or_missing(rows.get(name), column)
         for name, column in self._columns["item"].items():
             missing = _or_missing(None, column)

@@ -145,7 +145,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "features: logs": (["features", "load", f"--store={folder / 'f'}", f"--logs={empty}"], "schema.yaml"),
         "features: table": (
             ["features", "load", f"--store={folder / 'f'}", "--table=items=no", f"--schema={config}"],
-            "an unknown key",
+            "scenarios: found nothing",
         ),
         "features: input": (["features", "ingest", f"--store={folder / 'f'}"], "--input, --kafka: found nothing"),
         "features: store": (

@@ -83,8 +83,8 @@ def _load(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
 
     where = values.schema or f"{values.data or values.logs}/schema.yaml"
     schema, limits = read_schema(where), _limits(values)
-    if not (values.schema or values.data):  # as `preprocess` takes the schema of logs
-        schema = schema.with_normal_forms(None)
+    if values.schema or not values.data:
+        schema = schema.with_normal_forms(None)  # as `preprocess` takes the schema of logs
     until = milliseconds(values.until, "--until") if values.until else None
     if until is None and values.data:
         until = snapshot_moment(values.data)
@@ -115,7 +115,7 @@ def _ingest(values: flags.FlagValues) -> None:
     from serving.features.sources import FileSource, KafkaSource, Source, StreamSource
     from usr_tf.schema import load_schema
 
-    schema: Schema | None = load_schema(values.schema) if values.schema else None
+    schema: Schema | None = load_schema(values.schema).with_normal_forms(None) if values.schema else None
     limits = _limits(values) if values.lateness or values.idle else None
     source: Source
     if values.kafka:

@@ -30,8 +30,8 @@ def user_keys(user: str) -> UserKeys:
     return UserKeys(f"user:{user}", f"history:{user}", f"recent:{user}")
 
 
-def counter_key(name: str, values: Sequence[str]) -> str:
-    """Key of a counter's counts: the values of `Counter.key_columns`."""
+def counter_key(name: str, values: Sequence[str | None]) -> str:
+    """Key of a counter's counts: the values of `Counter.key_columns`, none of them empty."""
     return f"count:{orjson.dumps([name, *values]).decode()}"
 
 

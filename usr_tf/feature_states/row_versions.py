@@ -27,7 +27,8 @@ def add_version(versions: Versions, since: int | None, row: Mapping[str, Any], l
     if since in rows and (since != _EVER or rows[since] == row):
         return False
     rows[since] = row
-    kept, before = [], {}
+    kept: Versions = []
+    before: Mapping[str, Any] = {}
     for time in sorted(rows)[-limit:]:
         changes = {name: value for name, value in rows[time].items() if name not in before or before[name] != value}
         kept.append([time, changes | dict.fromkeys(before.keys() - rows[time].keys())])
@@ -70,7 +71,7 @@ def rounded(value: Any) -> Any:
 
 def history_values(schema: Schema, item: Mapping[str, Any]) -> list[Any]:
     """Values of `Schema.history_features` of an item: lists in their fixed width, "" for what is unknown."""
-    values = []
+    values: list[Any] = []
     for name in schema.history_features:
         width = schema.history_width(history_column(name))
         if width:

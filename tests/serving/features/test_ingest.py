@@ -239,7 +239,7 @@ def test_the_load_of_logs_makes_the_states_of_the_ingest_of_their_events(made, t
 
 
 def test_a_load_until_a_moment_and_the_ingest_of_the_rest_end_like_one_load(made, tmp_path):  # noqa: F811
-    schema, rows = load_schema(made.logs / "schema.yaml"), made.shop.tables
+    schema, rows = load_schema(made.logs / "schema.yaml").with_normal_forms(None), made.shop.tables
     events = sorted([*rows["impressions"], *rows["actions"]], key=lambda row: row["timestamp"])
     moment = events[len(events) // 2]["timestamp"]
     until = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment // 1000)) + f".{moment % 1000:03}"
