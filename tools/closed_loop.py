@@ -120,8 +120,8 @@ def learn(out: Path, number: str, logs: Path, console: Console, grow_from: str |
     data = open_data(out / f"data{number}")
     train(data, out / f"run{number}", load_config(overrides=settings))
     published = publish(open_run(out / f"run{number}"), data, out / "serving", margin=1.0)  # on another test split
-    console.print(f"published {published.path}")
-    return int(published.path.name)
+    console.print(f"published {published.version}")
+    return int(published.version.name)
 
 
 def serve_day(
