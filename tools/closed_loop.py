@@ -3,17 +3,18 @@
     python tools/closed_loop.py --out loop_out [--impressions 120000]
 
 1. Day one's logs train the first model. It is published, and a feature store is loaded with the day's events.
-2. Day two's requests are built from the feature store (user id, query, item ids) and ranked by the served model, which the
-   client logs; day two's events go into the store as they happen. The request log is imported with the actions, and the
-   second model starts from the first one's weights and is published.
+2. Day two's requests are built from the feature store (user id, query, item ids) and ranked by the served model, and the
+   client logs them; day two's events go into the store as they happen. The request log is imported with the actions,
+   and the second model starts from the first one's weights and is published.
 3. Day three judges both: they score the same impressions, which neither has seen.
 
-People act as the simulated shop's logs say, whichever order a model gives: the loop shows that what is served comes back
-into training unharmed, not that the ranking changes what people do.
+People act as the simulated shop's logs say, whichever order a model gives: the loop shows that what is served comes
+back into training unharmed, not that the ranking changes what people do.
 """
 
 import argparse
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,13 +76,16 @@ def closed_loop(out: Path, impressions: int, console: Console) -> dict[str, dict
 
     console.rule("day two: serve, and log what is served")
     requests = out / "requests"
-    with open_store(out / "features.sqlite", schema) as store, serve_in_background(out / "serving") as server:
+    data_schema = load_schema(out / "data1" / "schema.yaml")  # which names the forms of texts
+    with open_store(out / "features.sqlite", data_schema) as store, serve_in_background(out / "serving") as server:
         reader = EventReader(schema)
         for table in ("items", "users", "impressions", "actions"):
             rows = {**one, "items": tables["items"], "users": tables["users"]}[table]
             for start in track(range(0, len(rows), _EVENTS), f"store {table}", console=console):
                 store.apply(reader.check(table, row) for row in rows[start : start + _EVENTS])
-        served = serve_day(two, schema, RequestBuilder(store, counters=False), reader, server.address, requests, console)
+        served = serve_day(
+            two, schema, RequestBuilder(store, counters=False), reader, server.address, requests, console
+        )
     console.print(f"{served:,} requests ranked by version {first} and logged in {requests}")
     actions = out / "day2-actions.jsonl"
     actions.write_text("".join(json.dumps(row) + "\n" for row in two["actions"]), encoding="utf-8")
@@ -196,7 +200,7 @@ def read_tables(logs: Path) -> Tables:
 def split_days(tables: Tables, starts: list[int]) -> Iterator[Tables]:
     """Impressions and actions of each day."""
     bounds = [0, *starts, 2**62]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         yield {
             table: [row for row in tables[table] if first <= row["timestamp"] < last]
             for table in ("impressions", "actions")

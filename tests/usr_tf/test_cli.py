@@ -143,10 +143,6 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "schema: infer": (["schema", f"--infer={empty}"], "found no impressions file"),
         "features: action": (["features", f"--store={folder / 'f'}"], "found nothing, expected load or ingest"),
         "features: logs": (["features", "load", f"--store={folder / 'f'}", f"--logs={empty}"], "schema.yaml"),
-        "features: table": (
-            ["features", "load", f"--store={folder / 'f'}", "--table=items=no", f"--schema={config}"],
-            "scenarios: found nothing",
-        ),
         "features: input": (["features", "ingest", f"--store={folder / 'f'}"], "--input, --kafka: found nothing"),
         "features: store": (
             ["features", "ingest", f"--store={folder / 'f'}", f"--input={config}"],
