@@ -3,8 +3,8 @@
     python tools/closed_loop.py --out loop_out [--impressions 120000]
 
 1. Day one's logs train the first model. It is published, and a feature store is loaded with the day's events.
-2. Day two's requests are built from the feature store (user id, query, item ids) and ranked by the served model, and the
-   client logs them; day two's events go into the store as they happen. The request log is imported with the actions,
+2. Day two's requests are built from the feature store (user id, query, item ids) and ranked by the served model, and
+   the client logs them; day two's events go into the store as they happen. The request log is imported with the actions,
    and the second model starts from the first one's weights and is published.
 3. Day three judges both: they score the same impressions, which neither has seen.
 
