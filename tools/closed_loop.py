@@ -4,8 +4,8 @@
 
 1. Day one's logs train the first model. It is published, and a feature store is loaded with the day's events.
 2. Day two's requests are built from the feature store (user id, query, item ids) and ranked by the served model, and
-   the client logs them; day two's events go into the store as they happen. The request log is imported with the actions,
-   and the second model starts from the first one's weights and is published.
+   the client logs them; day two's events go into the store as they happen. The request log is imported with the
+   actions, and the second model starts from the first one's weights and is published.
 3. Day three judges both: they score the same impressions, which neither has seen.
 
 People act as the simulated shop's logs say, whichever order a model gives: the loop shows that what is served comes
