@@ -80,11 +80,11 @@ what was found, what was expected.
 
 | mistake | error |
 | --- | --- |
-| an unknown name | `r.json: inputs.prize: found an unknown input, expected price, or another of …` |
+| an unknown name | `r.json: inputs.prize: found an unknown input, expected one of …; did you mean price?` |
 | an input left out | `r.json: inputs.price: found nothing, expected a list of numbers, one for each item` |
 | a wrong type | `r.json: inputs.price[1]: found "2", expected a number` |
 | lists of unlike length | `r.json: inputs.history_age: found length 1, expected 2, one for each action of history_…` |
-| an unknown scenario | `scenario: found 'serch', expected search, or another of …` |
+| an unknown scenario | `scenario: found 'serch', expected one of …; did you mean search?` |
 
 In Python it is a `usr_tf.errors.InputError`. `Ranker.predict` checks names, shapes and lengths of arrays likewise. A
 server that is called without these clients names what is missing, unknown or of another type, but not which list is too

@@ -13,6 +13,7 @@ _SERVE = (*_CLIENT, *_TENSORFLOW, "aiohttp", "grpc_health", "grpc_reflection", "
 EXTRAS = {
     "baseline": ("lightgbm",),
     "client": _CLIENT,
+    "features": ("kafka", "orjson", "redis"),
     "serve": _SERVE,
     "pipelines": (
         *_TENSORFLOW,

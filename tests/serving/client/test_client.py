@@ -213,7 +213,7 @@ def test_what_the_server_refuses_is_told(ranker):
     ("name", "value", "message"),
     [
         ("price", None, "found nothing, expected a list of numbers, one for each item"),
-        ("prise", [1, 2, 3], "found an unknown input, expected price, or another of attributes, "),
+        ("prise", [1, 2, 3], r"found an unknown input, expected one of attributes, .*; did you mean price\?"),
         ("price", [1, 2], "found length 2, expected 3, one for each item of item_id"),
         ("attributes", [[b"x"], [b""]], "found length 2, expected 3, one for each item of item_id"),
         ("price", [[1, 2, 3]], r"found shape \[1, 3\], expected shape \[any\]"),
