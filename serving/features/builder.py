@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.features.store import FeatureStore
 from usr_tf.errors import InputError
-from usr_tf.feature_states import CountSeries, compared, item_key, user_keys, valid_row
+from usr_tf.feature_states import CountSeries, item_key, user_keys, valid_row
 from usr_tf.feature_states.keys import counter_key
 from usr_tf.feature_states.row_versions import rounded
 from usr_tf.log_rows import LogColumn, RejectedRow, coerce, feature_columns
@@ -148,15 +148,16 @@ class RequestBuilder:
         moment: int,
     ) -> dict[str, list[float]]:
         """Counts of each item, `[N]`, by `Schema.counter_columns`."""
+        plan = self.store.plan
         keys_of: dict[str, list[str | None]] = {}
         for name, counter in self._counters.items():
             parts: list[Sequence[Any]] = []
             for column in counter.key:
                 if column in request or not any(column in self._columns[group] for group in CANDIDATE_GROUPS):
-                    parts.append([compared(request.get(column), column, self.schema)] * len(items))
+                    parts.append([plan.value(request.get(column), column)] * len(items))
                 else:
                     values = columns.get(column) or [item.get(column) for item in items]
-                    parts.append([compared(value, column, self.schema) for value in values])
+                    parts.append([plan.value(value, column) for value in values])
             if counter.by_scenario:
                 parts.append([scenario] * len(items))
             rows = [*zip(*parts, strict=True)]

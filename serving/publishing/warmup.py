@@ -105,9 +105,9 @@ def write_warmup_requests(
     for name, specs in signatures.items():
         is_default = name == tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
         scenario = scenarios_of(signatures)[0] if is_default else name.removesuffix(EXAMPLES_SUFFIX)
-        logged = [] if is_default else requests.get(scenario, ())[:per_scenario]
+        chosen = () if is_default else requests.get(scenario, ())[:per_scenario]
         inputs = [
-            request_inputs(request.inputs, signatures[scenario], f"request {request.request_id}") for request in logged
+            request_inputs(request.inputs, signatures[scenario], f"request {request.request_id}") for request in chosen
         ] or [_blank(signatures[scenario])]
         if name == scenario:
             largest = max(inputs, key=lambda request: sum(request[name].size for name in _of_user(specs)))

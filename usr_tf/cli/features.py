@@ -84,7 +84,7 @@ def _load(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
     where = values.schema or f"{values.data or values.logs}/schema.yaml"
     schema, limits = read_schema(where), _limits(values)
     if values.schema or not values.data:
-        schema = schema.with_normal_forms(None)  # as `preprocess` takes a schema of logs
+        schema = schema.with_normal_forms(None)  # as `preprocess` takes the schema of logs
     until = milliseconds(values.until, "--until") if values.until else None
     if until is None and values.data:
         until = snapshot_moment(values.data)

@@ -6,7 +6,7 @@ compute of the same events.
 """
 
 from usr_tf.feature_states.count_series import CountSeries, lifetime
-from usr_tf.feature_states.keys import Change, KeyPlan, compared, counter_key, item_key, user_keys
+from usr_tf.feature_states.keys import Change, KeyPlan, counter_key, item_key, user_keys
 from usr_tf.feature_states.limits import Limits
 from usr_tf.feature_states.row_versions import add_version, history_values, stored_row, valid_row
 from usr_tf.feature_states.user_state import Outcome, UserState
@@ -19,7 +19,6 @@ __all__ = [
     "Outcome",
     "UserState",
     "add_version",
-    "compared",
     "counter_key",
     "history_values",
     "item_key",

@@ -1,17 +1,12 @@
 """Keys of a feature store, and the counter keys of an event."""
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from usr_tf.schema import IMPRESSION, Schema
-from usr_tf.unicode.tables import BLANKS, INVISIBLE
-
-_BLANKS = " \t\n\v\f\r"
-_FORMS: dict[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
-_SEEN = {**dict.fromkeys(BLANKS, " "), **dict.fromkeys(INVISIBLE)}
+from usr_tf.unicode.strings import counter_key_string
 
 
 def item_key(item: str) -> str:
@@ -40,23 +35,6 @@ def counter_key(name: str, values: Sequence[str | None]) -> str:
     return f"count:{orjson.dumps([name, *values]).decode()}"
 
 
-def compared(value: str | None, name: str, schema: Schema) -> str | None:
-    """A raw value of the feature `name` as counters compare it: ids in their normal form, queries word by word.
-
-    What `usr_tf.tokens.counter_keys` gives in training and in the graph, without TensorFlow.
-    """
-    if not value:
-        return value
-    form, is_query = schema.normal_form(name), name in schema.features_of("query")
-    if not (is_query or schema.features[name].kind.text):
-        return value if form == "none" else unicodedata.normalize(_FORMS[form], value)
-    if form == "none":
-        return value.lower().strip(_BLANKS) if is_query else value.lower()
-    text = value.translate(_SEEN)
-    text = unicodedata.normalize("NFC", (unicodedata.normalize("NFKC", text) if form == "nfkc" else text).lower())
-    return " ".join(filter(None, text.split(" "))) if is_query else text
-
-
 class Change(NamedTuple):
     """Change of a count: events of a kind at a time (ms) that are to be counted, or no longer."""
 
@@ -78,10 +56,12 @@ class KeyPlan:
     """
 
     def __init__(self, schema: Schema):
+        self._schema = schema
         self.columns = tuple(dict.fromkeys(name for counter in schema.counters.values() for name in counter.key))
         rows = schema.features_of("user", "item")
         self.of_row = tuple(name in rows for name in self.columns)
-        self._schema = schema
+        queries = schema.features_of("query")
+        self._normalized = {name for name in self.columns if name in queries or schema.normal_form(name) != "none"}
         places = {name: place for place, name in enumerate(self.columns)}
         self._counters = [
             (name, counter, [places[column] for column in counter.key]) for name, counter in schema.counters.items()
@@ -89,7 +69,11 @@ class KeyPlan:
 
     def values(self, row: Mapping[str, Any]) -> list[str | None]:
         """Values of `columns` in a row of features."""
-        return [compared(row.get(name), name, self._schema) for name in self.columns]
+        return [self.value(row.get(name), name) for name in self.columns]
+
+    def value(self, value: str | None, name: str) -> str | None:
+        """A value of a feature as counters compare it; None and "" as they are."""
+        return counter_key_string(value, name, self._schema) if value and name in self._normalized else value
 
     def changes(
         self, event: str, time: int, values: Sequence[str | None], scenario: str | None, number: int = 1

@@ -11,9 +11,10 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from usr_tf.feature_states.keys import Change, KeyPlan, compared
+from usr_tf.feature_states.keys import Change, KeyPlan
 from usr_tf.feature_states.limits import Limits
 from usr_tf.schema import ACTION, IMPRESSION, ITEM, REQUEST, SCENARIO, TIMESTAMP, Schema
+from usr_tf.unicode.strings import counter_key_string
 
 _QUERY = "query"
 
@@ -98,7 +99,7 @@ class UserState:
             if done.item == shown.item and self._is_credited(done, shown) and not _is_better(done.credit, shown):
                 changes += self._credit(place, shown)
         query = row.get(_QUERY)
-        if self._schema.history.queries and (compared(query, _QUERY, self._schema) or "").strip():
+        if self._schema.history.queries and query and counter_key_string(query, _QUERY, self._schema).strip():
             asked = (shown.time, query)
             self._queries[shown.request] = min(asked, self._queries.get(shown.request, asked))
         self._advance(shown.time)

@@ -2,11 +2,7 @@
 
 import random
 
-import usr_tf  # noqa: F401  (before TensorFlow)
-
-# isort: split
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +13,8 @@ from tests.pipelines.random_logs import random_logs
 from tests.pipelines.test_counters import SCHEMA, Expected, expected_queries, random_shop
 from tests.pipelines.tiny import expected_attributes, expected_history
 from tests.serving.features.memory import memory_store
-from usr_tf.feature_states import CountSeries, Limits, add_version, compared, valid_row
+from usr_tf.feature_states import CountSeries, Limits, add_version, valid_row
 from usr_tf.schema import Counter, Schema, parse_schema
-from usr_tf.tokens import counter_keys
 
 SPAN = 100  # ms; longer than random logs
 
@@ -101,35 +96,6 @@ def test_late_and_duplicate_events_change_nothing_twice_and_batches_do_not_matte
     for number in range(len(tables["impressions"])):
         [event] = events_of({"impressions": [tables["impressions"][number]]}, schema, "impressions")
         assert build(builder, [event])["inputs"] == expected_inputs(number, tables, schema)
-
-
-@pytest.mark.parametrize("form", ["none", "nfc", "nfkc"])
-def test_keys_are_compared_as_in_the_graph(form):
-    strings = [
-        "",
-        " ",
-        "Tea ",
-        "green  TEA\t",
-        "ΟΔΟΣ",
-        "Cafe\u0301",
-        "ＴＥＡ\u3000ﾊﾟﾝ",
-        "a\u00a0b\u200bc\u00ad",
-        "İ",
-        "茶",
-        "\x1ca",
-    ]
-    features = "".join(
-        f"  {name}: {{group: {group}, type: {kind}, normalize: {form}}}\n"
-        for name, group, kind in (
-            ("brand", "item", "categorical"),
-            ("query", "query", "text"),
-            ("mood", "query", "categorical"),
-        )
-    )
-    schema = parse_schema(f"scenarios: [search]\ntasks: [{{name: ctr, action: click}}]\nfeatures:\n{features}")
-    for name in schema.features:
-        expected = counter_keys(tf.constant(strings), name, schema).numpy()
-        assert [compared(string, name, schema) for string in strings] == [key.decode() for key in expected]
 
 
 COUNTER = Counter(key=("item_id",), actions=("click",), windows=("10ms", "all"), delay="5ms")
