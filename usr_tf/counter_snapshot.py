@@ -1,5 +1,7 @@
 """Snapshot of counters inside a served model: raw counts by key, as of one moment."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from usr_tf.errors import InputError
 from usr_tf.run import Run
-from usr_tf.schema import SCENARIO, Counter, Schema
+from usr_tf.schema import CANDIDATE_GROUPS, SCENARIO, Counter, Schema
 from usr_tf.tokens import fingerprint
 
 CounterSource = Literal["snapshot", "request"]
@@ -36,42 +38,81 @@ class CounterSnapshot(tf.Module):
         super().__init__(name="counters")
         self._schema = schema
         self._queries = frozenset(schema.features_of("query"))
+        self._candidate_features = tuple(schema.features_of(*CANDIDATE_GROUPS))
+        self._counters = schema.counters
         tables = [self._read(directory, name, counter) for name, counter in schema.counters.items()]
-        width = max(counts.shape[1] for _, counts in tables)
+        widths = [counts.shape[1] for _, counts in tables]
+        width = max(widths)
         hashes = np.concatenate([hashes for hashes, _ in tables])
         counts = np.concatenate([np.pad(counts, [(0, 0), (0, width - counts.shape[1])]) for _, counts in tables])
         order = np.argsort(hashes)
-        # The last hash is larger than any other: every search ends at one.
+        # The last hash is larger than any other, so every search ends at one. Its row has the counts of an unknown key.
         self._hashes = tf.Variable(np.append(hashes[order], np.iinfo(np.int64).max), trainable=False, name="hashes")
-        self._counts = tf.Variable(np.pad(counts[order], [(0, 1), (0, 0)]), trainable=False, name="counts")
-        places = [
-            place * width + column for place, (_, counts) in enumerate(tables) for column in range(counts.shape[1])
-        ]
-        self._columns = np.array(places, np.int32)
+        self._counts = tf.Variable(np.pad(counts[order], [(0, 1), (0, 0)]).ravel(), trainable=False, name="counts")
+        self._width = width
 
     def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
         """float32 `[N]` of each of `Schema.counter_columns`.
 
+        Of one request, each distinct value of a candidate's feature is looked up once.
+
         Args:
           inputs: raw strings of the keys' features, `[N]`, or `[1]` of the request's side.
         """
-        counters = self._schema.counters
-        names = dict.fromkeys(name for counter in counters.values() for name in counter.key)
-        values = {name: self._fingerprint(name, inputs[name]) for name in names}
-        values[SCENARIO] = fingerprint(tf.constant([scenario]))
-        rows = tf.reduce_max(tf.stack([tf.shape(value)[0] for value in values.values()]))
-        hashes = tf.stack(
-            [
-                tf.broadcast_to(_combined(name, [values[key] for key in counter.key_columns]), [rows])
-                for name, counter in counters.items()
-            ]
-        )  # [C, N]
-        places = tf.searchsorted(self._hashes, tf.reshape(hashes, [-1]))
-        known = tf.equal(tf.gather(self._hashes, places), tf.reshape(hashes, [-1]))
-        counts = tf.where(known[:, tf.newaxis], tf.gather(self._counts, places), 0.0)  # [C N, W]
-        counts = tf.transpose(tf.reshape(counts, [len(counters), rows, -1]), [0, 2, 1])
-        counts = tf.gather(tf.reshape(counts, [-1, rows]), self._columns)
-        return dict(zip(self._schema.counter_columns, tf.unstack(counts), strict=True))
+        hashes = tf.convert_to_tensor(self._hashes)  # read once: to gather from a variable is to copy it for readers
+        candidates = tf.shape(inputs[self._candidate_features[0]])[0]
+        columns: dict[str, tf.Tensor] = {}
+        for keys, counters in self._by_candidate_features().items():
+            values = {name: inputs[name] for counter in counters for name in self._counters[counter].key}
+            values[SCENARIO] = tf.constant([scenario])
+            of_one_request = all(values[name].shape[0] == 1 for name in values if name not in keys)
+            places = None
+            if len(keys) == 1 and of_one_request:
+                values[keys[0]], places = tf.unique(values[keys[0]])
+            rows = self._search(hashes, self._hash(counters, values))
+            names = {name: self._counters[name].columns(name) for name in counters}
+            of_column = np.repeat(np.arange(len(names)), [len(columns) for columns in names.values()])
+            starts = np.concatenate([np.arange(len(columns)) for columns in names.values()])[:, np.newaxis]
+            counts = tf.gather(self._counts, tf.gather(rows * self._width, of_column) + starts)
+            if places is not None:
+                counts = tf.gather(counts, places, axis=1)
+            counts = counts if keys else tf.broadcast_to(counts, [len(of_column), candidates])
+            columns |= zip(itertools.chain(*names.values()), tf.unstack(counts), strict=True)
+        return {name: columns[name] for name in self._schema.counter_columns}
+
+    def _by_candidate_features(self) -> dict[tuple[str, ...], list[str]]:
+        """Counters by the candidate features in their keys."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name, counter in self._counters.items():
+            groups.setdefault(tuple(key for key in counter.key if key in self._candidate_features), []).append(name)
+        return groups
+
+    def _search(self, known: tf.Tensor, hashes: tf.Tensor) -> tf.Tensor:
+        """int64 rows of the counts of hashes of any shape."""
+        flat = tf.reshape(hashes, [-1])
+        places = tf.searchsorted(known, flat)
+        rows = tf.where(tf.equal(tf.gather(known, places), flat), places, tf.size(known) - 1)
+        return tf.cast(tf.reshape(rows, tf.shape(hashes)), tf.int64)
+
+    def _hash(self, counters: Sequence[str], values: dict[str, tf.Tensor]) -> tf.Tensor:
+        """int64 hashes `[C, N]` of keys of these counters, of `[1]` or `[N]` values of each key column.
+
+        No key of the snapshot has an empty value, so a key with one is unknown.
+        """
+        hashes = fingerprint(tf.constant([*counters]))[:, tf.newaxis]
+        for size in dict.fromkeys(strings.shape[0] for strings in values.values()):
+            prints = {
+                name: self._fingerprint(name, strings) for name, strings in values.items() if strings.shape[0] == size
+            }
+            factors = [[self._factor(counter, name) for name in prints] for counter in counters]
+            hashes += tf.matmul(tf.constant(factors, tf.int64), tf.stack([*prints.values()]))  # wraps around
+        return hashes
+
+    def _factor(self, counter: str, name: str) -> int:
+        """Factor of a key column's fingerprint in the hash of a counter's key; 0 where it is no part of the key."""
+        columns = self._counters[counter].key_columns
+        factor = pow(_FACTOR, 1 + columns.index(name), 2**64) if name in columns else 0
+        return factor - 2**64 if factor >= 2**63 else factor  # as int64 has its bits
 
     def _read(self, directory: Path, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray]:
         """Hashes `[K]` and counts `[K, k]` of a counter's keys."""
@@ -80,10 +121,9 @@ class CounterSnapshot(tf.Module):
             table = pq.read_table(path, columns=[*counter.key_columns, *columns])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(path, "no readable snapshot", "the counters of `usr-tf preprocess`") from error
-        keys = [(key, tf.constant(table.column(key).to_numpy(), tf.string)) for key in counter.key_columns]
-        hashes = _combined(name, [self._fingerprint(key, values) for key, values in keys])
+        keys = {key: tf.constant(table.column(key).to_numpy(), tf.string) for key in counter.key_columns}
         counts = [table.column(column).to_numpy().astype(np.float32) for column in columns]
-        return hashes.numpy(), np.stack(counts, axis=1)
+        return self._hash([name], keys).numpy()[0], np.stack(counts, axis=1)
 
     def _fingerprint(self, name: str, values: tf.Tensor) -> tf.Tensor:
         return fingerprint(normalized(values) if name in self._queries else values)
@@ -102,12 +142,3 @@ def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSna
 def normalized(queries: tf.Tensor) -> tf.Tensor:
     """Queries as counters compare them: lower-cased, without blanks at the ends."""
     return tf.strings.strip(tf.strings.lower(queries, encoding="utf-8"))
-
-
-def _combined(counter: str, values: list[tf.Tensor]) -> tf.Tensor:
-    """int64 hashes of a counter's keys, from the fingerprints of their values; the least one where a value is empty."""
-    hashes = fingerprint(tf.constant([counter]))
-    for value in values:
-        hashes = hashes * _FACTOR + value  # wraps around
-    known = tf.reduce_all(tf.stack([tf.broadcast_to(value > 0, tf.shape(hashes)) for value in values]), axis=0)
-    return tf.where(known, hashes, tf.int64.min)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.configured_layer import ConfiguredLayer
+from usr_tf.layers.folding import fold
 
 _NO_BIN = float(np.finfo(np.float32).max)
 """Lower edge of a bin that a number with few distinct values lacks: the bin's output is always 0."""
@@ -31,7 +32,7 @@ class PiecewiseLinear(ConfiguredLayer):
       places: which of the n numbers these are; all of them when absent.
 
     Returns:
-      `[..., k * m]`, number by number.
+      `[..., k * m]`, bin by bin: the first bins of all numbers, then the second ones, and so on.
     """
 
     def __init__(self, numbers: int, bins: int, **kwargs: Any):
@@ -64,13 +65,19 @@ class PiecewiseLinear(ConfiguredLayer):
         self.widths.assign(widths)
 
     def call(self, inputs: tf.Tensor, places: Sequence[int] | None = None) -> tf.Tensor:
-        values = tf.cast(inputs, tf.float32)[..., tf.newaxis]
-        lower, widths = self.lower, self.widths
-        if places is not None:
-            lower, widths = tf.gather(lower, places), tf.gather(widths, places)
+        # Numbers last: a CPU computes a bin of all of them several times as fast as all bins of one.
+        values = tf.cast(inputs, tf.float32)[..., tf.newaxis, :]
+        lower, widths = fold(lambda: self._edges(places), self.lower, self.widths)
         passed = tf.clip_by_value((values - lower) / widths, 0.0, 1.0)
         # Some CPUs clip NaN to a number.
-        passed = tf.where(tf.math.is_finite(values), passed, float("nan"))
+        passed += tf.where(tf.math.is_finite(values), 0.0, float("nan"))
         width = inputs.shape[-1] * self.bins
         encoded = tf.reshape(passed, tf.concat([tf.shape(inputs)[:-1], [width]], axis=0))
         return tf.cast(tf.ensure_shape(encoded, [*inputs.shape[:-1], width]), self.compute_dtype)
+
+    def _edges(self, places: Sequence[int] | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Lower edges and widths `[m, k]` of the bins of these numbers."""
+        lower, widths = (tf.transpose(values) for values in (self.lower, self.widths))
+        return (
+            (lower, widths) if places is None else (tf.gather(lower, places, axis=1), tf.gather(widths, places, axis=1))
+        )
