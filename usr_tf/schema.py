@@ -225,6 +225,9 @@ class Feature(_Strict):
     buckets: int | None = Field(None, ge=2, le=1_000)
     """Numeric only. An id beside the number: its bucket among so many quantiles of the training split, or an id of
     its own for a missing number."""
+    since: Name | None = None
+    """Numeric only: the column, in place of the feature's own, that holds a moment, ms UTC. The number is the age at
+    the impression, the seconds since then. It is missing where the moment is missing or still to come."""
     width: int | None = Field(None, ge=1, le=4_096)
     """Vector only: its numbers. A missing vector is all zeros."""
     weights: Name | None = None
@@ -344,6 +347,19 @@ class Schema(_Strict):
         for name, column in weights.items():
             if column in self.features or list(weights.values()).count(column) > 1 or column in RESERVED:
                 raise ValueError(f"features.{name}.weights: found {column!r}, expected a column of its own")
+        sides: dict[str, bool | str] = {}
+        for name, feature in self.features.items():
+            if not feature.since:
+                continue
+            taken = (*RESERVED, USER, ITEM, *self.features, *weights.values())
+            if feature.since in taken or feature.since.startswith(RESERVED_PREFIXES):
+                raise ValueError(
+                    f"features.{name}.since: found {feature.since!r}, expected a column that is no feature"
+                )
+            side = feature.group in ("user", "item") and feature.group
+            if sides.setdefault(feature.since, side) != side:
+                expected = "another name: users, items and impressions each have columns of their own"
+                raise ValueError(f"features.{name}.since: found {feature.since!r} in two tables, expected {expected}")
         return self
 
     @model_validator(mode="after")
@@ -475,6 +491,11 @@ class Schema(_Strict):
         return {feature.weights: name for name, feature in self.features.items() if feature.weights}
 
     @property
+    def moment_columns(self) -> dict[str, str]:
+        """Columns of moments in the logs, each with the feature that is the age since then."""
+        return {feature.since: name for name, feature in self.features.items() if feature.since}
+
+    @property
     def vector_features(self) -> tuple[str, ...]:
         """Features with a fixed number of numbers a row."""
         return tuple(name for name, feature in self.features.items() if feature.kind.input == "vector")
@@ -533,9 +554,11 @@ class Schema(_Strict):
         return {name: feature for name, feature in self.features.items() if feature.group in groups}
 
     def columns_of(self, *groups: Group) -> tuple[str, ...]:
-        """Columns of the logs that these groups' features need: their own, and those of weights."""
+        """Columns of the logs that these groups' features need: their own or those of moments, and those of weights."""
         features = self.features_of(*groups)
-        return (*features, *(feature.weights for feature in features.values() if feature.weights))
+        columns = [feature.since or name for name, feature in features.items()]
+        columns += [feature.weights for feature in features.values() if feature.weights]
+        return tuple(dict.fromkeys(columns))
 
     def to_yaml(self) -> str:
         """Schema as YAML that `load_schema` reads back unchanged."""

@@ -58,12 +58,14 @@ class Column:
     required: bool = False
     width: int | None = None
     """Numbers of a vector."""
+    is_moment: bool = False
+    """Milliseconds, up to the year 9999."""
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
     """Columns of a table that the schema needs, by name; other columns are not read."""
     key = Column(_STRING, required=True)
-    moment = Column(_INTEGER, required=True)
+    moment = Column(_INTEGER, required=True, is_moment=True)
     if table == "impressions":
         keys = {REQUEST: key, SCENARIO: key, USER: key, ITEM: key, TIMESTAMP: moment, POSITION: Column(_INTEGER)}
         keys |= {oracle_column(task): Column(_FLOAT) for task in schema.task_names}
@@ -79,11 +81,14 @@ def columns_of(schema: Schema, table: str) -> dict[str, Column]:
         }
         features = {}
     else:
-        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: Column(_INTEGER)}
+        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: Column(_INTEGER, is_moment=True)}
         features = schema.features_of("user" if table == "users" else "item")
     columns = {
-        name: Column(_ARROW_TYPES[feature.kind.value], width=feature.width) for name, feature in features.items()
+        name: Column(_ARROW_TYPES[feature.kind.value], width=feature.width)
+        for name, feature in features.items()
+        if not feature.since
     }
+    columns |= {feature.since: Column(_INTEGER, is_moment=True) for feature in features.values() if feature.since}
     columns |= {feature.weights: Column(_NUMBERS) for feature in features.values() if feature.weights}
     return {**columns, **keys}
 
@@ -146,7 +151,7 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
     """
     columns = columns_of(schema, table)
     if not paths:
-        needed = [name for name in columns if name in schema.features and name != USER]
+        needed = [feature for name in columns if (feature := _feature_of(name, schema)) and name != USER]
         if needed:
             raise InputError(f"features.{needed[0]}", f"no {table} file among the logs", "one that holds this column")
         return
@@ -155,13 +160,12 @@ def check_columns(schema: Schema, table: str, paths: list[str]) -> None:
         if not found:
             continue
         for name, column in columns.items():
-            if name not in found and (column.required or name in schema.features or name in schema.weight_columns):
+            feature = _feature_of(name, schema)
+            if name not in found and (column.required or feature):
                 raise InputError(
                     f"{path}: column {name!r}",
                     f"only {', '.join(sorted(found))} in its first {_PEEK_ROWS:,} rows",
-                    f"it, for features.{schema.weight_columns.get(name, name)} of the schema"
-                    if name in schema.features or name in schema.weight_columns
-                    else "this required column",
+                    f"it, for features.{feature} of the schema" if feature else "this required column",
                 )
         return
     raise InputError(paths[0], "no rows", f"at least one row of {table}")
@@ -203,6 +207,12 @@ def describe_place(place: int, names: list[str]) -> str:
     """Human-readable place of a row: `impressions.jsonl.gz:17`, or the table if it has no lines."""
     name = names[place >> LINE_BITS].rpartition("/")[2]
     return f"{name}:{place & ((1 << LINE_BITS) - 1)}" if name.endswith(_SUFFIXES) else name
+
+
+def _feature_of(column: str, schema: Schema) -> str | None:
+    """The feature that a column of the logs is for; None for a column of no feature."""
+    others = schema.weight_columns | schema.moment_columns
+    return column if column in schema.features else others.get(column)
 
 
 def _refuse_missing_shards(paths: list[str]) -> None:
@@ -342,9 +352,10 @@ def _is_clean(batch: pa.RecordBatch, columns: dict[str, Column], schema: Schema)
     for name, allowed in _allowed_values(schema).items():
         if name in columns and not pc.all(pc.is_in(batch.column(name), pa.array([*allowed, None], _STRING))).as_py():
             return False
-    if TIMESTAMP in columns:
-        moments = batch.column(TIMESTAMP)
-        if pc.any(pc.or_(pc.less(moments, 0), pc.greater(moments, _LAST_MOMENT))).as_py():
+    for name in (name for name, column in columns.items() if column.is_moment):
+        moments = batch.column(name)
+        earliest = 0 if name == TIMESTAMP else -_LAST_MOMENT
+        if pc.any(pc.or_(pc.less(moments, earliest), pc.greater(moments, _LAST_MOMENT))).as_py():
             return False
     return not (POSITION in columns and pc.any(pc.less(batch.column(POSITION), 1)).as_py())
 
@@ -379,7 +390,7 @@ def _convert_row_by_row(
             continue
         try:
             values = {name: _coerce(row.get(name), column, name) for name, column in columns.items()}
-            _check_values(values, allowed)
+            _check_values(values, columns, allowed)
         except _Reject as reason:
             rejected.append(_rejection(place + offset, str(reason), row))
             continue
@@ -434,16 +445,16 @@ def _text(value: str | int, name: str) -> str:
     return text
 
 
-def _check_values(values: dict[str, Any], allowed: dict[str, tuple[str, ...]]) -> None:
+def _check_values(values: dict[str, Any], columns: dict[str, Column], allowed: dict[str, tuple[str, ...]]) -> None:
     scenario = values.get(SCENARIO)
     if scenario is not None and scenario not in allowed[SCENARIO]:
         raise _Reject("unknown_scenario")
     if ACTION in values and values[ACTION] not in allowed[ACTION]:
         raise _Reject("action_not_in_schema")
-    moment = values.get(TIMESTAMP) or 0
-    if moment < 0:
+    if (values.get(TIMESTAMP) or 0) < 0:
         raise _Reject("negative_timestamp")
-    if moment > _LAST_MOMENT:
-        raise _Reject("timestamp_beyond_year_9999")
+    for name in (name for name, column in columns.items() if column.is_moment):
+        if abs(values.get(name) or 0) > _LAST_MOMENT:
+            raise _Reject(f"{name}_beyond_year_9999")
     if values.get(POSITION) is not None and values[POSITION] < 1:
         raise _Reject("position_below_1")
