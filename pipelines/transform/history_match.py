@@ -50,10 +50,10 @@ def history_match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str
     if single:  # all are hashed and compared at once
         history = fingerprint(tf.stack([tf.sparse.to_dense(inputs[history_column(name)]) for name in single]))
         candidate = fingerprint(tf.stack([inputs[name] for name in single]))
-        requests, length = tf.unstack(tf.shape(history)[1:])
+        requests, actions_of_each = tf.unstack(tf.shape(history)[1:])
         figures.append(
             tf.cond(
-                tf.equal(requests, 1) & (length <= tf.shape(candidate)[1]),
+                tf.equal(requests, 1) & (actions_of_each <= tf.shape(candidate)[1]),
                 lambda: _figures_of_one_request(history[:, 0], candidate, [weight[0] for weight in weights]),
                 lambda: _figures_of_rows(_matches(history, candidate), weights),
             )
