@@ -268,8 +268,8 @@ def with_signals(*path: str, value: object) -> dict:
 
 MISTAKES |= {
     "since: a feature's column": (
-        with_feature("age", group="item", type="numeric", since="price"),
-        "features.age.since: found 'price', expected a column that is no feature",
+        with_feature("age", group="item", type="numeric", since="item_id"),
+        "features.age.since: found 'item_id', expected a column that is no feature",
     ),
     "since: not of a number": (
         with_feature("age", group="item", type="categorical", since="listed_at"),
