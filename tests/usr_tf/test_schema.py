@@ -273,7 +273,7 @@ MISTAKES |= {
     ),
     "since: not of a number": (
         with_feature("age", group="item", type="categorical", since="listed_at"),
-        "features.age: since: found on a categorical feature, expected one of",
+        "features.age.since: found on a categorical feature, expected one of",
     ),
     "since: one name in two tables": (
         with_feature("age", group="item", type="numeric", since="made_at")
