@@ -312,6 +312,7 @@ def test_nothing_known_scores_all_the_same(run, by_snapshot, requests):
     changes |= {"query": None, "user_id": "nobody", "taste": [0.0, 0.0, 0.0], "item_id": ["new"] * items}
     changes |= {"tags": [[]] * items, "tag_weights": [[]] * items, "title": [None] * items, "price": [None] * items}
     changes |= {"look": [[0.0, 0.0, 0.0]] * items, "stock": [None] * items, "badge": [None] * items}
+    changes |= {"listed": [None] * items}
     for values in _ask(by_snapshot, request, specs, **changes).values():
         assert np.isfinite(values).all()
         np.testing.assert_allclose(values, values[0], rtol=0, atol=1e-7)
