@@ -20,6 +20,10 @@ _FACTOR = 0x9E3779B97F4A7C1
 """An odd number without a pattern in its bits, so that keys spread over all of int64."""
 
 
+_BLOCK = 16
+"""Hashes that are searched together: two cache lines."""
+
+
 class CounterSnapshot(tf.Module):
     """Raw counts of the keys of all counters, found by one binary search over their hashes.
 
@@ -46,8 +50,12 @@ class CounterSnapshot(tf.Module):
         hashes = np.concatenate([hashes for hashes, _ in tables])
         counts = np.concatenate([np.pad(counts, [(0, 0), (0, width - counts.shape[1])]) for _, counts in tables])
         order = np.argsort(hashes)
-        # The last hash is larger than any other, so every search ends at one. Its row has the counts of an unknown key.
-        self._hashes = tf.Variable(np.append(hashes[order], np.iinfo(np.int64).max), trainable=False, name="hashes")
+        # Counts have one more row, that of an unknown key.
+        last = np.iinfo(np.int64).max
+        blocks = np.pad(hashes[order], (0, _BLOCK - len(hashes) % _BLOCK), constant_values=last).reshape(-1, _BLOCK)
+        self._hashes = tf.Variable(blocks, trainable=False, name="hashes")
+        self._firsts = tf.Variable(blocks[:, 0], trainable=False, name="firsts")
+        self._unknown = len(hashes)
         self._counts = tf.Variable(np.pad(counts[order], [(0, 1), (0, 0)]).ravel(), trainable=False, name="counts")
         self._width = width
 
@@ -59,7 +67,6 @@ class CounterSnapshot(tf.Module):
         Args:
           inputs: raw strings of the keys' features, `[N]`, or `[1]` of the request's side.
         """
-        hashes = tf.convert_to_tensor(self._hashes)  # read once: to gather from a variable is to copy it for readers
         candidates = tf.shape(inputs[self._candidate_features[0]])[0]
         columns: dict[str, tf.Tensor] = {}
         for keys, counters in self._by_candidate_features().items():
@@ -69,7 +76,7 @@ class CounterSnapshot(tf.Module):
             places = None
             if len(keys) == 1 and of_one_request:
                 values[keys[0]], places = tf.unique(values[keys[0]])
-            rows = self._search(hashes, self._hash(counters, values))
+            rows = self._search(self._hash(counters, values))
             names = {name: self._counters[name].columns(name) for name in counters}
             of_column = np.repeat(np.arange(len(names)), [len(columns) for columns in names.values()])
             starts = np.concatenate([np.arange(len(columns)) for columns in names.values()])[:, np.newaxis]
@@ -87,11 +94,19 @@ class CounterSnapshot(tf.Module):
             groups.setdefault(tuple(key for key in counter.key if key in self._candidate_features), []).append(name)
         return groups
 
-    def _search(self, known: tf.Tensor, hashes: tf.Tensor) -> tf.Tensor:
-        """int64 rows of the counts of hashes of any shape."""
-        flat = tf.reshape(hashes, [-1])
-        places = tf.searchsorted(known, flat)
-        rows = tf.where(tf.equal(tf.gather(known, places), flat), places, tf.size(known) - 1)
+    def _search(self, hashes: tf.Tensor) -> tf.Tensor:
+        """int64 rows of the counts of hashes of any shape.
+
+        A binary search over the first hashes of the blocks stays in a CPU's cache, where one over all hashes waits for
+        memory at each of its last steps.
+        """
+        flat = tf.reshape(hashes, [-1, 1])
+        block = tf.maximum(tf.searchsorted(self._firsts, flat[:, 0], side="right") - 1, 0)
+        known = tf.gather(self._hashes, block)  # [n, block]
+        place = tf.minimum(tf.searchsorted(known, flat)[:, 0], _BLOCK - 1)
+        numbers = tf.range(tf.size(block))
+        found = tf.equal(tf.gather(tf.reshape(known, [-1]), numbers * _BLOCK + place), flat[:, 0])
+        rows = tf.where(found, block * _BLOCK + place, self._unknown)
         return tf.cast(tf.reshape(rows, tf.shape(hashes)), tf.int64)
 
     def _hash(self, counters: Sequence[str], values: dict[str, tf.Tensor]) -> tf.Tensor:
