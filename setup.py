@@ -17,6 +17,7 @@ PIPELINES = [
     *TENSORFLOW,
     *FIGURES,
     "apache-beam>=2.77,<2.78",
+    "fastavro",
     "numpy",
     "orjson",
     "pyarrow",
@@ -35,18 +36,21 @@ TRAIN = [
     "tf-keras>=2.21,<2.22",
 ]
 BASELINE = ["lightgbm"]
+LAKEHOUSE = ["deltalake", "pyiceberg"]
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 TOOLS = [
     "build",
     "cryptography",
     "deepctr==0.9.4",
+    "duckdb",
     "hypothesis",
     "mypy",
     "pytest",
     "pytest-xdist",
     "ranx",
     "ruff",
+    "sqlglot",
     "twine",
     "types-PyYAML",
     "types-protobuf",
@@ -115,9 +119,10 @@ setup(
         "pipelines": PIPELINES,
         "train": TRAIN,
         "baseline": BASELINE,
+        "lakehouse": LAKEHOUSE,
         "notebook": NOTEBOOK,
         "docs": DOCS,
-        "dev": [*PIPELINES, *TRAIN, *BASELINE, *NOTEBOOK, *DOCS, *TOOLS],
+        "dev": [*PIPELINES, *TRAIN, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
         "parity": ["torch", "torch-rechub==0.9.0"],
     },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},

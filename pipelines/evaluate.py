@@ -22,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from pipelines.beam.blocks import BlockStore, Gather, Handle, divide, load
+from pipelines.beam.file_system import match_in
 from pipelines.beam.job import milliseconds, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, read_json, read_schema, write_json
@@ -32,7 +33,6 @@ from pipelines.evaluation.row_blocks import count_training_rows, pack, predictio
 from pipelines.evaluation.score_files import SCHEMA_KEY, conform, layout_of
 from pipelines.evaluation.training_counts import TrainingCounts
 from pipelines.join.split import EVER
-from pipelines.logs.tables import match_in
 from pipelines.score import SCORES
 from usr_tf.errors import InputError
 from usr_tf.evaluation.report import write_report

@@ -20,9 +20,9 @@ from pipelines.join.counter_stage import MOMENT, SNAPSHOT, WriteSnapshot
 from pipelines.join.counter_state import CounterState, open_state
 from pipelines.join.logged_requests import REQUESTS_PER_SCENARIO, SampleRequests
 from pipelines.join.split import EVER, SPLITS
-from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partitions_for
 from pipelines.logs.rejected import FindExamples, WriteRejected
-from pipelines.quality import drift
+from pipelines.quality import drift, tfdv
 from pipelines.quality import row_counts as stats
 from pipelines.quality.statistics import MeasureQuality
 from pipelines.transform.previous import Earlier, copy_transform, open_earlier, read_stats
@@ -44,7 +44,9 @@ def preprocess(
     grow_from: str | None = None,
     since: str | None = None,
     drift_limits: Sequence[str] = (),
+    allow_no_positives: bool = False,
     logged_requests: int = REQUESTS_PER_SCENARIO,
+    quote_rejected: bool = True,
 ) -> dict:
     """Preprocesses a log directory to a data directory.
 
@@ -61,13 +63,16 @@ def preprocess(
       grow_from: the same, but new values are appended to its vocabularies; existing ids do not change.
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions become no rows.
       drift_limits: `KIND=NUMBER` limits of the drift from the earlier data (`pipelines.quality.drift`).
+      allow_no_positives: whether a task may have no positive in the training rows. Beside earlier data it may anyway:
+        a day's rows are not all that a model learns from.
       logged_requests: number of logged requests to sample per scenario of the test split, into `OUT/requests/`.
+      quote_rejected: whether `OUT/rejected/` and `stats.json` hold rejected rows, or their places and reasons alone.
 
     Returns:
       Contents of `stats.json`.
 
     Raises:
-      InputError: invalid logs, schema or output directory, or a drift beyond its limit.
+      InputError: invalid logs, schema or output directory, a task without a positive, or a drift beyond its limit.
     """
     out = out.rstrip("/") or out
     if partitions is not None and partitions < 1:
@@ -77,28 +82,35 @@ def preprocess(
         if logs_dir is None:
             raise InputError("--schema", "nothing", "a schema.yaml, where there is no --logs")
         schema_path = FileSystems.join(logs_dir, SCHEMA)
-    schema = read_schema(schema_path)
-    earlier = open_earlier(transform, grow_from, schema, schema_path)
+    logged = read_schema(schema_path)
+    earlier = open_earlier(transform, grow_from, logged, schema_path)
+    schema = logged.with_normal_forms(earlier.schema if earlier else None)
     start = milliseconds(since) if since else EVER
     state = open_state(earlier.directory, schema) if earlier and since else None
     if earlier and state and start < state.moment:
         expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
         raise InputError("--since", repr(since), expected)
-    limits = drift.parse_limits(drift_limits)
+    limits = drift.parse_limits(drift_limits, drift.DriftLimits)
     old = read_stats(earlier) if earlier else None
     if drift_limits and not old:
         raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it, with stats.json")
     inputs = find_tables(logs_dir, tables)
-    check_columns(schema, inputs)
+    check_tables(schema, inputs)
     prepare(out, schema)
     if earlier:
         copy_transform(earlier, FileSystems.join(out, TRANSFORM))
     partitions = partitions or partitions_for(inputs)
     with scratch(pipeline, out) as store, display(progress, f"preprocess {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state)
+        build(pipeline, schema, inputs, out, partitions, store, earlier, start, logged_requests, state, quote_rejected)
         run(pipeline)
     document = read_json(FileSystems.join(out, "stats.json"))
     stats.check(document, logs_dir or out)
+    tasks = stats.tasks_without_positive(document, schema)
+    if not (earlier or allow_no_positives):
+        stats.refuse_without_positive(tasks, logs_dir or out)
+    if progress:
+        for line in (*tasks, *stats.scenarios_without_positive(document, schema)):
+            print(f"warning: {line}", file=sys.stderr)
     if earlier and old:
         drifts = drift.compare(old, document, schema, limits)
         write_json(drift.document(drifts), FileSystems.join(out, "drift.json"))
@@ -120,6 +132,7 @@ def build(
     since: int = EVER,
     logged_requests: int = REQUESTS_PER_SCENARIO,
     state: CounterState | None = None,
+    quote_rejected: bool = True,
 ) -> None:
     """Adds all stages of the job to `pipeline`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since, state)
@@ -133,15 +146,20 @@ def build(
     if schema.counters:
         found = {tag: joined[tag] for tag in (SNAPSHOT, MOMENT)}
         _ = found | "WriteSnapshot" >> WriteSnapshot(schema, FileSystems.join(out, COUNTERS))
-    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
-    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs))
-    _ = (
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"), quote_rejected)
+    examples = rejected | "Examples" >> beam.CombineGlobally(FindExamples(inputs, quote_rejected))
+    total = (
         (counts, transformed["counts"])
         | "AllCounts" >> beam.Flatten()
         | "AddCounts" >> beam.CombineGlobally(stats.add_counts)
+    )
+    _ = (
+        total
         | "Stats" >> beam.Map(stats.document, schema, AsSingleton(examples), AsDict(quality))
         | "WriteStats" >> beam.Map(write_json, FileSystems.join(out, "stats.json"))
     )
+    statistics = FileSystems.join(out, "statistics")
+    _ = total | "WriteStatistics" >> beam.Map(tfdv.write, schema, AsDict(quality), statistics)
 
 
 if __name__ == "__main__":

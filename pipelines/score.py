@@ -16,6 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines.beam.blocks import BlockStore
+from pipelines.beam.file_system import match_in
 from pipelines.beam.job import milliseconds, read_and_join, run, scratch
 from pipelines.beam.options import make_pipeline
 from pipelines.beam.output import TEMP, finish, read_json, read_schema, write_json
@@ -25,12 +26,11 @@ from pipelines.evaluation.row_scorer import Probabilities, RowScorer
 from pipelines.evaluation.saved_model import check_model, load_saved_model, read_signatures
 from pipelines.evaluation.score_files import scored_schema
 from pipelines.join.split import EVER
-from pipelines.logs.inputs import TableInputs, check_columns, find_tables, partitions_for
+from pipelines.logs.inputs import TableInputs, check_tables, find_tables, partitions_for
 from pipelines.logs.rejected import WriteRejected
-from pipelines.logs.tables import match_in
 from pipelines.quality import row_counts as stats
 from usr_tf.errors import InputError
-from usr_tf.schema import SCENARIO, SUCCESS, Schema, Split
+from usr_tf.schema import KEYS_OF_LOGS, SCENARIO, SUCCESS, Schema, Split
 
 SCORES, STATS = "scores", "stats.json"
 _WRITTEN = {SCORES, "rejected", STATS, TEMP}
@@ -50,6 +50,7 @@ def score_logs(
     tables: Sequence[str] = (),
     since: str | None = None,
     load_trees: Callable[[str], Probabilities] | None = None,
+    quote_rejected: bool = True,
 ) -> dict:
     """Scores the impressions of a log directory into `OUT/scores/*.parquet`.
 
@@ -70,6 +71,7 @@ def score_logs(
       since: ISO 8601 date or time, UTC unless it names a zone. Earlier impressions are not scored; earlier actions are
         in the histories of later ones.
       load_trees: loads `model`, a run of `usr-tf baseline`. None: it is an exported version.
+      quote_rejected: whether `OUT/rejected/` holds rejected rows, or their places and reasons alone.
 
     Returns:
       What `stats.json` holds.
@@ -85,10 +87,10 @@ def score_logs(
     scorer = RowScorer(model, schema, load_trees or load_saved_model)
     start = milliseconds(since) if since else EVER
     inputs = find_tables(logs_dir, tables)
-    check_columns(schema, inputs)
+    check_tables(schema, inputs)
     _prepare(out)
     with scratch(pipeline, out) as store, display(progress, f"score {logs_dir or out}", store.progress):
-        build(pipeline, schema, inputs, scorer, out, partitions or partitions_for(inputs), store, start)
+        build(pipeline, schema, inputs, scorer, out, partitions or partitions_for(inputs), store, start, quote_rejected)
         run(pipeline)
     document = read_json(FileSystems.join(out, STATS))
     _check(document, logs_dir or out)
@@ -106,11 +108,13 @@ def _schema_of(model: str, schema_path: str | None, trees: bool) -> Schema:
     signatures = None if trees else read_signatures(model)
     path = schema_path or own
     schema = read_schema(path).model_copy(update={"split": Split(valid=0, test=0)})
+    if schema_path and FileSystems.exists(own):
+        schema = schema.with_normal_forms(read_schema(own))
     if signatures is not None:
         check_model(model, signatures, schema, path)
     elif schema_path:
         of_model = read_schema(own)
-        for name in sorted(Schema.model_fields.keys() - {"split"}):
+        for name in sorted(Schema.model_fields.keys() - {"split", *KEYS_OF_LOGS}):
             if getattr(schema, name) != getattr(of_model, name):
                 raise InputError(f"{path}: {name}", "another value", f"that of {own}")
     return schema
@@ -125,6 +129,7 @@ def build(
     partitions: int,
     store: BlockStore,
     since: int = EVER,
+    quote_rejected: bool = True,
 ) -> None:
     """Adds all stages of the job to `pipeline`. The schema has no split: all rows are in `train`."""
     joined, rejected, counts = read_and_join(pipeline, schema, inputs, partitions, store, since)
@@ -137,7 +142,7 @@ def build(
             FileSystems.join(out, SCORES, "part"), scored_schema(schema), codec="zstd", file_name_suffix=".parquet"
         )
     )
-    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"))
+    _ = rejected | "WriteRejected" >> WriteRejected(inputs, FileSystems.join(out, "rejected"), quote_rejected)
     _ = (
         (counts, scored | "CountScores" >> beam.Map(_count, schema.task_names, store.progress))
         | "AllCounts" >> beam.Flatten()

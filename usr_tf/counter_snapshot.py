@@ -1,7 +1,7 @@
 """Snapshot of counters inside a served model: raw counts by key, as of one moment."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,12 @@ import tensorflow as tf
 from usr_tf.errors import InputError
 from usr_tf.run import Run
 from usr_tf.schema import CANDIDATE_GROUPS, SCENARIO, Counter, Schema
-from usr_tf.tokens import fingerprint
+from usr_tf.tokens import counter_keys, fingerprint
 
 CounterSource = Literal["snapshot", "request"]
 
 _FACTOR = 0x9E3779B97F4A7C1
 """An odd number without a pattern in its bits, so that keys spread over all of int64."""
-
 
 _BLOCK = 16
 """Hashes that are searched together: two cache lines."""
@@ -31,8 +30,8 @@ class CounterSnapshot(tf.Module):
     them.
 
     Args:
-      directory: holds `<counter>.parquet`: a column for each feature of the key, `scenario` where the counter is by
-        scenario, and the raw counts by `usr_tf.schema.counter_column`.
+      directory: holds `<counter>.parquet`: a column of `counter_keys` for each feature of the key, `scenario` where
+        the counter is by scenario, and the raw counts by `usr_tf.schema.counter_column`.
 
     Raises:
       InputError: a file is missing or is not such a table.
@@ -40,13 +39,10 @@ class CounterSnapshot(tf.Module):
 
     def __init__(self, directory: Path, schema: Schema):
         super().__init__(name="counters")
-        self._schema = schema
-        self._queries = frozenset(schema.features_of("query"))
+        self._schema, self._counters = schema, schema.counters
         self._candidate_features = tuple(schema.features_of(*CANDIDATE_GROUPS))
-        self._counters = schema.counters
         tables = [self._read(directory, name, counter) for name, counter in schema.counters.items()]
-        widths = [counts.shape[1] for _, counts in tables]
-        width = max(widths)
+        width = max(counts.shape[1] for _, counts in tables)
         hashes = np.concatenate([hashes for hashes, _ in tables])
         counts = np.concatenate([np.pad(counts, [(0, 0), (0, width - counts.shape[1])]) for _, counts in tables])
         order = np.argsort(hashes)
@@ -62,36 +58,39 @@ class CounterSnapshot(tf.Module):
     def look_up(self, inputs: dict[str, tf.Tensor], scenario: str) -> dict[str, tf.Tensor]:
         """float32 `[N]` of each of `Schema.counter_columns`.
 
-        Of one request, each distinct value of a candidate's feature is looked up once.
+        Of a request, each distinct value of a candidate's feature is looked up once.
 
         Args:
           inputs: raw strings of the keys' features, `[N]`, or `[1]` of the request's side.
         """
         candidates = tf.shape(inputs[self._candidate_features[0]])[0]
+        prints, places = {SCENARIO: fingerprint(tf.constant([scenario]))}, {}
+        for name in dict.fromkeys(key for counter in self._counters.values() for key in counter.key):
+            values = inputs[name]
+            if values.shape[0] != 1:
+                values, places[name] = tf.unique(values)
+            prints[name] = fingerprint(counter_keys(values, name, self._schema))
         columns: dict[str, tf.Tensor] = {}
-        for keys, counters in self._by_candidate_features().items():
-            values = {name: inputs[name] for counter in counters for name in self._counters[counter].key}
-            values[SCENARIO] = tf.constant([scenario])
-            of_one_request = all(values[name].shape[0] == 1 for name in values if name not in keys)
-            places = None
-            if len(keys) == 1 and of_one_request:
-                values[keys[0]], places = tf.unique(values[keys[0]])
-            rows = self._search(self._hash(counters, values))
-            names = {name: self._counters[name].columns(name) for name in counters}
-            of_column = np.repeat(np.arange(len(names)), [len(columns) for columns in names.values()])
-            starts = np.concatenate([np.arange(len(columns)) for columns in names.values()])[:, np.newaxis]
+        for keys, names in self._by_keys(places).items():
+            known = {key: prints[key] for name in names for key in self._counters[name].key_columns}
+            if len(keys) > 1:
+                known |= {key: tf.gather(prints[key], places[key]) for key in keys}
+            rows = self._search(self._hash(names, known))
+            of_counter = {name: self._counters[name].columns(name) for name in names}
+            of_column = np.repeat(np.arange(len(names)), [len(each) for each in of_counter.values()])
+            starts = np.concatenate([np.arange(len(each)) for each in of_counter.values()])[:, np.newaxis]
             counts = tf.gather(self._counts, tf.gather(rows * self._width, of_column) + starts)
-            if places is not None:
-                counts = tf.gather(counts, places, axis=1)
+            if len(keys) == 1:
+                counts = tf.gather(counts, places[keys[0]], axis=1)
             counts = counts if keys else tf.broadcast_to(counts, [len(of_column), candidates])
-            columns |= zip(itertools.chain(*names.values()), tf.unstack(counts), strict=True)
+            columns |= zip(itertools.chain(*of_counter.values()), tf.unstack(counts), strict=True)
         return {name: columns[name] for name in self._schema.counter_columns}
 
-    def _by_candidate_features(self) -> dict[tuple[str, ...], list[str]]:
-        """Counters by the candidate features in their keys."""
+    def _by_keys(self, among: Collection[str]) -> dict[tuple[str, ...], list[str]]:
+        """Counters by those features of their keys that are among some."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, counter in self._counters.items():
-            groups.setdefault(tuple(key for key in counter.key if key in self._candidate_features), []).append(name)
+            groups.setdefault(tuple(key for key in counter.key if key in among), []).append(name)
         return groups
 
     def _search(self, hashes: tf.Tensor) -> tf.Tensor:
@@ -109,18 +108,16 @@ class CounterSnapshot(tf.Module):
         rows = tf.where(found, block * _BLOCK + place, self._unknown)
         return tf.cast(tf.reshape(rows, tf.shape(hashes)), tf.int64)
 
-    def _hash(self, counters: Sequence[str], values: dict[str, tf.Tensor]) -> tf.Tensor:
-        """int64 hashes `[C, N]` of keys of these counters, of `[1]` or `[N]` values of each key column.
+    def _hash(self, counters: Sequence[str], prints: dict[str, tf.Tensor]) -> tf.Tensor:
+        """int64 hashes `[C, N]` of keys of these counters, of `[1]` or `[N]` fingerprints of each key column.
 
         No key of the snapshot has an empty value, so a key with one is unknown.
         """
         hashes = fingerprint(tf.constant([*counters]))[:, tf.newaxis]
-        for size in dict.fromkeys(strings.shape[0] for strings in values.values()):
-            prints = {
-                name: self._fingerprint(name, strings) for name, strings in values.items() if strings.shape[0] == size
-            }
-            factors = [[self._factor(counter, name) for name in prints] for counter in counters]
-            hashes += tf.matmul(tf.constant(factors, tf.int64), tf.stack([*prints.values()]))  # wraps around
+        for size in dict.fromkeys(values.shape[0] for values in prints.values()):
+            of_size = {name: values for name, values in prints.items() if values.shape[0] == size}
+            factors = [[self._factor(counter, name) for name in of_size] for counter in counters]
+            hashes += tf.matmul(tf.constant(factors, tf.int64), tf.stack([*of_size.values()]))  # wraps around
         return hashes
 
     def _factor(self, counter: str, name: str) -> int:
@@ -136,12 +133,9 @@ class CounterSnapshot(tf.Module):
             table = pq.read_table(path, columns=[*counter.key_columns, *columns])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(path, "no readable snapshot", "the counters of `usr-tf preprocess`") from error
-        keys = {key: tf.constant(table.column(key).to_numpy(), tf.string) for key in counter.key_columns}
+        keys = {key: fingerprint(tf.constant(table.column(key).to_numpy(), tf.string)) for key in counter.key_columns}
         counts = [table.column(column).to_numpy().astype(np.float32) for column in columns]
         return self._hash([name], keys).numpy()[0], np.stack(counts, axis=1)
-
-    def _fingerprint(self, name: str, values: tf.Tensor) -> tf.Tensor:
-        return fingerprint(normalized(values) if name in self._queries else values)
 
 
 def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSnapshot | None:
@@ -152,8 +146,3 @@ def open_snapshot(run: Run, counters: CounterSource | None = None) -> CounterSna
     """
     source = counters or run.config.export.counters
     return CounterSnapshot(run.counters, run.schema) if run.schema.counters and source == "snapshot" else None
-
-
-def normalized(queries: tf.Tensor) -> tf.Tensor:
-    """Queries as counters compare them: lower-cased, without blanks at the ends."""
-    return tf.strings.strip(tf.strings.lower(queries, encoding="utf-8"))

@@ -17,8 +17,9 @@ from serving.client.ranking import format_ranking
 from serving.formats.logged_requests import read_requests
 from serving.local_server import serve_in_background
 from serving.publishing.golden import TOLERANCE, golden_requests, largest_difference, logged_inputs
-from serving.publishing.snapshot_scores import snapshot_scorer
-from serving.publishing.warmup import write_logged_requests
+from serving.publishing.offline_scores import snapshot_scorer
+from serving.publishing.synthetic import synthetic_requests
+from serving.publishing.warmup import write_warmup_requests
 from usr_tf.baseline.config import make_config
 from usr_tf.baseline.train import train_baseline
 from usr_tf.config import load_config
@@ -66,7 +67,7 @@ def demo(out: str | Path, impressions: int) -> None:
     step(f"evaluate → {report}/report.html")
     console.print(format_table(*evaluate(run, data, report, baselines=baselines)))
     step(f"export → {serving}")
-    version = export(run, serving, lambda folder: write_logged_requests(folder, run.requests))
+    version = export(run, serving, lambda folder: write_warmup_requests(folder, synthetic_requests(run)))
     console.print(f"{version}: signatures {', '.join(data.schema.scenarios)}, and each with _examples")
     step("serve, and score over gRPC")
     with serve_in_background(serving) as server, Ranker(server.address) as ranker:

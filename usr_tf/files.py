@@ -22,6 +22,17 @@ def replace_text(path: Path, text: str) -> None:
         raise InputError(path, f"no writable file ({error.strerror})", "one that can be written") from error
 
 
+def write_new_text(path: str | Path, text: str) -> None:
+    """Atomic write of a text file that does not exist yet.
+
+    Raises:
+      InputError: it exists, or it cannot be written.
+    """
+    if Path(path).exists():
+        raise InputError(path, "a file there already", "a path where there is none")
+    replace_text(Path(path), text)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Atomic write that raises OSError, for callers with a message of their own."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -11,10 +11,11 @@ import tensorflow as tf
 from usr_tf.baseline.run import TreeRun, is_tree_run, open_tree_run
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
+from usr_tf.documents import read_yaml
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text, write_whole
 from usr_tf.model import USRModel
-from usr_tf.schema import SUCCESS, Schema, load_schema, read_yaml
+from usr_tf.schema import KEYS_OF_LOGS, SUCCESS, Schema, load_schema
 
 _OLDER_MODEL = {"cross": "none", "number_bins": 1}
 """Values of keys for runs of versions that did not have them."""
@@ -182,9 +183,10 @@ def _settings(directory: Path) -> Path:
 def _check_same(run: AnyRun, data: Data) -> None:
     """Raises for data with another schema or transform than the run's.
 
-    The data may be split otherwise: those of a later day are.
+    The data may be split otherwise, as those of a later day are, and come from logs that are written otherwise.
     """
-    if load_schema(run.directory / "schema.yaml").model_copy(update={"split": data.schema.split}) != data.schema:
+    free = {key: getattr(data.schema, key) for key in ("split", *KEYS_OF_LOGS)}
+    if load_schema(run.directory / "schema.yaml").model_copy(update=free) != data.schema:
         raise InputError(data.directory, "another schema than the run's", f"that of {run.directory / 'schema.yaml'}")
     mine, other = run.transform, data.directory / "transform"
     files = {path.relative_to(mine) for path in mine.rglob("*") if path.is_file()}

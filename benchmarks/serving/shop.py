@@ -36,7 +36,8 @@ def make_serving(work: Path, backbone: str, usr: bool, vocabulary: int = Size().
 
         preprocess(str(logs), str(data))
     if not serving.exists():
-        from serving.publishing.warmup import write_logged_requests
+        from serving.publishing.synthetic import synthetic_requests
+        from serving.publishing.warmup import write_warmup_requests
         from usr_tf.config import load_config
         from usr_tf.data import open_data
         from usr_tf.export import export
@@ -46,7 +47,8 @@ def make_serving(work: Path, backbone: str, usr: bool, vocabulary: int = Size().
         shutil.rmtree(folder, ignore_errors=True)
         settings = [*ARCHITECTURE, f"backbone={backbone}", "train.epochs=1", *(() if usr else WITHOUT_USR)]
         train(open_data(data), run, load_config(None, settings), verbose=False)
-        export(open_run(run), serving, lambda version: write_logged_requests(version, run / "requests"))
+        opened = open_run(run)
+        export(opened, serving, lambda version: write_warmup_requests(version, synthetic_requests(opened)))
     return serving
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.beam.file_system import match_in
 from pipelines.join.split import SPLITS
-from pipelines.logs.tables import match_in
 from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 from usr_tf.schema import SUCCESS, Schema, load_schema, parse_schema
@@ -19,6 +19,7 @@ _WRITTEN = (
     COUNTERS,
     "requests",
     "rejected",
+    "statistics",
     "stats.json",
     "drift.json",
     TEMP,

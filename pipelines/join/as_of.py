@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.join.timeline import Timeline
-from pipelines.logs.tables import PLACE
+from pipelines.logs.columns import PLACE
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, global_label, history_column
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)

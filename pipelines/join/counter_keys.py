@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.beam.hashing import hash_strings
-from usr_tf.schema import Counter
+from pipelines.transform.arrow_strings import map_strings
+from usr_tf.schema import Counter, Schema
+from usr_tf.tokens import counter_keys
 
 KEY = "key"
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-_BLANKS = " \t\n\v\f\r"
 
 
 def key_schema(counter: Counter) -> pa.Schema:
@@ -67,11 +68,6 @@ def strings_of(hashed: np.ndarray, keys: pa.Table, counter: Counter) -> list[pa.
     return [keys.column(name).combine_chunks().take(place) for name in counter.key_columns]
 
 
-def normalized(queries: pa.Array) -> pa.Array:
-    """Queries as counters compare them: lower-cased, and without blanks at the ends.
-
-    As TensorFlow does it, for the served look-up does the same: Arrow lower-cases fewer letters, and trims more blanks.
-    """
-    codes = queries.dictionary_encode()
-    texts = [text.lower().strip(_BLANKS) for text in codes.dictionary.to_pylist()]
-    return pa.array(texts, pa.string()).take(codes.indices)
+def normalized_keys(strings: pa.Array, name: str, schema: Schema) -> pa.Array:
+    """Raw strings of a feature as counters compare them, by the function of the served look-up."""
+    return map_strings(lambda distinct: counter_keys(distinct, name, schema), strings)

@@ -12,7 +12,7 @@ from pipelines.join.counter_keys import (
     KeyColumn,
     distinct_keys,
     hash_keys,
-    normalized,
+    normalized_keys,
     strings_of,
 )
 from pipelines.join.split import EVER
@@ -77,7 +77,7 @@ def _key_column(name: str, impressions: pa.Table, actions: pa.Table, credited: p
         if name == SCENARIO:
             done = pc.coalesce(done, actions.column(SCENARIO).combine_chunks())
     strings = pa.concat_arrays([shown, done])
-    return KeyColumn(normalized(strings) if name in schema.features_of("query") else strings)
+    return KeyColumn(normalized_keys(strings, name, schema) if name in schema.features else strings)
 
 
 class Counts:

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.join.counter_keys import normalized_keys
 from pipelines.join.timeline import Timeline
 from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, REQUEST, TIMESTAMP, USER, Schema
 
@@ -28,7 +29,8 @@ class PastQueries:
         rows["user"], users = pd.factorize(rows[USER])
         rows["request"] = rows.groupby(["user", REQUEST], sort=False).ngroup()
         queries = impressions.column(_QUERY).combine_chunks()
-        asked = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(queries), ""), False).to_numpy(zero_copy_only=False)
+        keys = pc.utf8_trim_whitespace(normalized_keys(queries, _QUERY, schema))
+        asked = pc.fill_null(pc.not_equal(keys, ""), False).to_numpy(zero_copy_only=False)
         # What ties are decided by is the same wherever the rows stand.
         first = rows[asked].sort_values(["user", TIMESTAMP, REQUEST, _QUERY], kind="stable").drop_duplicates("request")
         self._times = first[TIMESTAMP].to_numpy()

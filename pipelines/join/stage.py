@@ -23,9 +23,8 @@ from pipelines.join.counters import action_features
 from pipelines.join.past_queries import PastQueries
 from pipelines.join.rows import make_batches
 from pipelines.join.split import EVER, SPLITS, CountMinutes, Counts, boundaries, count_minutes
-from pipelines.logs import tables as logs
+from pipelines.logs.columns import PLACE, table_schema
 from pipelines.logs.rejected import COUNTS, REJECTED, set_aside_marked
-from pipelines.logs.tables import PLACE
 from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Schema
 
 BEFORE_SINCE = "before_since"
@@ -140,7 +139,7 @@ class _AttachItems(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[Block]]) -> Iterator:
         _, blocks = element
-        layout = {"items": logs.table_schema(self._schema, "items")}
+        layout = {"items": table_schema(self._schema, "items")}
         items = tables_of(((name, handle) for name, handle in blocks if name == "items"), layout)["items"]
         first = first_of_each(items, [ITEM, TIMESTAMP], [PLACE])
         yield from set_aside_marked(items, ~first, "duplicate", "items", self._store)
@@ -228,8 +227,8 @@ class _JoinUsers(beam.DoFn):
 
 def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
     """Arrow schemas of the inputs of `_JoinUsers`: impressions and actions with item features."""
-    layouts = {table: logs.table_schema(schema, table) for table in ("impressions", "actions", "users")}
-    items = logs.table_schema(schema, "items")
+    layouts = {table: table_schema(schema, table) for table in ("impressions", "actions", "users")}
+    items = table_schema(schema, "items")
     for table, names in (("impressions", schema.columns_of("item")), ("actions", action_features(schema))):
         for name in names:
             if name != ITEM:

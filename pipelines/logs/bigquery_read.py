@@ -11,10 +11,12 @@ from apache_beam.pvalue import TaggedOutput
 
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.progress import READ
-from pipelines.logs import tables as logs
 from pipelines.logs.bigquery import look_up, parse_name
+from pipelines.logs.columns import LINE_BITS, layout_of
 from pipelines.logs.rejected import COUNTS, REJECTED, set_aside
+from pipelines.logs.tables import convert_rows
 from usr_tf.errors import InputError
+from usr_tf.log_rows import feature_of
 from usr_tf.schema import TIMESTAMP, Schema
 
 _BATCH_ROWS = 16_384
@@ -27,14 +29,15 @@ def check_columns(schema: Schema, table: str, name: str) -> None:
       InputError: no such table, a missing column, or a `timestamp` that is not whole milliseconds.
     """
     types = {field.name: field.field_type for field in look_up(name).schema}
-    columns = logs.columns_of(schema, table)
-    for column, kind in columns.items():
-        if column not in types and (kind.required or column in schema.features):
+    layout = layout_of(schema, table)
+    for column, kind in layout.columns.items():
+        if not types.keys() & {*layout.sources[column]} and (kind.required or feature_of(column, schema)):
             raise InputError(f"{name}: column {column!r}", f"only {', '.join(sorted(types))}", "this column")
-    if TIMESTAMP in columns and types[TIMESTAMP] not in ("INTEGER", "INT64"):
-        raise InputError(
-            f"{name}: column {TIMESTAMP!r}", types[TIMESTAMP], "INT64, milliseconds: a table of UNIX_MILLIS(…)"
-        )
+    for source in layout.sources[TIMESTAMP]:
+        if types.get(source, "INT64") not in ("INTEGER", "INT64"):
+            raise InputError(
+                f"{name}: column {source!r}", types[source], "INT64, milliseconds: a table of UNIX_MILLIS(…)"
+            )
 
 
 class ReadBigQuery(beam.PTransform):
@@ -46,7 +49,7 @@ class ReadBigQuery(beam.PTransform):
 
     def expand(self, pipeline):  # Beam warns of hints that are several outputs
         present = {field.name for field in look_up(self._name).schema}
-        wanted = [column for column in logs.columns_of(self._schema, self._table) if column in present]
+        wanted = [column for column in layout_of(self._schema, self._table).names if column in present]
         project, dataset, table = parse_name(self._name)
         return (
             pipeline
@@ -69,7 +72,7 @@ class _CheckRows(beam.DoFn):
         self._schema, self._table, self._store = schema, table, store
 
     def process(self, rows: list[dict]) -> Iterator:
-        batch, rejected = logs.convert_rows(rows, _places(rows), self._schema, self._table)
+        batch, rejected = convert_rows(rows, _places(rows), self._schema, self._table)
         yield from set_aside(rejected, self._table, self._store)
         if batch.num_rows:
             yield batch
@@ -80,4 +83,4 @@ class _CheckRows(beam.DoFn):
 def _places(rows: list[dict]) -> list[int]:
     """A place for each row: BigQuery keeps no order, so it follows from what the row holds."""
     texts = np.array([json.dumps(row, sort_keys=True, default=str) for row in rows], dtype=object)
-    return (pd.util.hash_array(texts) >> np.uint64(64 - logs.LINE_BITS)).astype(np.int64).tolist()
+    return (pd.util.hash_array(texts) >> np.uint64(64 - LINE_BITS)).astype(np.int64).tolist()

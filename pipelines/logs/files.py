@@ -1,71 +1,134 @@
-"""Reads log files: bytes, blocks of whole lines and Parquet files, plain or gzip, on any file system of Beam."""
+"""Reads log files: bytes, blocks of whole lines and Parquet files, compressed or not, on any file system of Beam."""
 
+import bz2
 import contextlib
 import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usr_tf.errors import InputError
 
+MAX_LINE_BYTES = 16 << 20
+"""Longer lines are no rows: each is cut to one byte more than this."""
 _BLOCK_BYTES = 4 << 20
 _BUFFER_BYTES = 1 << 20
-_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-"""A gzip stream that is cut off, and one that is damaged."""
+
+
+class Compression(NamedTuple):
+    name: str
+    suffix: str
+    magic: bytes
+    """The first bytes of every such file."""
+    open: Callable[[BinaryIO], Any]
+
+
+def _open_gzip(stream: BinaryIO) -> Any:
+    return gzip.GzipFile(fileobj=stream)
+
+
+def _open_zstd(stream: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"), _BUFFER_BYTES)
+
+
+COMPRESSIONS = (
+    Compression("gzip", ".gz", b"\x1f\x8b", _open_gzip),
+    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _open_zstd),
+    Compression("bzip2", ".bz2", b"BZh", bz2.BZ2File),
+)
+_BROKEN = (EOFError, OSError, zlib.error)
+"""A compressed stream that is cut off, and one that is damaged, by the readers of `COMPRESSIONS`."""
+
+
+def compression_of(path: str) -> Compression | None:
+    """The compression that a file's name promises."""
+    return next((each for each in COMPRESSIONS if path.lower().endswith(each.suffix)), None)
+
+
+def _is_text(first: bytes) -> bool:
+    """Whether a file that begins so may be text: some tools decompress a file and leave its name."""
+    return bool(first) and (first.startswith(b"\xef\xbb\xbf") or (first.isascii() and first.decode().isprintable()))
 
 
 @contextlib.contextmanager
 def open_bytes(
-    path: str, gzipped: bool | None = None, advance: Callable[[int], object] = lambda size: None
+    path: str, decompress: bool = True, advance: Callable[[int], object] = lambda size: None
 ) -> Iterator[io.BufferedIOBase]:
-    """The bytes of a file, unzipped by Python's reader, which notices a truncated stream where Beam's does not.
+    """The bytes of a file, decompressed if its first bytes are those of gzip, zstd or bzip2, whatever its name.
 
     Args:
-      gzipped: whether to unzip; by the file's first bytes when absent.
+      decompress: False for the bytes as they are.
       advance: receives how many more bytes of the file have been read.
 
     Raises:
-      InputError: the file is unreadable or its gzip stream broken, here or inside the `with` block.
+      InputError: the file is unreadable, its compressed stream is cut off or damaged, or its name promises a
+        compression and it holds neither that nor text; here or inside the `with` block.
     """
     try:
-        with _open_raw(path) as raw:
-            stream = io.BufferedReader(_Counted(raw, advance), _BUFFER_BYTES)
-            gzipped = stream.peek(2)[:2] == b"\x1f\x8b" if gzipped is None else gzipped
-            yield gzip.GzipFile(fileobj=stream) if gzipped else stream
-    except _BROKEN_GZIP as error:
-        raise InputError(path, f"a broken gzip stream ({error})", "a whole gzip file") from error
+        raw = _open_raw(path)
+        stream = io.BufferedReader(_Counted(raw, advance), _BUFFER_BYTES)
+        first = stream.peek(4)[:4]
     except OSError as error:
         raise InputError(path, f"no readable file ({error.strerror or error})", "a log file") from error
+    with raw:
+        promised = compression_of(path)
+        found = next((each for each in COMPRESSIONS if first.startswith(each.magic)), None)
+        if promised and found is None and decompress and not _is_text(first):
+            raise InputError(path, "no such stream" if first else "an empty file", f"a whole {promised.name} file")
+        try:
+            yield found.open(stream) if found and decompress else stream
+        except _BROKEN as error:
+            if found is None or not decompress:
+                raise InputError(path, f"no readable file ({error})", "a log file") from error
+            where = str(error) if isinstance(error, _BrokenAfter) else f"({error})"
+            raise InputError(path, f"a broken {found.name} stream {where}", f"a whole {found.name} file") from error
 
 
-def line_blocks(
-    path: str, gzipped: bool | None = None, advance: Callable[[int], object] = lambda size: None
-) -> Iterator[bytes]:
-    """Whole lines of a file, each ended by a newline, in blocks of some 4 MiB; arguments as in `open_bytes`.
+def line_blocks(path: str, advance: Callable[[int], object] = lambda size: None) -> Iterator[bytes]:
+    """Whole lines of a file, each ended by a newline, in blocks of some 4 MiB; lines are cut to `MAX_LINE_BYTES` + 1.
 
     Raises:
-      InputError: as `open_bytes`; of a broken gzip stream, the message says how many whole lines come before the break.
+      InputError: as `open_bytes`; of a broken stream, the message says how many whole lines come before the break.
     """
-    lines, rest = 0, bytearray()
-    with open_bytes(path, gzipped, advance) as stream:
-        try:
-            while piece := stream.read1(min(_BUFFER_BYTES, _BLOCK_BYTES)):
-                rest += piece
-                if len(rest) >= _BLOCK_BYTES and (end := rest.rfind(b"\n") + 1):
-                    lines += rest.count(b"\n")
-                    yield bytes(rest[:end])
-                    del rest[:end]
-        except _BROKEN_GZIP as error:
-            lines += rest.count(b"\n")
-            raise InputError(path, f"a broken gzip stream after {lines:,} whole lines", "a whole gzip file") from error
-        if isinstance(stream, gzip.GzipFile) and stream.mtime is None:  # no header was ever read
-            raise InputError(path, "an empty file", "a whole gzip file")
+    with open_bytes(path, advance=advance) as stream:
+        yield from split_lines(path, stream)
+
+
+def split_lines(path: str, stream: io.BufferedIOBase, start: bytes = b"") -> Iterator[bytes]:
+    """Blocks of whole lines of an open stream, after the bytes `start`; as `line_blocks`."""
+    lines, rest, skipping = 0, bytearray(start), False
+    last = rest.rfind(b"\n") + 1
+    try:
+        while piece := stream.read1(min(_BUFFER_BYTES, _BLOCK_BYTES)):
+            if skipping:
+                newline = piece.find(b"\n")
+                if newline < 0:
+                    continue
+                piece, skipping = piece[newline:], False
+            if end := piece.rfind(b"\n") + 1:
+                last = len(rest) + end
+            rest += piece
+            if last and len(rest) >= _BLOCK_BYTES:
+                lines += rest.count(b"\n", 0, last)
+                yield bytes(rest[:last])
+                del rest[:last]
+                last = 0
+            if len(rest) - last > MAX_LINE_BYTES:
+                del rest[last + MAX_LINE_BYTES + 1 :]
+                skipping = True
+    except _BROKEN as error:
+        lines += rest.count(b"\n")
+        raise _BrokenAfter(f"after {lines:,} whole lines") from error
     if rest:
         yield bytes(rest if rest.endswith(b"\n") else rest + b"\n")
+
+
+class _BrokenAfter(EOFError):
+    """A broken stream, and how many lines were read of it."""
 
 
 @contextlib.contextmanager

@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.logs import bigquery, bigquery_read
-from pipelines.logs import tables as logs
+from pipelines.logs.checks import check_table
+from pipelines.logs.formats import partitions_of
+from pipelines.logs.locations import find_files, match_files
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES, TABLES, Schema
 
 TableInputs = dict[str, list[str]]
 """The inputs of each table, in the order of their names: paths of files, or one `bigquery:PROJECT.DATASET.TABLE`."""
 
-_BYTES_PER_PARTITION = {".gz": 2 << 20, ".parquet": 4 << 20, ".jsonl": 16 << 20}
+_BIGQUERY_PARTITION_BYTES = 16 << 20
 
 
 def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs:
@@ -21,7 +23,7 @@ def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs
 
     Args:
       logs_dir: a log directory; None when every table is named apart.
-      tables: `TABLE=WHERE` for tables that lie elsewhere, `WHERE` a file, a pattern or `bigquery:…`.
+      tables: `TABLE=WHERE` for tables that lie elsewhere, `WHERE` a file, a pattern, a folder or `bigquery:…`.
 
     Raises:
       InputError: a table that the contract requires is nowhere, or no file matches.
@@ -31,9 +33,9 @@ def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs
     for table in TABLES:
         if table in apart:
             where = apart[table]
-            found[table] = [where] if bigquery.is_table(where) else logs.match_files(where, table)
+            found[table] = [where] if bigquery.is_table(where) else match_files(where, table)
         elif logs_dir is not None:
-            found[table] = logs.find_files(logs_dir, table)
+            found[table] = find_files(logs_dir, table)
         elif table in OPTIONAL_TABLES:
             found[table] = []
         else:
@@ -41,17 +43,17 @@ def find_tables(logs_dir: str | None, tables: Iterable[str] = ()) -> TableInputs
     return found
 
 
-def check_columns(schema: Schema, inputs: TableInputs) -> None:
-    """Checks before the job that a table has its required columns and its features' columns.
+def check_tables(schema: Schema, inputs: TableInputs) -> None:
+    """Checks the tables before the job, by samples of them (`checks.check_table`).
 
     Raises:
-      InputError: the table or one of its columns is missing.
+      InputError: a table or a column is missing, or what the sample holds cannot be read by the schema.
     """
     for table, names in inputs.items():
         if names and bigquery.is_table(names[0]):
             bigquery_read.check_columns(schema, table, names[0])
         else:
-            logs.check_columns(schema, table, names)
+            check_table(schema, table, names)
 
 
 def partitions_for(inputs: TableInputs) -> int:
@@ -60,10 +62,9 @@ def partitions_for(inputs: TableInputs) -> int:
     for names in inputs.values():
         for name in names:
             if bigquery.is_table(name):
-                size += (bigquery.look_up(name).num_bytes or 0) / _BYTES_PER_PARTITION[".jsonl"]
+                size += (bigquery.look_up(name).num_bytes or 0) / _BIGQUERY_PARTITION_BYTES
             else:
-                per_partition = next(n for suffix, n in _BYTES_PER_PARTITION.items() if name.endswith(suffix))
-                size += FileSystems.get_filesystem(name).size(name) / per_partition
+                size += partitions_of(name, FileSystems.get_filesystem(name).size(name))
     return min(4096, max(4, math.ceil(size)))
 
 

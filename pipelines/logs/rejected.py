@@ -11,8 +11,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import TaggedOutput
 
 from pipelines.beam.blocks import Block, BlockStore, load
-from pipelines.logs import tables as logs
-from pipelines.logs.tables import PLACE
+from pipelines.logs.columns import PLACE
+from pipelines.logs.tables import describe_place
 from usr_tf.files import strict_json
 from usr_tf.schema import TIMESTAMP
 
@@ -20,7 +20,7 @@ COUNTS, REJECTED = "counts", "rejected"
 """Tags of the outputs that every stage of the join has beside its rows."""
 
 Examples = dict[str, dict[str, list[dict[str, str]]]]
-"""By table and reason, the first rejected rows: `{"place", "row"}`."""
+"""By table and reason, the first rejected rows: `{"place", "row"}`, or `{"place"}` where rows are not quoted."""
 
 EXAMPLES, EXAMPLE_CHARACTERS = 3, 300
 _LAYOUT = pa.schema({"place": pa.int64(), "reason": pa.string(), "row": pa.string()})
@@ -56,16 +56,17 @@ class WriteRejected(beam.PTransform):
     Args:
       names: the inputs of each table, by the numbers in `place`.
       directory: where to write.
+      quoted: whether to write the rows too, which may hold personal data; else what they were rejected for alone.
     """
 
-    def __init__(self, names: dict[str, list[str]], directory: str):
+    def __init__(self, names: dict[str, list[str]], directory: str, quoted: bool = True):
         super().__init__()
-        self._names, self._directory = names, directory
+        self._names, self._directory, self._quoted = names, directory, quoted
 
     def expand(self, blocks: beam.PCollection) -> beam.PCollection:
         return (
             blocks
-            | "Describe" >> beam.FlatMap(_lines, self._names)
+            | "Describe" >> beam.FlatMap(_lines, self._names, self._quoted)
             | "Write" >> beam.io.WriteToText(FileSystems.join(self._directory, "rows"), ".jsonl")
         )
 
@@ -75,11 +76,12 @@ class FindExamples(beam.CombineFn):
 
     Args:
       names: the inputs of each table, by the numbers in `place`.
+      quoted: whether the rows themselves are among the examples, or their places alone.
     """
 
-    def __init__(self, names: dict[str, list[str]]):
+    def __init__(self, names: dict[str, list[str]], quoted: bool = True):
         super().__init__()
-        self._names = names
+        self._names, self._quoted = names, quoted
 
     def create_accumulator(self) -> dict:
         return {}
@@ -103,17 +105,19 @@ class FindExamples(beam.CombineFn):
     def extract_output(self, accumulator: dict) -> Examples:
         examples: Examples = {}
         for (table, reason), rows in sorted(accumulator.items()):
-            told = [{"place": logs.describe_place(place, self._names[table]), "row": row} for place, row in rows]
-            examples.setdefault(table, {})[reason] = told
+            examples.setdefault(table, {})[reason] = [
+                {"place": describe_place(place, self._names[table])} | ({"row": row} if self._quoted else {})
+                for place, row in rows
+            ]
         return examples
 
 
-def _lines(block: Block, names: dict[str, list[str]]) -> Iterator[str]:
+def _lines(block: Block, names: dict[str, list[str]], quoted: bool) -> Iterator[str]:
     table, handle = block
     for entry in load(handle).to_pylist():
-        place = logs.describe_place(entry["place"], names[table])
+        place = describe_place(entry["place"], names[table])
         told = json.dumps({"table": table, "place": place, "reason": entry["reason"]}, ensure_ascii=False)
-        yield f'{told[:-1]}, "row": {entry["row"]}}}'
+        yield f'{told[:-1]}, "row": {entry["row"]}}}' if quoted else told
 
 
 def _to_json(row: object) -> str:

@@ -7,14 +7,15 @@ fails nothing. docs/data_quality.md has the formulas.
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.quality.sketches import SIZE
 from pipelines.quality.statistics import QUANTILES
+from usr_tf.documents import StrictModel, parse_model
 from usr_tf.errors import InputError
-from usr_tf.schema import Schema, parse_model
+from usr_tf.schema import Schema
 
 FLAG = "--drift_limit"
 
@@ -29,19 +30,20 @@ _Counts = tuple[int, int]
 """How many, and of how many."""
 
 
-class DriftLimits(BaseModel):
+class DriftLimits(StrictModel):
     """Limits of each kind of drift; a larger drift fails the run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    new_tokens: float = Field(0.2, ge=0, allow_inf_nan=False)
+    new_tokens: float = Field(0.2, ge=0)
     """Rise of the share of values that the old vocabulary lacks."""
-    label_rate: float = Field(0.5, ge=0, allow_inf_nan=False)
+    label_rate: float = Field(0.5, ge=0)
     """Change of a label's rate, as a share of the old rate."""
-    numeric_shift: float = Field(0.5, ge=0, allow_inf_nan=False)
+    numeric_shift: float = Field(0.5, ge=0)
     """Largest move of a quantile from p05 to p95, as a share of the old distance from p05 to p95."""
-    coverage: float = Field(0.2, ge=0, allow_inf_nan=False)
+    coverage: float = Field(0.2, ge=0)
     """Change of the share of rows with a value."""
+
+
+Limits = TypeVar("Limits", bound=DriftLimits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Drift:
         return "beyond" if self.significant else "chance"
 
 
-def parse_limits(settings: Sequence[str]) -> DriftLimits:
+def parse_limits(settings: Sequence[str], kinds: type[Limits], flag: str = FLAG) -> Limits:
     """Parses `KIND=NUMBER` flags; other kinds keep their defaults.
 
     Raises:
@@ -81,9 +83,9 @@ def parse_limits(settings: Sequence[str]) -> DriftLimits:
     for setting in settings:
         kind, separator, value = setting.partition("=")
         if not separator or kind in values:
-            raise InputError(FLAG, repr(setting), "KIND=NUMBER, each kind once")
+            raise InputError(flag, repr(setting), "KIND=NUMBER, each kind once")
         values[kind] = value
-    return parse_model(DriftLimits, values, FLAG)
+    return parse_model(kinds, values, flag)
 
 
 def compare(old: dict, new: dict, schema: Schema, limits: DriftLimits | None = None) -> list[Drift]:

@@ -1,13 +1,13 @@
 """Row counts of `stats.json`: rows read, written and rejected, and the contents of each split."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipelines.join.split import SPLITS
 from pipelines.logs.rejected import Examples
 from pipelines.quality.statistics import Measured, figures_of
 from usr_tf.errors import InputError
-from usr_tf.schema import ROW_FORMAT, TABLES, Schema
+from usr_tf.schema import ROW_FORMAT, TABLES, Schema, global_label
 
 
 def add_counts(counts: Iterable[dict]) -> dict:
@@ -110,4 +110,50 @@ def check(stats: dict, logs_dir: str) -> None:
     if not any(counts["impressions"] for counts in stats["splits"]["train"].values()):
         raise InputError(
             logs_dir, f"no sound impression to train on (rejected: {impressions['rejected']})", "one; see rejected/"
+        )
+
+
+def tasks_without_positive(stats: dict, schema: Schema) -> list[str]:
+    """A line for each task without a positive in the training rows of all scenarios, with what was counted."""
+    train = stats["splits"]["train"]
+    lines = []
+    for task in schema.tasks:
+        if not any(counts[task.name] for counts in train.values()):
+            label = global_label(task.name)
+            counted = " and ".join(
+                f"0 of {counts['impressions']:,} impressions of {scenario} (global label: {counts[label]:,})"
+                for scenario, counts in train.items()
+            )
+            lines.append(
+                f"task {task.name!r}, split train: found no positive, no {task.action!r} credited to {counted}"
+            )
+    return lines
+
+
+def scenarios_without_positive(stats: dict, schema: Schema) -> list[str]:
+    """A line for each task and scenario with training rows where other scenarios alone have positives."""
+    train = stats["splits"]["train"]
+    return [
+        f"task {task.name!r}, scenario {scenario!r}, split train: found no positive among {counts['impressions']:,} "
+        f"impressions, no {task.action!r} credited, expected some, as other scenarios have"
+        for task in schema.tasks
+        if any(counts[task.name] for counts in train.values())
+        for scenario, counts in train.items()
+        if counts["impressions"] and not counts[task.name]
+    ]
+
+
+def refuse_without_positive(lines: Sequence[str], logs_dir: str) -> None:
+    """Refuses training rows without a positive, as `tasks_without_positive` tells.
+
+    Raises:
+      InputError: there is a line.
+    """
+    if lines:
+        place, _, found = "; ".join(lines).partition(": found ")
+        expected = (
+            "at least one: actions of that name within labels.attribution of an impression of the same user and item"
+        )
+        raise InputError(
+            f"{logs_dir}: {place}", found, f"{expected}; or tasks of other actions, or --allow_no_positives"
         )

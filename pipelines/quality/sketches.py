@@ -1,7 +1,8 @@
 """Mergeable sketches: distinct counts, uniform samples, moments; independent of row order.
 
 Each is a value with `+`, its default is the zero, and a sum of summaries is the summary of all their values, so
-workers can add them in any order. Two keep the `SIZE` smallest of 64-bit keys ("bottom-k"), 16 KB; the third is exact.
+workers can add them in any order. Two keep the `SIZE` smallest of 64-bit keys ("bottom-k"), 16 KB; the others are
+exact.
 
 Sources: Bar-Yossef et al., "Counting distinct elements in a data stream" (2002), for the estimate of a count;
 Cohen and Kaplan, "Summarizing data using bottom-k sketches" (2007), for the sample.
@@ -9,8 +10,11 @@ Cohen and Kaplan, "Summarizing data using bottom-k sketches" (2007), for the sam
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 SIZE = 2048
 
@@ -128,6 +132,52 @@ class Moments:
     def std(self) -> float:
         """Population standard deviation, √(Σx²/n − mean²)."""
         return math.sqrt((self.count * self.squares - self.total**2) / (self.count**2 << 2 * _UNIT))
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """Least and greatest of numbers."""
+
+    least: float | None = None
+    greatest: float | None = None
+
+    @classmethod
+    def of(cls, numbers: np.ndarray) -> "Extent":
+        return cls(numbers.min().item(), numbers.max().item()) if numbers.size else cls()
+
+    def __add__(self, other: "Extent") -> "Extent":
+        if self.least is None or self.greatest is None:
+            return other
+        if other.least is None or other.greatest is None:
+            return self
+        return Extent(min(self.least, other.least), max(self.greatest, other.greatest))
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueCounts:
+    """Counts of each of at most `MOST` values; of more values, that they are more."""
+
+    MOST: ClassVar[int] = 1000
+
+    counts: Mapping[bytes, int] | None = dataclasses.field(default_factory=dict)
+    """None: there are more values."""
+
+    @classmethod
+    def of(cls, values: pa.Array, counts: np.ndarray) -> "ValueCounts":
+        """Counts of distinct strings, `[n]` both; those of 0 are left out."""
+        counted = np.flatnonzero(counts)
+        if len(counted) > cls.MOST:
+            return cls(None)
+        kept = values.take(pa.array(counted)).cast(pa.binary()).to_pylist()
+        return cls(dict(zip(kept, counts[counted].tolist(), strict=True)))
+
+    def __add__(self, other: "ValueCounts") -> "ValueCounts":
+        if self.counts is None or other.counts is None:
+            return ValueCounts(None)
+        counts = dict(self.counts)
+        for value, count in other.counts.items():
+            counts[value] = counts.get(value, 0) + count
+        return ValueCounts(counts if len(counts) <= self.MOST else None)
 
 
 def _both(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 
 from pipelines.beam.blocks import load
 from pipelines.beam.hashing import hash_rows, hash_strings
-from pipelines.quality.sketches import Distinct, Moments, Sample
+from pipelines.quality.sketches import Distinct, Extent, Moments, Sample, ValueCounts
+from pipelines.transform.arrow_strings import map_strings
 from usr_tf.schema import RAW_ITEM, RAW_USER, REQUEST, SCENARIO, Feature, Schema, bounds_column, history_column
+from usr_tf.tokens import normalized
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 HISTORY = history_column("action")
@@ -26,7 +28,7 @@ HISTORY = history_column("action")
 Figures = dict[str, dict[str, dict[str, Any]]]
 """By scenario and feature, the figures that `stats.json` holds; one that no row defines is None."""
 
-Sums = dict[tuple[str, str], "_Sums"]
+Sums = dict[tuple[str, str], "FeatureSums"]
 """By scenario and feature, what adds up to the figures."""
 Measured = dict[tuple[str, str], Sums]
 """By kind, `raw` or `transformed`, and split."""
@@ -61,7 +63,7 @@ def figures_of(measured: Measured, split: str, schema: Schema) -> Figures:
     kinds = {name: _kind(feature) for name, feature in schema.features.items()}
     kinds_transformed = _kinds_transformed(schema)
     if schema.history_columns:
-        kinds[HISTORY] = _History
+        kinds[HISTORY] = HistorySums
 
     def figures(scenario: str, name: str) -> dict[str, Any]:
         of_raw = raw.get((scenario, name), kinds[name]()).document()
@@ -84,14 +86,15 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
         elif feature.kind.input == "vector":
             measured[name] = _measure_vectors(batch.column(name), scenario_of, rows)
         else:
-            measured[name] = _measure_strings(batch.column(name), scenario_of, rows, feature)
+            listed = lists_values(name, feature)
+            measured[name] = _measure_strings(batch.column(name), scenario_of, rows, name, schema, listed)
     if schema.history_columns:
         measured[HISTORY] = _measure_history(batch.column(HISTORY), scenario_of, rows)
     return _by_scenario(measured, schema)
 
 
 def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
-    """Sums over transformed rows of numeric features and of features with a vocabulary.
+    """Sums over transformed rows of features with numbers and of features with a vocabulary.
 
     An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
     transform of an earlier version, which clamps no number, has no bounds.
@@ -101,9 +104,9 @@ def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
     measured = {
         name: _measure_ids(batch.column(name), scenario_of, schema, schema.features[schema.owner(name)])
         for name, kind in _kinds_transformed(schema).items()
-        if kind is _Ids
+        if kind is IdSums
     }
-    for name in schema.number_features:
+    for name in schema.clamped_features:
         if bounds_column(name) in batch.schema.names:
             measured[name] = _measure_clamped(batch.column(bounds_column(name)), scenario_of, schema)
     return _by_scenario(measured, schema)
@@ -119,16 +122,16 @@ def merge(parts: Iterable[Sums]) -> Sums:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Sums:
+class FeatureSums:
     """Additive statistics of one feature in one scenario; the default is that of no rows."""
 
-    def __add__(self, other: "_Sums") -> "_Sums":
+    def __add__(self, other: "FeatureSums") -> "FeatureSums":
         names = [field.name for field in dataclasses.fields(self)]
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Column(_Sums):
+class ColumnSums(FeatureSums):
     rows: int = 0
     present: int = 0
     """Rows with a value."""
@@ -138,24 +141,34 @@ class _Column(_Sums):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _History(_Column):
+class HistorySums(ColumnSums):
     length: int = 0
     """Values, tokens or actions in all rows."""
+    lengths: Extent = dataclasses.field(default_factory=Extent)
+    """Actions of the rows that have some."""
 
     def document(self) -> dict[str, Any]:
         return super().document() | {"mean_length": _ratio(self.length, self.present)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Categorical(_Column):
+class CategoricalSums(ColumnSums):
     distinct: Distinct = dataclasses.field(default_factory=Distinct)
+    values: int = 0
+    """Strings that are not missing, in all rows."""
+    value_bytes: int = 0
+    """Their bytes in UTF-8."""
+    lengths: Extent = dataclasses.field(default_factory=Extent)
+    """Strings of the rows that have some."""
+    counts: ValueCounts = dataclasses.field(default_factory=ValueCounts)
+    """Of each string, for features whose values are no personal data (`lists_values`)."""
 
     def document(self) -> dict[str, Any]:
         return super().document() | {"cardinality": self.distinct.count}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _List(_Categorical):
+class ListSums(CategoricalSums):
     length: int = 0
 
     def document(self) -> dict[str, Any]:
@@ -163,13 +176,16 @@ class _List(_Categorical):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Numeric(_Categorical):
+class NumericSums(ColumnSums):
+    distinct: Distinct = dataclasses.field(default_factory=Distinct)
     non_finite: int = 0
+    zeros: int = 0
     moments: Moments = dataclasses.field(default_factory=Moments)
     sample: Sample = dataclasses.field(default_factory=Sample)
 
     def document(self) -> dict[str, Any]:
-        return super().document() | {"non_finite": self.non_finite} | self._distribution()
+        counts = {"cardinality": self.distinct.count, "non_finite": self.non_finite}
+        return super().document() | counts | self._distribution()
 
     def _distribution(self) -> dict[str, Any]:
         moments = self.moments
@@ -186,15 +202,26 @@ class _Numeric(_Categorical):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Clamped(_Sums):
+class VectorSums(ColumnSums):
+    """Of the vectors that are not all zeros."""
+
+    zeros: int = 0
+    extent: Extent = dataclasses.field(default_factory=Extent)
+    means: Moments = dataclasses.field(default_factory=Moments)
+    """Of each vector's mean: all have one width, and exact sums of all numbers would take too long."""
+    mean_squares: Moments = dataclasses.field(default_factory=Moments)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClampedSums(FeatureSums):
     below: int = 0
     above: int = 0
     low: frozenset[float] = frozenset()
     """The lower bound, once a number lay below it."""
     high: frozenset[float] = frozenset()
 
-    def __add__(self, other: "_Clamped") -> "_Clamped":
-        return _Clamped(
+    def __add__(self, other: "ClampedSums") -> "ClampedSums":
+        return ClampedSums(
             self.below + other.below, self.above + other.above, self.low | other.low, self.high | other.high
         )
 
@@ -204,7 +231,7 @@ class _Clamped(_Sums):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Ids(_Sums):
+class IdSums(FeatureSums):
     values: int = 0
     oov: int = 0
 
@@ -212,20 +239,25 @@ class _Ids(_Sums):
         return {"values": self.values, "oov": self.oov, "oov_share": _ratio(self.oov, self.values)}
 
 
-def _kind(feature: Feature) -> type[_Column]:
+def lists_values(name: str, feature: Feature) -> bool:
+    """Whether the values of a feature may stand in statistics: those of users and of queries are personal data."""
+    return feature.has_ids and feature.group not in ("user", "query")
+
+
+def _kind(feature: Feature) -> type[ColumnSums]:
     if not feature.has_ids:
-        return _Numeric if feature.kind.input == "number" else _Column
-    return _List if feature.is_list else _Categorical
+        return NumericSums if feature.kind.input == "number" else VectorSums
+    return ListSums if feature.is_list else CategoricalSums
 
 
-def _kinds_transformed(schema: Schema) -> dict[str, type[_Sums]]:
+def _kinds_transformed(schema: Schema) -> dict[str, type[FeatureSums]]:
     """Statistics that are measured after the transform, by feature."""
-    kinds: dict[str, type[_Sums]] = {}
-    for name, feature in schema.features.items():
-        if feature.kind.input == "number":
-            kinds[name] = _Clamped
+    kinds: dict[str, type[FeatureSums]] = {}
+    for name in schema.features:
+        if name in schema.clamped_features:
+            kinds[name] = ClampedSums
         elif schema.features[schema.owner(name)].has_vocabulary:
-            kinds[name] = _Ids
+            kinds[name] = IdSums
     return kinds
 
 
@@ -238,39 +270,54 @@ def _by_scenario(measured: dict[str, list], schema: Schema) -> Sums:
     }
 
 
-def _measure_vectors(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[_Column]:
+def _measure_vectors(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[VectorSums]:
     """Rows whose vector is not all zeros."""
-    filled = column.flatten().to_numpy().reshape(len(column), -1).any(axis=1)
-    present = np.bincount(scenario_of[filled], minlength=len(rows))
-    return [_Column(int(count), int(with_vector)) for count, with_vector in zip(rows, present, strict=True)]
+    vectors = column.flatten().to_numpy().reshape(len(column), -1) + np.float32(0)  # which turns -0 into 0
+    filled = vectors.any(axis=1)
+    measured = []
+    for scenario, total in enumerate(rows):
+        kept = vectors[filled & (scenario_of == scenario)]
+        zeros = kept.size - np.count_nonzero(kept)
+        means = [Moments.of((kept**power).mean(axis=1, dtype=np.float64).astype(np.float32)) for power in (1, 2)]
+        measured.append(VectorSums(int(total), len(kept), zeros, Extent.of(kept), *means))
+    return measured
 
 
 def _measure_strings(
-    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, feature: Feature
-) -> list[_Categorical]:
+    column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, name: str, schema: Schema, listed: bool
+) -> list[CategoricalSums]:
+    feature = schema.features[name]
     encoded = pc.fill_null(column.flatten(), "").dictionary_encode()
     codes, values = encoded.indices.to_numpy(), encoded.dictionary
-    lengths, hashes = _lengths(values, feature), hash_strings(values)
+    texts = values
+    if feature.kind.count_tokens:
+        texts = map_strings(lambda distinct: normalized(distinct, name, schema), values)
+    lengths, hashes = _lengths(texts, feature), hash_strings(values)
     row_of = _row_of_value(column) if feature.kind.several else None  # others have one value a row
     scenarios = scenario_of if row_of is None else scenario_of[row_of]
-    counts = _count_pairs(scenarios, codes, (len(rows), len(values)))
-    if row_of is None:
-        present = counts @ (lengths > 0)
-    else:
-        filled = np.zeros(len(column), bool)
-        filled[row_of[lengths[codes] > 0]] = True
-        present = np.bincount(scenario_of[filled], minlength=len(rows))
+    counts = _count_pairs(scenarios, codes, (len(rows), len(values))) * (lengths > 0)
+    filled = lengths[codes] > 0
+    values_a_row = filled.astype(int) if row_of is None else np.bincount(row_of[filled], minlength=len(column))
+    sizes = pc.binary_length(values).to_numpy()
     measured = []
     for scenario, count in enumerate(counts):
-        distinct = Distinct.of(hashes[(count > 0) & (lengths > 0)])
-        sums = (int(rows[scenario]), int(present[scenario]), distinct)
-        measured.append(_List(*sums, int(count @ lengths)) if feature.is_list else _Categorical(*sums))
+        of_rows = values_a_row[(scenario_of == scenario) & (values_a_row > 0)]
+        sums = CategoricalSums(
+            rows=int(rows[scenario]),
+            present=len(of_rows),
+            distinct=Distinct.of(hashes[count > 0]),
+            values=int(count.sum()),
+            value_bytes=int(count @ sizes),
+            lengths=Extent.of(of_rows),
+            counts=ValueCounts.of(values, count) if listed else ValueCounts(None),
+        )
+        measured.append(ListSums(**vars(sums), length=int(count @ lengths)) if feature.is_list else sums)
     return measured
 
 
 def _measure_numbers(
     column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray, keys: np.ndarray
-) -> list[_Numeric]:
+) -> list[NumericSums]:
     numbers = column.flatten().to_numpy(zero_copy_only=False) + np.float32(0)  # which turns -0 into 0
     row_of = _row_of_value(column)
     finite, scenarios = np.isfinite(numbers), scenario_of[row_of]
@@ -281,11 +328,12 @@ def _measure_numbers(
         kept = here & finite
         sound = numbers[kept]
         measured.append(
-            _Numeric(
+            NumericSums(
                 rows=int(total),
                 present=len(sound),  # a row has one number at most
                 distinct=Distinct.of(hashes[kept]),
                 non_finite=int(here.sum()) - len(sound),
+                zeros=len(sound) - np.count_nonzero(sound),
                 moments=Moments.of(sound),
                 sample=Sample.of(keys[kept], sound),
             )
@@ -293,26 +341,28 @@ def _measure_numbers(
     return measured
 
 
-def _measure_history(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[_History]:
+def _measure_history(column: pa.ListArray, scenario_of: np.ndarray, rows: np.ndarray) -> list[HistorySums]:
     lengths = _values_a_row(column)
     present = np.bincount(scenario_of[lengths > 0], minlength=len(rows))
     length = np.bincount(scenario_of, lengths, minlength=len(rows))
-    return [_History(*map(int, sums)) for sums in zip(rows, present, length, strict=True)]
+    extents = [Extent.of(lengths[(scenario_of == scenario) & (lengths > 0)]) for scenario in range(len(rows))]
+    sums = zip(rows.tolist(), present.tolist(), length.astype(int).tolist(), extents, strict=True)
+    return [HistorySums(*each) for each in sums]
 
 
-def _measure_ids(column: pa.Array, scenario_of: np.ndarray, schema: Schema, feature: Feature) -> list[_Ids]:
+def _measure_ids(column: pa.Array, scenario_of: np.ndarray, schema: Schema, feature: Feature) -> list[IdSums]:
     ids = column.flatten().to_numpy(zero_copy_only=False)
     scenarios = scenario_of[_row_of_value(column)]
     values = np.bincount(scenarios[ids > 0], minlength=len(schema.scenarios))
     known = np.bincount(scenarios[ids > feature.oov_buckets], minlength=len(schema.scenarios))
-    return [_Ids(*sums) for sums in zip(values.tolist(), (values - known).tolist(), strict=True)]
+    return [IdSums(*sums) for sums in zip(values.tolist(), (values - known).tolist(), strict=True)]
 
 
-def _measure_clamped(column: pa.Array, scenario_of: np.ndarray, schema: Schema) -> list[_Clamped]:
+def _measure_clamped(column: pa.Array, scenario_of: np.ndarray, schema: Schema) -> list[ClampedSums]:
     bounds, measured = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2), []
     for scenario in range(len(schema.scenarios)):
         low, high = (side[np.isfinite(side)] for side in bounds[scenario_of == scenario].T)
-        measured.append(_Clamped(len(low), len(high), frozenset(low[:1].tolist()), frozenset(high[:1].tolist())))
+        measured.append(ClampedSums(len(low), len(high), frozenset(low[:1].tolist()), frozenset(high[:1].tolist())))
     return measured
 
 
@@ -322,7 +372,7 @@ def _scenarios(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
 
 
 def _lengths(values: pa.Array, feature: Feature) -> np.ndarray:
-    """Values per string: tokens of a text before `max_length`, else 1; 0 if missing."""
+    """Values per string in its normal form: tokens of a text before `max_length`, else 1; 0 if missing."""
     count = feature.kind.count_tokens
     lengths = count(values, feature) if count else pc.not_equal(values, "")
     return lengths.cast(pa.int64()).to_numpy().astype(np.int64)

@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import itertools
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ from pipelines.sources.ga4 import GA4
 from pipelines.sources.ga360 import GA360
 from pipelines.sources.inputs import Inputs, find_inputs
 from pipelines.sources.kuaisar import KuaiSAR
+from pipelines.sources.obd import OpenBandit
+from pipelines.sources.request_log import RequestLogSource
 from usr_tf.errors import InputError
 from usr_tf.schema import parse_schema
 
 __all__ = ["SOURCES", "Inputs", "Row", "Source", "import_logs"]
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (GA360, GA4, KuaiSAR, Diginetica)}
+_ALL: tuple[type[Source], ...] = (GA360, GA4, KuaiSAR, Diginetica, OpenBandit, RequestLogSource)
+SOURCES = {source.name: source for source in _ALL}
+
+_KEPT_REJECTS = 10_000
 
 
 def import_logs(
@@ -32,6 +39,7 @@ def import_logs(
     out: str | Path,
     progress: bool = True,
     options: Mapping[str, Any] | None = None,
+    warn: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Imports `inputs` to a local log directory `out`, whole or not at all.
 
@@ -44,38 +52,72 @@ def import_logs(
       out: The directory to make; it may exist if it is empty.
       progress: Shows a progress bar on stderr.
       options: Keyword arguments of the source's constructor, where `source` is a name.
+      warn: Receives a line for each task of the schema without one action to learn from.
 
     Returns:
       `{"source", "inputs", "rows": {table: n}, "rejected": {reason: n}, …}`, the rest being the source's own counts.
 
     Raises:
       InputError: an unknown source or option, no such file, an unreadable one, nothing to import, or `out` is taken.
+        Where all is rejected, the message has the most frequent reason and the path of a list of the first 10,000
+        rejected rows.
     """
     reader = source if isinstance(source, Source) else _make_source(source, options or {})
     schema = reader.schema()
-    parse_schema(schema, f"schema.yaml of {reader.name}")
+    tasks = parse_schema(schema, f"schema.yaml of {reader.name}").tasks
     files = find_inputs(inputs)
-    rejected: Counter[str] = Counter()
+    actions: Counter[str] = Counter()
     with LogWriter(out, schema) as logs, _progress_bar(progress) as bar:
-        task = bar.add_task(f"import {reader.name}", total=sum(file.size for file in files))
+        reading = bar.add_task(f"import {reader.name}", total=sum(file.size for file in files))
         with (logs.folder / "rejected.jsonl").open("wb") as rejects:
 
             def reject(path: str, number: int, reason: str) -> None:
-                rejected[reason] += 1
                 rejects.write(orjson.dumps({"file": path, "line": number, "reason": reason}) + b"\n")
 
-            for table, row in reader.read(Inputs(files, lambda size: bar.advance(task, size), reject)):
-                logs.write(table, row)
-        bar.update(task, completed=bar.tasks[task].total)  # a file that no source asks for stays unread
+            found = Inputs(files, lambda size: bar.advance(reading, size), reject)
+            try:
+                for table, row in reader.read(found):
+                    actions[row.get("action", "") if table == "actions" else ""] += 1
+                    logs.write(table, row)
+            except InputError as error:
+                if not found.rejected or logs.counts["impressions"]:
+                    raise
+                rejects.flush()
+                raise _AllRejected(error, found, _keep_rejects(logs.folder / "rejected.jsonl")) from error
+        bar.update(reading, completed=bar.tasks[reading].total)  # a file that no source asks for stays unread
         report = {
             "source": reader.name,
             "inputs": [file.path for file in files],
             "rows": logs.counts,
             **reader.report(),
-            "rejected": dict(rejected),
+            "rejected": dict(found.rejected),
         }
         (logs.folder / "import.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    for task in tasks:
+        if not actions[task.action]:
+            found_none = f"warning: {out}: found no action {task.action!r}, expected some for the task {task.name!r}"
+            warn(f"{found_none}; preprocess refuses a task without a positive. {reader.advice()}".rstrip())
     return report
+
+
+class _AllRejected(InputError):
+    """Nothing to import, with the most frequent reason of the rejected rows."""
+
+    def __init__(self, error: InputError, inputs: Inputs, kept: str):
+        reason = inputs.most_frequent_reason
+        path, number = inputs.first_rejected[reason]
+        rows = f"{inputs.rejected[reason]:,} of {inputs.rejected.total():,} rejected rows"
+        ValueError.__init__(self, f"{error}; {rows}: {reason}, such as {path}:{number}; listed in {kept}")
+
+
+def _keep_rejects(path: Path) -> str:
+    """Copy of the first rejected rows that outlives an import without logs, in the directory for temporary files."""
+    with (
+        path.open("rb") as rejects,
+        tempfile.NamedTemporaryFile(prefix="usr-tf-rejected-", suffix=".jsonl", delete=False) as kept,
+    ):
+        kept.writelines(itertools.islice(rejects, _KEPT_REJECTS))
+    return kept.name
 
 
 def _make_source(name: str, options: Mapping[str, Any]) -> Source:

@@ -34,3 +34,7 @@ class Source(ABC):
     def report(self) -> dict[str, Any]:
         """Counts of what was read, written and dropped, for `import.json`."""
         return {}
+
+    def advice(self) -> str:
+        """What to do where a task has no action, for the warning."""
+        return ""

@@ -19,8 +19,8 @@ What becomes what:
 - *Price*: `productPrice` of the impression, what the visitor saw. In the public export 9 % of the impressions have
   another price than their SKU's most frequent one.
 
-Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON Lines, where integers may be
-numbers or text, as Parquet, or the tables themselves.
+Source: BigQuery Export schema of Google Analytics 360 (`ga_sessions_YYYYMMDD`), as JSON, where integers may be numbers
+or text, as Parquet or Avro, or the tables themselves.
 """
 
 import html
@@ -33,7 +33,7 @@ from pydantic import Field
 
 from pipelines.sources.base import Row, Source
 from pipelines.sources.catalogue import Catalogue
-from pipelines.sources.export_row import BadRow, ExportRow, Repeated, Text
+from pipelines.sources.export_row import BadRow, ExportRow, Record, Repeated, Seconds, Text
 from pipelines.sources.inputs import Inputs
 from pipelines.sources.lists import Lists
 from usr_tf.errors import InputError
@@ -93,12 +93,19 @@ class GA360(Source):
 
     Args:
       lists: The scenario that each `productListName` stands for, by a pattern. Other lists are dropped and counted.
+
+    Raises:
+      InputError: a pattern is one of pages.
     """
 
     name = "ga360"
 
     def __init__(self, lists: Mapping[str, str] = LISTS):
         self._lists = Lists(lists)
+        if self._lists.reads_pages:
+            raise InputError(
+                "--list", "a pattern of the page", "patterns of productListName, which GA360 has for every list"
+            )
         self._catalogue = _Catalogue()
         self._read = Counter(sessions=0, hits=0)
         self._seen_lists: Counter[str] = Counter()
@@ -112,13 +119,11 @@ class GA360(Source):
 
     def read(self, inputs: Inputs) -> Iterator[Row]:
         unsettled: list[tuple[dict[str, Any], str]] = []
-        reason = ""
         for record in inputs.records(_COLUMNS):
             try:
                 visit = _Visit.parse(record.value)
             except BadRow as error:
-                reason = str(error)
-                inputs.reject(record.path, record.number, reason)
+                inputs.reject(record.path, record.number, str(error))
                 continue
             self._read.update(sessions=1, hits=len(visit.hits))
             for row in self._impressions_of(visit):
@@ -130,7 +135,7 @@ class GA360(Source):
                     unsettled.append((row, name))
         if not self._impressions.total():
             expected = f"products shown in {_joined(self._lists.patterns)}"
-            raise InputError(inputs.files[0].path, self._without_impressions(reason), expected)
+            raise InputError(inputs.files[0].path, self._without_impressions(inputs.most_frequent_reason), expected)
         yield from (("actions", row) for row in self._settle(unsettled))
         for row in self._catalogue.rows():
             yield "items", row
@@ -302,8 +307,8 @@ class _Hit(ExportRow):
     time: int = Field(lt=2**53)
     """Milliseconds since the visit's start."""
     hour: int | None = None
-    page: _Page | None = None
-    ecommerce: _Ecommerce | None = Field(None, alias="eCommerceAction")
+    page: Record[_Page] = None
+    ecommerce: Record[_Ecommerce] = Field(None, alias="eCommerceAction")
     products: Repeated[_Product] = Field([], alias="product")
 
 
@@ -317,12 +322,11 @@ class _Geo(ExportRow):
 
 class _Visit(ExportRow):
     user: str = Field(alias="fullVisitorId", min_length=1)
-    start: int = Field(alias="visitStartTime", gt=0, lt=2**43)
-    """Seconds UTC."""
+    start: Seconds = Field(alias="visitStartTime")
     hits: Repeated[_Hit] = Field(min_length=1)
     channel: Text = Field("", alias="channelGrouping")
-    device: _Device | None = None
-    geo: _Geo | None = Field(None, alias="geoNetwork")
+    device: Record[_Device] = None
+    geo: Record[_Geo] = Field(None, alias="geoNetwork")
 
     def timestamp(self, hit: _Hit) -> int:
         return self.start * 1000 + hit.time

@@ -4,7 +4,7 @@ Lines, records and blocks of CSV come out, one file after the other, none of the
 """
 
 import glob
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 
 from pipelines.logs import bigquery
 from pipelines.logs.files import line_blocks, open_bytes, open_parquet
+from pipelines.sources.json_documents import read_documents, starts_document
 from usr_tf.errors import InputError
 
 _CSV_BLOCK_BYTES = 16 << 20
@@ -65,8 +66,23 @@ class Inputs:
         on_reject: Callable[[str, int, str], object] = lambda path, number, reason: None,
     ):
         self.files = tuple(files)
-        self.reject = on_reject
+        self.rejected: Counter[str] = Counter()
+        """How many rows were rejected, by reason."""
+        self.first_rejected: dict[str, tuple[str, int]] = {}
+        """Path and line of the first row that was rejected for a reason."""
         self._advance = advance
+        self._on_reject = on_reject
+
+    def reject(self, path: str, number: int, reason: str) -> None:
+        """Counts and reports an unreadable row."""
+        self.rejected[reason] += 1
+        self.first_rejected.setdefault(reason, (path, number))
+        self._on_reject(path, number, reason)
+
+    @property
+    def most_frequent_reason(self) -> str:
+        """Of the rejected rows, the earliest of equals; empty if there are none."""
+        return max(self.rejected, key=self.rejected.__getitem__, default="")
 
     def file(self, name: str) -> InputFile:
         """The one file with this name, plain or gzip.
@@ -91,24 +107,30 @@ class Inputs:
             yield from self._lines_of(file)
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
-        """Records of all files: JSON lines as bytes, Parquet and BigQuery rows as dictionaries.
+        """Records of all files, whose first bytes tell what they are.
+
+        JSON lines come as bytes; values of JSON arrays, objects over several lines and rows of Parquet, Avro and
+        BigQuery as dictionaries.
 
         Args:
-          columns: The top-level columns to read of tables, where they exist; all by default. Lines are left whole.
+          columns: The top-level columns to read of tables, where they exist; all by default. JSON is left whole.
 
         Raises:
-          InputError: as `lines`, and a Parquet file or a table that cannot be read.
+          InputError: as `lines`, and a file or a table that cannot be read as what it is.
         """
         for file in self.files:
             if bigquery.is_table(file.path):
-                batches = bigquery.read_table(file.path, columns, self._advance)
-            elif _is_parquet(file):
-                batches = self._parquet_batches(file, columns)
+                yield from _rows_of(file, bigquery.read_table(file.path, columns, self._advance))
+                continue
+            magic = _first_bytes(file)
+            if magic == b"PAR1":
+                yield from _rows_of(file, self._parquet_batches(file, columns))
+            elif magic == b"Obj\x01":
+                yield from self._avro_rows(file)
+            elif starts_document(*_first_two_lines(file)):
+                yield from self._documents_of(file)
             else:
                 yield from self._lines_of(file)
-                continue
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from (Record(file.path, number, row) for number, row in enumerate(rows, start=1))
 
     def csv_blocks(self, file: InputFile, columns: Sequence[str], delimiter: str = ",") -> Iterator[CsvBlock]:
         """Blocks of a CSV file with a header; rows with a wrong number of fields are rejected.
@@ -163,11 +185,22 @@ class Inputs:
         return row.number
 
     def _lines_of(self, file: InputFile) -> Iterator[Record]:
-        blocks = line_blocks(file.path, advance=self._advance)
-        lines = (line for block in blocks for line in block[:-1].split(b"\n"))
-        for number, line in enumerate(lines, start=1):
-            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
-                yield Record(file.path, number, text)
+        for number, line in _numbered_lines(line_blocks(file.path, advance=self._advance)):
+            yield Record(file.path, number, line)
+
+    def _documents_of(self, file: InputFile) -> Iterator[Record]:
+        for number, value in read_documents(file.path, line_blocks(file.path, advance=self._advance)):
+            yield Record(file.path, number, value)
+
+    def _avro_rows(self, file: InputFile) -> Iterator[Record]:
+        import fastavro  # comes with Beam
+
+        with open_bytes(file.path, advance=self._advance) as stream:
+            try:
+                for number, row in enumerate(fastavro.reader(stream), start=1):
+                    yield Record(file.path, number, row)
+            except (ValueError, EOFError, LookupError, TypeError) as error:
+                raise InputError(file.path, f"no whole Avro file ({error})", "an Avro file") from error
 
     def _parquet_batches(self, file: InputFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         with open_parquet(file.path) as parquet:
@@ -239,9 +272,45 @@ def _is_data(name: str) -> bool:
     return bool(name) and not name.startswith((".", "_"))
 
 
-def _is_parquet(file: InputFile) -> bool:
-    with open_bytes(file.path, gzipped=False) as stream:
-        return stream.read(4) == b"PAR1"
+def _first_bytes(file: InputFile) -> bytes:
+    with open_bytes(file.path, decompress=False) as stream:
+        return stream.read(4)
+
+
+def _first_two_lines(file: InputFile) -> tuple[bytes, bytes]:
+    lines = (line for _, line in _numbered_lines(line_blocks(file.path)))
+    return next(lines, b""), next(lines, b"")
+
+
+def _numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Non-blank lines without space around them, by their numbers from 1."""
+    lines = (line for block in blocks for line in block[:-1].split(b"\n"))
+    for number, line in enumerate(lines, start=1):
+        if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+            yield number, text
+
+
+def _rows_of(file: InputFile, batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+    before = 0
+    for batch in batches:
+        try:
+            rows = batch.to_pylist()
+        except (ValueError, OverflowError) as error:  # broken text is a ValueError
+            raise _unreadable_value(file, batch, before) from error
+        yield from (Record(file.path, number, row) for number, row in enumerate(rows, start=before + 1))
+        before += batch.num_rows
+
+
+def _unreadable_value(file: InputFile, batch: pa.RecordBatch, before: int) -> InputError:
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        for row, value in enumerate(values, start=before + 1):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                return InputError(f"{file.path}: row {row}, column {name!r}", "text that is not UTF-8", "UTF-8")
+            except (ValueError, OverflowError) as error:
+                return InputError(f"{file.path}: row {row}, column {name!r}", f"a bad value ({error})", "another")
+    raise AssertionError("one of the values cannot be read")
 
 
 def _beam_file_systems() -> Any:

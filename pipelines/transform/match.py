@@ -6,21 +6,27 @@ of the candidates. The request's side is tokenized once.
 
 import functools
 from collections.abc import Callable, Hashable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import tf_utils
 
 from pipelines.transform.history_match import recency
-from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, MatchKind, Schema
-from usr_tf.tokens import Values, fingerprint
+from usr_tf.feature_types import NormalForm
+from usr_tf.schema import PAST_QUERIES, PAST_QUERIES_AGE, Feature, Match, MatchKind, Schema
+from usr_tf.tokens import Values, fingerprint, text_form
+
+Name = TypeVar("Name", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 
 WORDS = 32
 """Words of a value that are compared."""
 CHARACTERS = 96
 """Characters of a value whose trigrams are compared."""
 _BLANK = ord(" ")
+_FORMS: tuple[NormalForm, ...] = ("none", "nfc", "nfkc")
+"""Normal forms, each wider than the one before: it makes all equal that the other one does."""
 _K1, _B = 1.2, 0.75
 """BM25's parameters, those of Lucene."""
 
@@ -40,22 +46,20 @@ class Texts:
     """Tokens of the values of features with one tokenizer: every distinct value of the batch is tokenized once.
 
     Args:
-      values: Of each feature, as many rows of each; a list is the text of its values.
-      feature: One of them, for the tokenizer.
+      values: texts of each feature in one normal form, as many rows of each.
+      feature: one of them, for the tokenizer.
     """
 
-    def __init__(self, values: dict[str, Values], feature: Feature):
-        texts = [_joined(texts) if isinstance(texts, tf.SparseTensor) else texts for texts in values.values()]
-        distinct_texts, places = tf.unique(tf.concat(texts, axis=0))
-        self.rows = dict(zip(values, tf.split(places, len(texts)), strict=True))
+    def __init__(self, values: dict[str, tf.Tensor], feature: Feature):
+        self._texts, places = tf.unique(tf.concat([*values.values()], axis=0))
+        self.rows = dict(zip(values, tf.split(places, len(values)), strict=True))
         """`[B]` of each feature: the rows of its values, among `size` of the properties below."""
-        self.size = tf.size(distinct_texts)
+        self.size = tf.size(self._texts)
         self._feature = feature
-        self._lowered = tf.strings.lower(distinct_texts, encoding="utf-8")
 
     @functools.cached_property
     def words(self) -> tf.RaggedTensor:
-        return words(self._lowered, self._feature)
+        return words(self._texts, self._feature)
 
     @functools.cached_property
     def fingerprints(self) -> tf.Tensor:
@@ -69,7 +73,7 @@ class Texts:
 
     @functools.cached_property
     def trigrams(self) -> tf.Tensor:
-        return trigrams(self._lowered, self._feature)
+        return trigrams(self._texts, self._feature)
 
     @functools.cached_property
     def trigram_vocabulary(self) -> tf.Tensor:
@@ -146,26 +150,30 @@ class Pairs:
 
 
 def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
-    """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces."""
+    """`[B]` of each `match_<name>_<kind>` of the schema. To be called while TensorFlow Transform traces.
+
+    Args:
+      inputs: raw columns, strings in their features' normal forms.
+    """
     kinds = {name: schema.match_kinds(match) for name, match in schema.match.items()}
-    compared = {name: match.features for name, match in schema.match.items() if kinds[name] != ("cosine",)}
+    forms = {name: _form_of(match, schema) for name, match in schema.match.items() if kinds[name] != ("cosine",)}
+    # By match and side: where its texts are among those of all matches.
+    keys = {
+        (name, side): (side, _tokenizer(schema.features[feature]), form)
+        for name, form in forms.items()
+        for side, feature in enumerate(schema.match[name].features)
+        if feature != PAST_QUERIES
+    }
     texts = {}
-    for side in (0, 1):
-        names = dict.fromkeys(features[side] for features in compared.values() if features[side] != PAST_QUERIES)
-        for tokenizer, group in _grouped(names, lambda name: _tokenizer(schema.features[name])).items():
-            texts[side, tokenizer] = Texts({name: inputs[name] for name in group}, schema.features[group[0]])
-
-    def texts_of(features: tuple[str, str], side: int) -> Texts:
-        return texts[side, _tokenizer(schema.features[features[side]])]
-
-    past = [name for name, features in compared.items() if features[0] == PAST_QUERIES]
-    of_texts = [name for name in compared if name not in past]
+    for key, group in _grouped(keys, keys.__getitem__).items():
+        names = dict.fromkeys(schema.match[name].features[side] for name, side in group)
+        values = _texts_of({name: inputs[name] for name in names}, forms[group[0][0]], schema)
+        texts[key] = Texts(values, schema.features[next(iter(names))])
     pairs = {}
-    for group in _grouped(
-        of_texts, lambda name: tuple(_tokenizer(schema.features[f]) for f in compared[name])
-    ).values():
-        matches = {name: compared[name] for name in group}
-        pairs |= dict.fromkeys(group, Pairs(matches, *(texts_of(matches[group[0]], side) for side in (0, 1))))
+    of_texts = [name for name in forms if (name, 0) in keys]
+    for sides, group in _grouped(of_texts, lambda name: (keys[name, 0], keys[name, 1])).items():
+        matches = {name: schema.match[name].features for name in group}
+        pairs |= dict.fromkeys(group, Pairs(matches, *(texts[side] for side in sides)))
 
     signals = {}
     for name, match in schema.match.items():
@@ -173,14 +181,41 @@ def match_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Ten
         found: dict[MatchKind, tf.Tensor]
         if name in pairs:
             found = {kind: pairs[name].similarity(name, kind) for kind in kinds[name]}
-        elif name in past:
-            candidate = texts_of(match.features, 1)
+        elif first == PAST_QUERIES:
+            candidate, queries = texts[keys[name, 1]], inputs[first]
+            if form := _missing_form("query", forms[name], schema):
+                queries = queries.with_values(text_form(queries.values, form))
             document = tf.gather(candidate.fingerprints, candidate.rows[second])
-            found = past_queries(inputs[first], inputs[PAST_QUERIES_AGE], schema.features["query"], document)
+            found = past_queries(queries, inputs[PAST_QUERIES_AGE], schema.features["query"], document)
         else:
             found = {"cosine": cosine(inputs[first], inputs[second])}
         signals |= {f"match_{name}_{kind}": found[kind] for kind in kinds[name]}
     return signals
+
+
+def _form_of(match: Match, schema: Schema) -> NormalForm:
+    """The wider normal form of a match's features, by which the words of both are compared."""
+    names = ("query" if name == PAST_QUERIES else name for name in match.features)
+    return max((schema.normal_form(name) for name in names), key=_FORMS.index)
+
+
+def _missing_form(name: str, form: NormalForm, schema: Schema) -> NormalForm | None:
+    """The form that the values of a feature have to be brought to for a match; None for texts that have it."""
+    has_it = schema.features[name].kind.text and schema.normal_form(name) == form
+    return None if has_it else form
+
+
+def _texts_of(inputs: dict[str, Values], form: NormalForm, schema: Schema) -> dict[str, tf.Tensor]:
+    """Texts `[B]` of features in a normal form, into which every distinct one is brought once; a list is one text."""
+    texts = {
+        name: _joined(values) if isinstance(values, tf.SparseTensor) else values for name, values in inputs.items()
+    }
+    others = [name for name in texts if _missing_form(name, form, schema)]
+    if others:
+        distinct_texts, places = tf.unique(tf.concat([texts[name] for name in others], axis=0))
+        formed = tf.gather(text_form(distinct_texts, form), places)
+        texts |= zip(others, tf.split(formed, len(others)), strict=True)
+    return texts
 
 
 def past_queries(
@@ -195,11 +230,11 @@ def past_queries(
     | `recency` | recency (`history_match`) of the newest query, times that share; the largest such product |
 
     Args:
-      queries: raw texts `[R, Q]`, newest last.
+      queries: texts `[R, Q]` in their normal form, newest last.
       ages: ms, `[R, Q]`.
       document: fingerprints of the candidate's words `[B, m]`.
     """
-    split = words(tf.strings.lower(queries.values, encoding="utf-8"), query)
+    split = words(queries.values, query)
     lengths = tf.RaggedTensor.from_sparse(queries).row_lengths()
     tokens = tf.RaggedTensor.from_row_lengths(distinct(fingerprints(split)), lengths).to_tensor(0)  # [R, Q, n]
     requests, count, width = tf.unstack(tf.shape(tokens))
@@ -222,21 +257,21 @@ def past_queries(
     }
 
 
-def words(lowered: tf.Tensor, feature: Feature) -> tf.RaggedTensor:
-    """Words of lower-cased texts `[B]`, `[B, (n)]`, or characters by a feature whose tokenizer is `character`."""
+def words(texts: tf.Tensor, feature: Feature) -> tf.RaggedTensor:
+    """Words of texts `[B]` in their normal form, `[B, (n)]`; characters of a feature whose tokenizer is `character`."""
     if feature.tokenizer == "character":
-        split = tf.strings.unicode_split(lowered, "UTF-8", errors="replace")
+        split = tf.strings.unicode_split(texts, "UTF-8", errors="replace")
         return tf.ragged.boolean_mask(split, tf.not_equal(split, " "))
-    return tf.strings.split(lowered)
+    return tf.strings.split(texts)
 
 
-def trigrams(lowered: tf.Tensor, feature: Feature) -> tf.Tensor:
-    """int64 `[B, n]` trigrams around each character of lower-cased texts, those around blanks and padding included.
+def trigrams(texts: tf.Tensor, feature: Feature) -> tf.Tensor:
+    """int64 `[B, n]` trigrams around each character of texts, those around blanks and padding included.
 
     A trigram is its three code points, of 21 bits each, all blanks being the same. A word of one character, as those of
     a feature whose tokenizer is `character`, has blanks at both sides.
     """
-    codes = _padded(tf.strings.unicode_decode(lowered, "UTF-8", errors="replace"), CHARACTERS + 1)
+    codes = _padded(tf.strings.unicode_decode(texts, "UTF-8", errors="replace"), CHARACTERS + 1)
     codes = tf.cast(tf.maximum(codes, _BLANK), tf.int64)
     codes = tf.pad(codes, [[0, 0], [1, 2]], constant_values=_BLANK)
     before, letter, after = codes[:, :-2], codes[:, 1:-1], codes[:, 2:]
@@ -289,7 +324,7 @@ def occurrences(query: tf.Tensor, document: tf.Tensor) -> tf.Tensor:
 
 def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Cosine of vectors `[B, w]`; 0 where one of them is all zeros or holds NaN or infinity."""
-    first, second = finite(first), finite(second)
+    first, second = _largest_is_one(finite(first)), _largest_is_one(finite(second))
     norms = tf.norm(first, axis=1) * tf.norm(second, axis=1)
     return tf.math.divide_no_nan(tf.reduce_sum(first * second, axis=1), norms)
 
@@ -298,6 +333,11 @@ def finite(vectors: tf.Tensor) -> tf.Tensor:
     """The vectors `[B, w]`, zeros in place of those with NaN or infinity."""
     whole = tf.reduce_all(tf.math.is_finite(vectors), axis=1, keepdims=True)
     return tf.where(whole, vectors, tf.zeros_like(vectors))
+
+
+def _largest_is_one(vectors: tf.Tensor) -> tf.Tensor:
+    """The vectors `[B, w]` with a largest component of 1 or -1, whose squares no float32 is too small for; or zeros."""
+    return tf.math.divide_no_nan(vectors, tf.reduce_max(tf.abs(vectors), axis=1, keepdims=True))
 
 
 def bm25(times: tf.Tensor, lengths: tf.Tensor, frequency: tf.Tensor, documents: Documents) -> tf.Tensor:
@@ -348,8 +388,8 @@ def _tokenizer(feature: Feature) -> str:
     return "character" if feature.tokenizer == "character" else "words"
 
 
-def _grouped(names: Iterable[str], key: Callable[[str], Hashable]) -> dict[Hashable, list[str]]:
-    groups: dict[Hashable, list[str]] = {}
+def _grouped(names: Iterable[Name], key: Callable[[Name], Key]) -> dict[Key, list[Name]]:
+    groups: dict[Key, list[Name]] = {}
     for name in names:
         groups.setdefault(key(name), []).append(name)
     return groups

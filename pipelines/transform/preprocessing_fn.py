@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from pipelines.transform.counter_rates import counter_signals
 from pipelines.transform.history_match import history_match_signals
 from pipelines.transform.match import finite, match_signals
-from pipelines.transform.scaling import scale
+from pipelines.transform.scaling import scale, shorten
 from usr_tf.schema import (
     AGE_BUCKETS,
     PAST_QUERIES,
@@ -24,7 +24,7 @@ from usr_tf.schema import (
     bucket_column,
     history_column,
 )
-from usr_tf.tokens import Values, tokens
+from usr_tf.tokens import Values, map_values, normalized, tokens
 
 
 def raw_feature_spec(schema: Schema) -> dict[str, tf.io.FixedLenFeature | tf.io.VarLenFeature]:
@@ -60,47 +60,60 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
     """
 
     def transform(inputs: dict[str, Values]) -> dict[str, Values]:
+        inputs = normalized_strings(inputs, schema)
         outputs: dict[str, Values] = {}
         values: dict[str, Values] = {}
         for name, feature in schema.features.items():
             if feature.has_ids:
                 values[name] = tokens(inputs[name], feature)
         present = {name: _finite(inputs[name]) for name in schema.number_features}
-        scaled = scale({name: numbers.values for name, numbers in present.items()}, schema.features)
-        for name, (numbers, bounds) in scaled.items():
-            outputs[name] = _dense(present[name], numbers, 0.0)
-            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(bounds, axis=1)]
+        vectors = {name: finite(inputs[name]) for name in schema.vector_features}
+        sizes = {name: tf.reduce_max(tf.abs(vector), axis=1) for name, vector in vectors.items()}
+        scaled = scale({name: numbers.values for name, numbers in present.items()} | sizes, schema.features)
+        for name in present:
+            outputs[name] = _dense(present[name], scaled[name].numbers, 0.0)
+            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(scaled[name].bounds, axis=1)]
             outputs[bounds_column(name)] = tf.stack(sides, axis=1)
+        for name in vectors:
+            outputs[name], outputs[bounds_column(name)] = shorten(vectors[name], sizes[name], scaled[name])
         for name, feature in schema.features.items():
             if feature.buckets:
                 outputs[bucket_column(name)] = _dense(present[name], _buckets(present[name].values, feature.buckets), 1)
             if feature.weights:
                 outputs[feature.weights] = _weights(inputs[name], inputs[feature.weights], feature)
-        outputs |= {name: finite(inputs[name]) for name in schema.vector_features}
         lookups = {
             name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
         }
         for name in values:
             lookup = lookups[schema.owner(name)]
-            outputs[name] = _map_values(lookup, values[name])
+            outputs[name] = map_values(lookup, values[name])
             if name in schema.history_features:
                 column = history_column(name)
-                outputs[column] = _map_values(lookup, inputs[column])
+                outputs[column] = map_values(lookup, inputs[column])
         if schema.history_columns:
             actions, scenarios, age = (history_column(name) for name in ("action", "scenario", "age"))
-            outputs[actions] = _map_values(_position_in(schema.history.actions), inputs[actions])
-            outputs[scenarios] = _map_values(_position_in(schema.scenarios), inputs[scenarios])
-            outputs[age] = _map_values(_age_bucket, inputs[age])
+            outputs[actions] = map_values(_position_in(schema.history.actions), inputs[actions])
+            outputs[scenarios] = map_values(_position_in(schema.scenarios), inputs[scenarios])
+            outputs[age] = map_values(_age_bucket, inputs[age])
         if schema.history.queries:
             query = schema.features["query"].model_copy(update={"max_length": schema.history.queries.tokens})
             outputs[PAST_QUERIES] = _query_ids(inputs[PAST_QUERIES], query, lookups[schema.owner("query")])
-            outputs[PAST_QUERIES_AGE] = _map_values(_age_bucket, inputs[PAST_QUERIES_AGE])
+            outputs[PAST_QUERIES_AGE] = map_values(_age_bucket, inputs[PAST_QUERIES_AGE])
         outputs |= match_signals(inputs, schema)
         outputs |= history_match_signals(inputs, schema)
         outputs |= counter_signals(inputs, schema)
         return outputs
 
     return transform
+
+
+def normalized_strings(inputs: dict[str, Values], schema: Schema) -> dict[str, Values]:
+    """Raw columns, those of strings in their features' normal forms: every id and signal is of these."""
+    columns = {name: name for name, feature in schema.features.items() if feature.has_ids}
+    columns |= {history_column(name): name for name in schema.history_features}
+    if schema.history.queries:
+        columns[PAST_QUERIES] = "query"
+    return inputs | {column: normalized(inputs[column], name, schema) for column, name in columns.items()}
 
 
 def vocabulary(values: Values, feature: Feature, name: str, size: int | None) -> tf.Tensor:
@@ -115,10 +128,6 @@ def vocabulary(values: Values, feature: Feature, name: str, size: int | None) ->
         vocab_filename=name,
         name=name,
     )
-
-
-def _map_values(function: Callable[[tf.Tensor], tf.Tensor], values: Values) -> Values:
-    return values.with_values(function(values.values)) if isinstance(values, tf.SparseTensor) else function(values)
 
 
 def _lookup(name: str, values: Values, feature: Feature) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -162,6 +171,7 @@ def _buckets(numbers: tf.Tensor, buckets: int) -> tf.Tensor:
 def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature) -> tf.SparseTensor:
     """The weights of the values that `tokens` keeps."""
     strings, numbers = tf.sparse.to_dense(values), tf.sparse.to_dense(weights)
+    numbers = tf.where(tf.math.is_finite(numbers), numbers, 0.0)
     places = tf.shape(strings)[1]
     numbers = tf.pad(numbers, [[0, 0], [0, tf.maximum(places - tf.shape(numbers)[1], 0)]])[:, :places]
     return tf.ragged.boolean_mask(numbers, tf.not_equal(strings, ""))[:, : feature.length].to_sparse()
@@ -169,7 +179,7 @@ def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature
 
 def _query_ids(queries: tf.SparseTensor, query: Feature, lookup: Callable[[tf.Tensor], tf.Tensor]) -> tf.SparseTensor:
     """Ids of earlier queries' tokens: `query.length` places for each query, 0 where it has fewer."""
-    ids = _map_values(lookup, tokens(queries.values, query))
+    ids = map_values(lookup, tokens(queries.values, query))
     dense = tf.sparse.to_dense(ids)
     dense = tf.pad(dense, [[0, 0], [0, query.length - tf.shape(dense)[1]]])
     lengths = tf.RaggedTensor.from_sparse(queries).row_lengths()

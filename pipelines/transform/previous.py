@@ -1,6 +1,7 @@
 """Reuse of an earlier transform: lookup, compatibility check with the new schema, and copy."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -8,9 +9,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.output import SCHEMA, TRANSFORM, read_json, read_schema
 from usr_tf.errors import InputError
-from usr_tf.schema import SUCCESS, Schema
+from usr_tf.schema import KEYS_OF_LOGS, SUCCESS, Schema
 
-_OF_ROWS = {"split", "labels"}
+_OF_ROWS = {"split", "labels", *KEYS_OF_LOGS}
 """Keys that say which rows there are, and nothing of the transform."""
 _OF_GROWTH = ("min_count", "vocabulary_size")
 """Keys of a feature that say which values enter its vocabulary, and nothing of what is in it."""
@@ -24,6 +25,10 @@ class Earlier:
     grow: bool
     """Whether its vocabularies take in what is new."""
 
+    @functools.cached_property
+    def schema(self) -> Schema:
+        return read_schema(FileSystems.join(self.directory, SCHEMA))
+
     @property
     def transform(self) -> str:
         return FileSystems.join(self.directory, TRANSFORM)
@@ -34,7 +39,7 @@ def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, s
 
     Raises:
       InputError: both flags; no finished directory; or a schema that differs from `schema`, read from `schema_path`,
-        in more than `split` and `labels`. Growth also lets `min_count` and `vocabulary_size` change.
+        in more than the keys of rows and logs. Growth also lets `min_count` and `vocabulary_size` change.
     """
     if transform and grow_from:
         raise InputError("--grow_from", "--transform beside it", "one of the two")
@@ -47,7 +52,7 @@ def open_earlier(transform: str | None, grow_from: str | None, schema: Schema, s
     for directory in directories:
         if FileSystems.exists(FileSystems.join(directory, SUCCESS)):
             earlier = Earlier(directory, grow=bool(grow_from))
-            _check_agrees(schema, schema_path, earlier)
+            _check_agrees(schema.with_normal_forms(earlier.schema), schema_path, earlier)
             return earlier
     raise InputError(path, f"no {SUCCESS}", "a directory that `usr-tf preprocess` finished")
 
@@ -79,7 +84,7 @@ def copy_transform(earlier: Earlier, target: str) -> None:
 
 def _check_agrees(schema: Schema, schema_path: str, earlier: Earlier) -> None:
     path = FileSystems.join(earlier.directory, SCHEMA)
-    new, old = (_what_must_agree(each, earlier.grow) for each in (schema, read_schema(path)))
+    new, old = (_what_must_agree(each, earlier.grow) for each in (schema, earlier.schema))
     if new != old:
         key, found, expected = _first_difference(new, old)
         raise InputError(f"{schema_path}: {key}", found, f"{expected}, as in {path}")
@@ -87,6 +92,8 @@ def _check_agrees(schema: Schema, schema_path: str, earlier: Earlier) -> None:
 
 def _what_must_agree(schema: Schema, grow: bool) -> dict[str, Any]:
     document = schema.model_dump(mode="json", exclude=_OF_ROWS)
+    for name, feature in document["features"].items():
+        feature["normalize"] = schema.normal_form(name)
     if grow:
         for feature in document["features"].values():
             for key in _OF_GROWTH:

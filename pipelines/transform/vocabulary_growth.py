@@ -18,7 +18,7 @@ from pipelines.join.rows import tensor_adapter_config
 from pipelines.logs.rejected import COUNTS
 from pipelines.transform.preprocessing_fn import vocabulary
 from usr_tf.schema import Schema
-from usr_tf.tokens import Values, tokens
+from usr_tf.tokens import Values, normalized, tokens
 
 _NOTHING = b"49d0cd50-04bb-48c0-bc6f-5b575dce351a\n"
 """The one line that TensorFlow Transform gives a vocabulary without a value."""
@@ -99,7 +99,7 @@ def _new_values_fn(
             feature = schema.features[name]
             room = feature.vocabulary_size - old.size if feature.vocabulary_size else None
             if room is None or room > 0:
-                values = tokens(inputs[name], feature)
+                values = tokens(normalized(inputs[name], name, schema), feature)
                 strings = values.values if isinstance(values, tf.SparseTensor) else values
                 lacked = tft.apply_vocabulary(strings, tf.constant(old.path)) < 0
                 vocabulary(tf.boolean_mask(strings, lacked), feature, _file_of_new(name), room)

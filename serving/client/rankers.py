@@ -24,6 +24,7 @@ class Ranker(Session):
       timeout: seconds that a method may take, including all its requests to the server.
       tls: PEM files of the connection (`serving.network.tls.Tls`); clear text by default.
       retries: number of retries, from 0 to 4, while the server is unavailable.
+      request_log: log of what `score` sends and gets (`serving.request_log.RequestLog`); none by default.
 
     Raises:
       InputError: an invalid address, both a version and a label, or an unreadable file of `tls`.

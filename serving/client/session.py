@@ -22,6 +22,7 @@ from serving.formats.request import TensorSpec, check_request, quote, request_in
 from serving.formats.signatures import scenarios_of
 from serving.formats.tensors import write_tensor
 from serving.network.tls import Tls
+from serving.request_log import Record, RequestLog, make_record
 from usr_tf.errors import InputError
 from usr_tf.schema import ITEM
 
@@ -55,6 +56,7 @@ class Session:
         timeout: float = 10.0,
         tls: Tls | None = None,
         retries: int = Retry().retries,
+        request_log: RequestLog | None = None,
     ):
         if not (isinstance(address, str) and address and isinstance(model, str) and model):
             raise ValueError(f"`address` and `model` should be texts. Received: address={address!r}, model={model!r}")
@@ -69,6 +71,7 @@ class Session:
         self._spec = ModelSpec(name=model, version_label=label)
         if version is not None:
             self._spec.version.value = version
+        self._request_log = request_log
         self._signatures: _Signatures | None = None
         self._transport = self._transport_type(address, tls, Retry(retries))
         self.address = self._transport.address
@@ -99,7 +102,8 @@ class Session:
         async def ask(signatures: _Signatures) -> dict[str, np.ndarray]:
             if name not in signatures:
                 raise InputError("signature", repr(name), f"one of {', '.join(signatures)}")
-            return await self._ask_outputs(name, signatures[name], inputs, deadline)
+            outputs, _ = await self._ask_outputs(name, signatures[name], inputs, deadline)
+            return outputs
 
         return await self._with_signatures(ask, deadline)
 
@@ -119,10 +123,43 @@ class Session:
             rank_by = formula or Formula(default_output(outputs))
             rank_by.check_names([*outputs, *columns])
             inputs = request_inputs(request["inputs"], signature.inputs, place)
-            answer = await self._ask_outputs(scenario, signature, inputs, deadline)
-            return rank(answer, rank_by, {name: inputs[name] for name in columns}, request["inputs"].get(ITEM))
+            asked = time.monotonic()
+            answer, version = await self._ask_outputs(scenario, signature, inputs, deadline)
+            seconds = time.monotonic() - asked
+            numbers = {name: inputs[name] for name in columns}
+            if self._request_log is not None and self._request_log.wants():
+                scores = rank_by({**numbers, **answer})
+                self._log(self._request_log, scenario, request, answer, scores, version, seconds)
+            return rank(answer, rank_by, numbers, request["inputs"].get(ITEM))
 
         return await self._with_signatures(ask, deadline)
+
+    def _log(
+        self,
+        log: RequestLog,
+        scenario: str,
+        request: Mapping[str, Any],
+        outputs: Mapping[str, np.ndarray],
+        scores: np.ndarray,
+        version: int,
+        seconds: float,
+    ) -> None:
+        moment, inputs = time.time_ns() // 1_000_000, dict(request["inputs"])
+
+        def record() -> Record:
+            return make_record(
+                scenario,
+                inputs,
+                {name: values.tolist() for name, values in outputs.items()},
+                model=self.model,
+                version=version or None,  # REST does not tell
+                latency_seconds=seconds,
+                timestamp=moment,
+                request_id=request.get("request_id"),
+                order=np.argsort(-scores, kind="stable").tolist(),
+            )
+
+        log.write(record)
 
     async def _with_signatures(self, ask: Callable[[_Signatures], Awaitable[_T]], deadline: float) -> _T:
         """Calls with the cached signatures, and again with fresh ones after a version change."""
@@ -153,14 +190,16 @@ class Session:
 
     async def _ask_outputs(
         self, name: str, signature: _Signature, inputs: Mapping[str, Any], deadline: float
-    ) -> dict[str, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Outputs, and the version that answered."""
         request = PredictRequest(model_spec=self._spec)
         request.model_spec.signature_name = name
         for key, value in inputs.items():
             dtype = signature.inputs[key].dtype if key in signature.inputs else None
             _fill(request.inputs[key], key, value, dtype)
         response = await self._transport.predict(request, signature.definition, self._left(deadline))
-        return {key: tf.make_ndarray(proto) for key, proto in sorted(response.outputs.items())}
+        outputs = {key: tf.make_ndarray(proto) for key, proto in sorted(response.outputs.items())}
+        return outputs, response.model_spec.version.value
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self.timeout if timeout is None else _checked(timeout))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ def read_requests(path: str | Path) -> list[LoggedRequest]:
     except UnicodeDecodeError as error:
         raise InputError(path, f"no UTF-8 ({error})", "a request document a line") from error
     return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line]
+
+
+def format_requests(requests: Iterable[LoggedRequest]) -> str:
+    """JSON Lines that `read_requests` reads."""
+    return "".join(f"{request.to_json()}\n" for request in requests)
 
 
 def _parse(line: str, place: str) -> LoggedRequest:

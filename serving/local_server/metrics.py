@@ -1,5 +1,6 @@
 """Prometheus metrics of the local server, with TF Serving's names for the same quantities."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -7,8 +8,10 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollec
 from prometheus_client.core import GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from serving.local_server.access_log import AccessLog
 from serving.local_server.admission import Admission
 from serving.local_server.call import Call
+from serving.request_log import RequestLog
 
 _REQUEST_COUNT = ":tensorflow:serving:request_count"
 _REQUEST_LATENCY = ":tensorflow:serving:request_latency"
@@ -23,14 +26,14 @@ class Metrics:
     Args:
       admission: what runs and waits.
       live: gives the models and their live versions.
-      dropped_lines: gives how many lines the access log has lost.
+      logs: the logs that are kept, by name, each with how many records it has lost (`dropped`).
     """
 
     def __init__(
         self,
         admission: Admission,
         live: Callable[[], Mapping[str, Sequence[int]]],
-        dropped_lines: Callable[[], int],
+        logs: Mapping[str, AccessLog | RequestLog],
     ):
         self._live = live
         self._registry = CollectorRegistry()
@@ -47,9 +50,12 @@ class Metrics:
         for name, text, value in (
             (":usr:serving:requests_running", "Requests that a worker has.", lambda: admission.running),
             (":usr:serving:requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
-            (":usr:serving:access_log_dropped", "Lines that the access log has lost.", dropped_lines),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
+        for name in ("access_log", "request_log"):
+            text = f"Records that the {name.replace('_', ' ')} has lost."
+            gauge = Gauge(f":usr:serving:{name}_dropped", text, registry=self._registry)
+            gauge.set_function(functools.partial(_dropped, logs.get(name)))
         ProcessCollector(registry=self._registry)
 
     def observe(self, call: Call) -> None:
@@ -64,6 +70,10 @@ class Metrics:
     def text(self) -> bytes:
         """Metrics in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+def _dropped(log: AccessLog | RequestLog | None) -> int:
+    return log.dropped if log else 0
 
 
 class _RequestCount(Collector):

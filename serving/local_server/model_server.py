@@ -39,6 +39,7 @@ from serving.local_server.servable import Servable, session_config
 from serving.local_server.service import Service
 from serving.network.address import Address, without_brackets
 from serving.network.tls import ServerTls
+from serving.request_log import RequestLog
 from usr_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -145,6 +146,8 @@ class ModelServer:
         that are written out in it, for a few bytes can stand for a tensor of any size, or for many strings.
       tls: certificates; None serves in clear text.
       access_log: file for a line of JSON a request, `-` for standard output, None for none.
+      request_log: directory for requests with their scores (`serving.request_log`), None for none.
+      request_log_sample: share of the requests that are logged there.
       intra_op_threads, inter_op_threads: TensorFlow's threads; see `servable.session_config`.
       drain_seconds: how long accepted requests may take to finish when the server stops.
     """
@@ -164,6 +167,8 @@ class ModelServer:
         max_request_bytes: int = 64 * 2**20,
         tls: ServerTls | None = None,
         access_log: str | None = None,
+        request_log: str | None = None,
+        request_log_sample: float = 1.0,
         intra_op_threads: int = 1,
         inter_op_threads: int = 0,
         drain_seconds: float = 10.0,
@@ -199,6 +204,7 @@ class ModelServer:
         self.service = Service(self.models)
         self._workers, self._max_queue = workers, max_queue
         self.access_log = access_log
+        self.request_log, self.request_log_sample = request_log, request_log_sample
         self._active = 0
         self._stack = contextlib.AsyncExitStack()
 
@@ -222,7 +228,7 @@ class ModelServer:
 
         Raises:
           InputError: a bad configuration; no folder, no version in it, none that loads; a certificate that does not;
-            an access log that cannot be written; or a port that cannot be had.
+            a log that cannot be written; or a port that cannot be had.
         """
         async with contextlib.AsyncExitStack() as stack:
             credentials = self.tls.credentials() if self.tls else None
@@ -231,10 +237,14 @@ class ModelServer:
             self._access_log = AccessLog(self.access_log) if self.access_log else None
             if self._access_log:
                 stack.callback(self._access_log.close)
+            if self.request_log:
+                log = RequestLog(self.request_log, self.request_log_sample)
+                stack.callback(log.close)
+                self.service.request_log = log
             self._admission = Admission(self._workers, self._max_queue)
             stack.callback(self._admission.close)
-            dropped = lambda: self._access_log.dropped if self._access_log else 0  # noqa: E731
-            self._metrics = Metrics(self._admission, self.models.live, dropped)
+            logs = {"access_log": self._access_log, "request_log": self.service.request_log}
+            self._metrics = Metrics(self._admission, self.models.live, {k: log for k, log in logs.items() if log})
             self._grpc = await self._start_grpc(credentials)
             stack.push_async_callback(self._grpc.stop, None)
             self._rest = await self._start_rest() if self.rest_port is not None else None

@@ -6,6 +6,8 @@ from serving.formats.status import invalid, not_found
 from serving.local_server.call import Call
 from serving.local_server.models import Models
 from serving.local_server.servable import Servable
+from serving.local_server.served_record import is_scenario, served_record
+from serving.request_log import RequestLog
 
 
 class Service:
@@ -16,6 +18,8 @@ class Service:
 
     def __init__(self, models: Models):
         self._models = models
+        self.request_log: RequestLog | None = None
+        """Log of the scenarios' requests and scores."""
 
     def predict(self, request: predict_pb2.PredictRequest, call: Call) -> predict_pb2.PredictResponse:
         servable = self._find(request, call)
@@ -24,6 +28,8 @@ class Service:
         call.signature = response.model_spec.signature_name
         sizes = [output.tensor_shape.dim for output in response.outputs.values()]
         call.candidates = max((dims[0].size for dims in sizes if dims), default=None)
+        if self.request_log is not None and is_scenario(call.signature) and self.request_log.wants():
+            self.request_log.write(served_record(servable, request, response, call))
         return response
 
     def get_model_metadata(

@@ -1,8 +1,9 @@
-"""Golden requests: logged requests with the offline scores of the same rows.
+"""Golden requests: request documents with offline scores, by which a served version is checked.
 
-They are part of a version, `assets.extra/golden.jsonl`, so an operator can verify that it scores as it was
-evaluated. A line is a request document (see `logged_requests`) that has two keys more, task → a value an item:
-`expected`, the offline probabilities, and `labels`, 0 or 1.
+A version holds synthetic ones, `assets.extra/golden.jsonl`, so that whoever has it can verify that it scores as the
+trained model. Those of logged requests, with the scores and labels of their rows, are checked before it is published,
+and written apart. A line is a request document (see `logged_requests`) that has two keys more, task → a value an item:
+`expected`, the offline probabilities, and, of logged requests, `labels`, 0 or 1.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from serving.formats.logged_requests import LoggedRequest, read_requests
+from serving.formats.logged_requests import LoggedRequest, format_requests, read_requests
 from serving.formats.request import request_inputs
 from serving.formats.signatures import Specs, scenarios_of
 from serving.publishing.warmup import to_examples
@@ -25,12 +26,14 @@ from usr_tf.files import write_whole
 from usr_tf.schema import Schema
 
 if TYPE_CHECKING:  # whoever only asks a server needs none of what the metrics need
-    from serving.publishing.snapshot_scores import SnapshotScorer
+    from serving.publishing.offline_scores import OfflineScorer
     from usr_tf.metrics import Predictions
 
 FILE = os.path.join("assets.extra", "golden.jsonl")
 TOLERANCE = 1e-5
 """How far a served probability may lie from the offline one."""
+SYNTHETIC = 50
+"""Golden requests of each scenario in a version."""
 
 
 class Difference(NamedTuple):
@@ -51,7 +54,7 @@ class Difference(NamedTuple):
 
 
 def golden_requests(
-    directory: Path, schema: Schema, predictions: "Predictions", snapshot: "SnapshotScorer | None" = None
+    directory: Path, schema: Schema, predictions: "Predictions", snapshot: "OfflineScorer | None" = None
 ) -> list[LoggedRequest]:
     """Logged requests of a run, with offline scores and labels of their rows.
 
@@ -79,21 +82,22 @@ def golden_requests(
                 found = f"request {request.request_id} of {len(request.inputs[items])} items"
                 raise InputError(path, found, f"{len(taken)}, its rows in the split that was scored")
             expected = {task: scores[taken].tolist() for task, scores in predictions.probabilities.items()}
-            golden.append(
-                dataclasses.replace(
-                    request,
-                    expected=snapshot.score(request) if snapshot else expected,
-                    labels={task: labels[taken].tolist() for task, labels in predictions.labels.items()},
-                )
-            )
-    return golden
+            labels = {task: labels[taken].tolist() for task, labels in predictions.labels.items()}
+            golden.append(dataclasses.replace(request, expected=expected, labels=labels))
+    return _rescored(golden, snapshot) if snapshot else golden
+
+
+def synthetic_golden(requests: Mapping[str, Sequence[LoggedRequest]], scorer: "OfflineScorer") -> list[LoggedRequest]:
+    """Synthetic requests of each scenario, at most `SYNTHETIC`, with offline scores."""
+    kept = [request for of_scenario in requests.values() for request in of_scenario[:SYNTHETIC]]
+    return _rescored(kept, scorer)
 
 
 def write_golden(version_dir: str | Path, requests: Iterable[LoggedRequest]) -> Path:
     """Writes the golden file of a version and returns its path."""
     path = Path(version_dir, FILE)
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, "".join(f"{request.to_json()}\n" for request in requests))
+    write_whole(path, format_requests(requests))
     return path
 
 
@@ -152,6 +156,11 @@ def largest_difference(requests: Sequence[LoggedRequest], served: Iterable[Mappi
         ),
         key=lambda difference: difference.value,
     )
+
+
+def _rescored(requests: Sequence[LoggedRequest], scorer: "OfflineScorer") -> list[LoggedRequest]:
+    scores = zip(requests, scorer.score(requests), strict=True)
+    return [dataclasses.replace(request, expected=expected) for request, expected in scores]
 
 
 def _difference(request: LoggedRequest, task: str, served: np.ndarray) -> Difference:

@@ -1,7 +1,7 @@
 """Publishing: exports a run as a served version if it passes parity, score and metric checks.
 
-The version contains what the next one is compared with: `assets.extra/metrics.json`, the metrics of its run, and
-`assets.extra/golden.jsonl`.
+The version contains what the next one is compared with, `assets.extra/metrics.json`, the metrics of its run, and what
+a server is checked by, `assets.extra/golden.jsonl`. No logged request gets into it.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from serving.formats.logged_requests import LoggedRequest
+from serving.formats.logged_requests import LoggedRequest, format_requests
 from serving.formats.signatures import signature_specs
 from serving.local_server.servable import Servable
 from serving.publishing.golden import (
@@ -23,16 +23,19 @@ from serving.publishing.golden import (
     largest_difference,
     predict_requests,
     response_scores,
+    synthetic_golden,
     write_golden,
 )
 from serving.publishing.labels import CANARY, STABLE, Rollout, read_rollout, write_rollout
-from serving.publishing.snapshot_scores import snapshot_scorer
+from serving.publishing.offline_scores import OfflineScorer, snapshot_scorer
+from serving.publishing.synthetic import synthetic_requests
 from serving.publishing.versions import changing, list_versions, remove, remove_old, withdraw
-from serving.publishing.warmup import write_logged_requests
+from serving.publishing.warmup import write_warmup_requests
 from usr_tf.data import Data
 from usr_tf.errors import InputError
 from usr_tf.evaluate import predict
 from usr_tf.export import export
+from usr_tf.files import replace_text
 from usr_tf.run import Run
 from usr_tf.schema import EXAMPLES_SUFFIX
 
@@ -82,6 +85,7 @@ def publish(
     config_file: str | Path | None = None,
     model: str = "usr",
     progress: bool = False,
+    golden_file: str | Path | None = None,
 ) -> Published:
     """Exports the run as `OUT/<version>/` if it passes every check; otherwise leaves nothing.
 
@@ -92,6 +96,8 @@ def publish(
       config_file: text `ModelServerConfig` with labels; without it, the newest version is served.
       model: name of the model in that file.
       progress: whether to show a progress bar on standard error.
+      golden_file: where to write the golden requests of real rows, with labels. They hold personal data
+        (docs/privacy.md), so nothing is written when absent.
 
     Raises:
       InputError: a failed check, with what was found and what was expected.
@@ -99,6 +105,8 @@ def publish(
     if keep < 1:
         raise ValueError(f"`keep` should be at least 1. Received: keep={keep}")
     out = Path(out)
+    if golden_file and Path(golden_file).resolve().is_relative_to(out.resolve()):
+        raise InputError("--golden", f"a file in {out}", "one elsewhere: it holds personal data, and servers read that")
     with changing(out):
         rollout = _rollout_before(config_file, model, out) if config_file else None
         served = rollout.stable if rollout else max(list_versions(out), default=None)
@@ -108,13 +116,17 @@ def publish(
             gains = check_figures(figures, _read_figures(_metrics_of(out, served)), margin, metrics)
         predictions = predict(run.load_model(), data, "test", progress=progress)
         golden = golden_requests(run.requests, run.schema, predictions, snapshot_scorer(run))
+        requests = synthetic_requests(run)
+        synthetic = synthetic_golden(requests, OfflineScorer(run))
         differences = []
 
         def check(folder: Path) -> None:
-            write_logged_requests(folder, run.requests)
-            differences.append(check_scores(folder, golden))
-            write_golden(folder, golden)
+            write_warmup_requests(folder, requests)
+            differences.append(check_scores(folder, [*golden, *synthetic]))
+            write_golden(folder, synthetic)
             shutil.copyfile(metrics, folder / "assets.extra" / METRICS)
+            if golden_file:
+                replace_text(Path(golden_file), format_requests(golden))
 
         version = export(run, out, check)
         needed: frozenset[int] = frozenset()

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.formats.logged_requests import read_requests
+from serving.formats.logged_requests import LoggedRequest
 from serving.formats.request import HISTORY_PREFIX, TensorSpec, request_inputs
 from serving.formats.signatures import read_signatures, signature_specs
 from usr_tf.schema import EXAMPLES_SUFFIX
@@ -75,45 +75,45 @@ def read_prediction_logs(version_dir: str | Path) -> list[prediction_log_pb2.Pre
     return logs
 
 
-def write_logged_requests(
+def write_warmup_requests(
     version_dir: str | Path,
-    requests_dir: str | Path,
+    requests: Mapping[str, Sequence[LoggedRequest]],
     per_scenario: int = 20,
     candidates: Sequence[int] = CANDIDATES,
 ) -> int:
-    """Writes warm-up records of every signature from logged requests; returns their number.
+    """Writes warm-up records of every signature; returns their number.
 
-    A scenario's own signature gets one of them again, that of the user with the longest history, with its items
+    A scenario's own signature gets one of its requests again, that of the user with the longest history, with its items
     repeated to each number of `candidates`. Its `_examples` do not: they are for batches, whose first run may take its
     time.
 
-    A signature without a logged request gets one with a single blank item, so that its graph is warm all the same:
+    A signature without a request gets one with a single blank item, so that its graph is warm all the same:
     `serving_default` does, and a scenario that was never logged.
 
     Args:
       version_dir: the SavedModel's folder.
-      requests_dir: holds `<scenario>.jsonl`, as `read_requests` reads them.
-      per_scenario: logged requests for each signature, at the most.
+      requests: by scenario (`serving.publishing.synthetic`). They stay in the version, for everybody who has it.
+      per_scenario: requests for each signature, at the most.
       candidates: numbers of items, from 1.
 
     Raises:
-      InputError: a broken file of requests, or one that does not suit the model.
+      InputError: a request does not suit the model.
     """
     signatures = signature_specs(read_signatures(version_dir))
     per_scenario = min(per_scenario, MAX_RECORDS // len(signatures) - len(candidates))
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
         scenario = name.removesuffix(EXAMPLES_SUFFIX)
-        path = Path(requests_dir, f"{scenario}.jsonl")
-        logged = read_requests(path)[:per_scenario] if path.exists() else []
-        requests = [request_inputs(request.inputs, signatures[scenario], path) for request in logged]
-        requests = requests or [_blank(signatures[scenario])]
+        inputs = [
+            request_inputs(request.inputs, signatures[scenario], f"request {request.request_id}")
+            for request in requests.get(scenario, ())[:per_scenario]
+        ] or [_blank(signatures[scenario])]
         if name == scenario and name != tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
-            largest = max(requests, key=lambda request: sum(request[name].size for name in _of_user(specs)))
-            requests += [_with_items(largest, specs, items) for items in candidates]
+            largest = max(inputs, key=lambda request: sum(request[name].size for name in _of_user(specs)))
+            inputs += [_with_items(largest, specs, items) for items in candidates]
         elif name != scenario:
-            requests = [{next(iter(specs)): np.array(to_examples(request), dtype=object)} for request in requests]
-        records += [(name, request) for request in requests]
+            inputs = [{next(iter(specs)): np.array(to_examples(request), dtype=object)} for request in inputs]
+        records += [(name, request) for request in inputs]
     write_warmup_records(version_dir, records)
     return len(records)
 

@@ -12,7 +12,7 @@ from pipelines.beam.blocks import BlockStore, partition, tables_of
 from pipelines.join import rows as rows_module
 from pipelines.join.as_of import attach, first_of_each, histories, label
 from pipelines.join.rows import BATCH_ROWS, batch_rows, make_batches, row_schema
-from pipelines.logs.tables import PLACE
+from pipelines.logs.columns import PLACE
 from tests.pipelines.random_logs import ATTRIBUTION, WINDOW, did, random_logs, shown
 from tests.pipelines.tiny import (
     expected_credit,

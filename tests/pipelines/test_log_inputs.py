@@ -6,10 +6,10 @@ from google.cloud.bigquery import SchemaField
 
 from pipelines.beam.blocks import BlockStore, load
 from pipelines.logs import bigquery_read
-from pipelines.logs import tables as logs
-from pipelines.logs.inputs import check_columns, find_tables, partitions_for
+from pipelines.logs.columns import PLACE
+from pipelines.logs.inputs import check_tables, find_tables, partitions_for
 from pipelines.logs.stage import reader
-from pipelines.logs.tables import PLACE
+from pipelines.logs.tables import describe_place
 from pipelines.quality import row_counts as stats
 from tests.pipelines.tiny import write_table
 from usr_tf.errors import InputError
@@ -46,13 +46,16 @@ def test_every_table_can_be_named_apart(folder):
         (["items"], "--table: found 'items'"),
         (["items=a.jsonl", "items=b.jsonl"], "--table: found items twice"),
         (["items=nowhere/*.jsonl"], "nowhere/.*: found no file, expected at least one of items"),
-        (["items={folder}/notes.csv"], "notes.csv: found another kind of file, expected one that ends in .jsonl"),
+        (
+            ["items={folder}/notes.txt"],
+            "notes.txt: found another kind of file for items, expected one that ends in .jsonl",
+        ),
         (["items={folder}/part-*.jsonl"], "found no shard 00001, expected all 2 shards"),
         (["items=bigquery:shop.items"], None),
     ],
 )
 def test_a_table_that_is_nowhere_is_refused(folder, tables, message):
-    (folder / "notes.csv").touch()
+    (folder / "notes.txt").touch()
     (folder / "part-00000-of-00002.jsonl").touch()
     tables = [table.format(folder=folder) for table in tables]
     if message is None:  # looked at when its columns are
@@ -116,7 +119,7 @@ def test_bigquery_rows_are_checked_as_those_of_files(warehouse, shop):
         [(table, handle)] = blocks
         [row] = load(handle).to_pylist()
         assert (table, row["reason"]) == ("actions", "missing_timestamp")
-        assert logs.describe_place(row["place"], [NAME]) == NAME
+        assert describe_place(row["place"], [NAME]) == NAME
 
     def all_counted(counts):
         assert stats.add_counts(counts) == {
@@ -151,9 +154,9 @@ def test_a_bigquery_table_without_the_columns_is_refused(warehouse, shop, column
     tables, _, _ = warehouse
     tables["acme.shop.actions"] = Table(**columns)
     with pytest.raises(InputError, match=message):
-        check_columns(shop.schema, {"actions": [NAME]})
+        check_tables(shop.schema, {"actions": [NAME]})
 
 
 def test_a_bigquery_table_that_cannot_be_read_is_refused(warehouse, shop):
     with pytest.raises(InputError, match=r"bigquery:acme.shop.actions: found no way to read it"):
-        check_columns(shop.schema, {"actions": [NAME]})
+        check_tables(shop.schema, {"actions": [NAME]})

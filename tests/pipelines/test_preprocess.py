@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pipelines.join.split import SPLITS
 from pipelines.preprocess import preprocess
-from pipelines.quality.row_counts import describe
+from pipelines.quality.row_counts import describe, scenarios_without_positive, tasks_without_positive
 from pipelines.transform import shards
 from pipelines.transform.preprocessing_fn import raw_feature_spec
 from tests.pipelines.tiny import (
@@ -32,7 +32,7 @@ from tests.pipelines.tiny import (
 from usr_tf.cli import main
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
-from usr_tf.schema import SUCCESS, load_schema
+from usr_tf.schema import SUCCESS, load_schema, parse_schema
 
 MINUTE = 60_000
 SMALL_SCHEMA = """
@@ -419,6 +419,68 @@ def test_logs_without_a_row_to_train_on_are_refused(small, tmp_path):
         preprocess(str(small), str(tmp_path / "data"), partitions=1)
     assert not (tmp_path / "data" / SUCCESS).exists()
     assert len(read_lines(tmp_path / "data" / "rejected" / "*.jsonl")) == 90
+
+
+@pytest.fixture
+def without_positives(small):
+    """Logs of one click, before its item was shown."""
+    impression = small_tables()["impressions"][1]
+    click = {"user_id": impression["user_id"], "item_id": impression["item_id"], "timestamp": 1, "action": "click"}
+    write_table(small, "actions", [click])
+    return small
+
+
+def test_a_task_without_a_positive_is_refused(without_positives, tmp_path):
+    with pytest.raises(InputError) as refused:
+        preprocess(str(without_positives), str(tmp_path / "data"), partitions=1)
+    assert str(refused.value).startswith(
+        f"{without_positives}: task 'ctr', split train: found no positive, no 'click' credited to "
+        "0 of 60 impressions of feed (global label: 1)"
+    )
+    assert "--allow_no_positives" in str(refused.value)
+    assert not (tmp_path / "data" / SUCCESS).exists()
+
+
+@pytest.mark.slow
+def test_a_task_without_a_positive_is_accepted_if_allowed_or_beside_earlier_data(without_positives, tmp_path, capsys):
+    first, later = tmp_path / "first", tmp_path / "later"
+    preprocess(str(without_positives), str(first), partitions=1, progress=True, allow_no_positives=True)
+    assert "warning: task 'ctr', split train: found no positive" in capsys.readouterr().err
+    preprocess(str(without_positives), str(later), partitions=1, transform=str(first))
+    assert (later / SUCCESS).exists()
+
+
+@pytest.mark.parametrize(
+    ("positives", "refused", "warned"),
+    [
+        ({"search": (1, 0), "feed": (0, 2)}, [], ["'ctr', scenario 'feed'", "'ctcvr', scenario 'search'"]),
+        ({"search": (1, 1), "feed": (2, 1)}, [], []),
+        ({"search": (1, 0), "feed": (2, 0)}, ["'ctcvr', split train"], []),
+        ({"search": (0, 0), "feed": (0, 0)}, ["'ctr', split train", "'ctcvr', split train"], []),
+    ],
+)
+def test_which_tasks_have_no_positive(positives, refused, warned):
+    schema = parse_schema(
+        "scenarios: [search, feed]\ntasks: [{name: ctr, action: click}, {name: ctcvr, action: buy}]\n"
+        "features: {item_id: {group: item, type: categorical}}",
+        "schema",
+    )
+    counts = {
+        scenario: {"impressions": 9, "ctr": ctr, "ctcvr": ctcvr, "global_ctr": 5, "global_ctcvr": 4}
+        for scenario, (ctr, ctcvr) in positives.items()
+    }
+    stats = {"splits": {"train": counts}}
+    for lines, expected in (
+        (tasks_without_positive(stats, schema), refused),
+        (scenarios_without_positive(stats, schema), warned),
+    ):
+        assert len(lines) == len(expected)
+        assert all(line.startswith(f"task {start}") for line, start in zip(lines, expected, strict=True))
+    if refused:
+        assert (
+            "0 of 9 impressions of search (global label: 4) and 0 of 9 impressions of feed (global label: 4)"
+            in (tasks_without_positive(stats, schema)[-1])
+        )
 
 
 def test_a_path_under_a_file_cannot_be_written(small, tmp_path):

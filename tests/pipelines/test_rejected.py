@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.beam.blocks import BlockStore
+from pipelines.logs.columns import PLACE
 from pipelines.logs.rejected import COUNTS, REJECTED, FindExamples, set_aside, set_aside_marked
-from pipelines.logs.tables import PLACE
 
 NAMES = {"items": ["a/items-0.jsonl", "a/items-1.jsonl"]}
 

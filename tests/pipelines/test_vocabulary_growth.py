@@ -21,7 +21,7 @@ from usr_tf.config import Config
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
 from usr_tf.run import create_run, open_run_data
-from usr_tf.schema import SUCCESS
+from usr_tf.schema import SUCCESS, parse_schema
 
 DAY = 1_700_092_800_000  # 2023-11-16, four hours after the last row of the shop
 DAY_SCHEMA = (
@@ -241,6 +241,25 @@ def test_what_does_not_fit_the_earlier_run_is_refused_before_anything_is_written
         assert shown.err.startswith(line), name
         assert shown.err.count("\n") == 1, name
     assert not out.exists()
+
+
+def test_texts_keep_the_normal_form_of_earlier_data(tmp_path):
+    """Data of a version that did not normalize say nothing of it."""
+    features = "features: {item_id: {group: item, type: categorical}, query: {group: query, type: text%s}}"
+    text = "scenarios: [s]\ntasks: [{name: ctr, action: click}]\n" + features + "\n"
+    (tmp_path / SUCCESS).touch()
+    (tmp_path / "schema.yaml").write_text(text % "")
+    silent, named = parse_schema(text % ""), parse_schema(text % ", normalize: nfc")
+    earlier = open_earlier(str(tmp_path), None, silent, "schema.yaml")
+    assert silent.with_normal_forms(earlier.schema) == silent
+    assert silent.normal_form("query") == "none"
+    with pytest.raises(InputError, match=r"features.query.normalize: found nfc, expected none, as in"):
+        open_earlier(None, str(tmp_path), named, "schema.yaml")
+    resolved = silent.with_normal_forms(None)
+    assert resolved.to_yaml() == named.to_yaml()
+    (tmp_path / "schema.yaml").write_text(resolved.to_yaml())
+    earlier = open_earlier(None, str(tmp_path), silent, "schema.yaml")
+    assert silent.with_normal_forms(earlier.schema) == resolved
 
 
 def test_a_finished_run_is_an_earlier_one_too(made, tmp_path):

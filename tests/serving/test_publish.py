@@ -1,5 +1,6 @@
 """Publish: parity of the published version, and label edits that TF Serving accepts."""
 
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 
 import serving.publishing.publish as module
-from serving.formats.logged_requests import LoggedRequest
+from serving.formats.logged_requests import LoggedRequest, read_requests
 from serving.publishing.golden import Difference, read_golden
 from serving.publishing.labels import Rollout, read_rollout
 from serving.publishing.publish import check_figures, check_scores, promote, publish, roll_back, roll_back_labels
@@ -116,6 +117,7 @@ class Shop:
         request = golden().document
         (self.run.requests / "search.jsonl").write_text(json.dumps(request) + "\n")
         self.model, self.logits, self.numbers = model, (1, -1, -0.5), itertools.count(1)
+        self.synthetic = dataclasses.replace(golden(1, -1, -0.5, user_id="synthetic-1"), request_id="synthetic-1")
 
     def publish(self, auc: float = 0.7, labels: bool = False, **options) -> module.Published:
         figures = {"scenarios": {"search": {"ctr": {"auc": auc}}}}
@@ -153,7 +155,11 @@ def shop(tmp_path, toy_models, monkeypatch) -> Shop:
     shop = Shop(tmp_path, toy_models[0.5])
     monkeypatch.setattr(module, "predict", shop.predict)
     monkeypatch.setattr(module, "export", shop.export)
-    monkeypatch.setattr(module, "write_logged_requests", lambda folder, _: (folder / "assets.extra").mkdir())
+    monkeypatch.setattr(module, "synthetic_requests", lambda _: {"search": [shop.synthetic]})
+    monkeypatch.setattr(
+        module, "OfflineScorer", lambda _: SimpleNamespace(score=lambda all: [each.expected for each in all])
+    )
+    monkeypatch.setattr(module, "write_warmup_requests", lambda folder, _: (folder / "assets.extra").mkdir())
     return shop
 
 
@@ -163,20 +169,34 @@ def unchecked(monkeypatch) -> None:
     monkeypatch.setattr(module, "check_scores", lambda *_: Difference(0.0, "r1", "search", "a", "ctr", 0.5, 0.5))
 
 
-def test_a_version_carries_what_the_next_one_is_held_against(shop):
+def test_a_version_carries_what_the_next_one_is_held_against(shop, tmp_path):
     published = shop.publish()
     assert published.version == shop.out / "1"
     assert shop.folders == ["1"]
     assert published.difference.value < 1e-6
     assert (published.label, published.requests, published.served, published.gains) == (None, 1, None, {})
     (request,) = read_golden(published.version)
-    assert request.document == golden().document
+    assert request.document == shop.synthetic.document  # and not that of a real user
     np.testing.assert_allclose(request.expected["ctr"], ctr(1, -1, -0.5))
-    assert request.labels["ctr"] == [0, 1, 0]
 
-    published = shop.publish(auc=0.699)
+    published = shop.publish(auc=0.699, golden_file=tmp_path / "golden.jsonl")
     assert (published.version.name, published.served) == ("2", 1)
     assert published.gains == {("search", "ctr"): pytest.approx(-0.001)}
+    (request,) = read_requests(tmp_path / "golden.jsonl")
+    assert request.document == golden().document
+    assert request.labels["ctr"] == [0, 1, 0]
+
+
+def test_golden_requests_of_real_rows_stay_out_of_the_served_folder(shop):
+    with pytest.raises(InputError, match=r"--golden: found a file in .*serving, expected one elsewhere"):
+        shop.publish(golden_file=shop.out / "golden.jsonl")
+    assert not shop.out.exists()
+
+
+def test_synthetic_requests_are_checked_too(shop):
+    shop.synthetic = dataclasses.replace(shop.synthetic, expected=golden(1, -1, -0.49).expected)
+    with pytest.raises(InputError, match=r"found a score off by .* in request synthetic-1 of search"):
+        shop.publish()
 
 
 def test_a_refusal_leaves_nothing_behind(shop):

@@ -1,17 +1,16 @@
 """Warm-up records: written and read back."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.formats.logged_requests import LoggedRequest
 from serving.publishing.warmup import (
     FILE,
     MAX_RECORDS,
-    write_logged_requests,
     write_warmup_records,
+    write_warmup_requests,
 )
 from tests.serving.warmup_records import read_warmup_records
 
@@ -56,15 +55,10 @@ def test_more_records_than_tf_serving_takes(tmp_path):
         read_warmup_records(tmp_path)
 
 
-def test_every_signature_is_warmed_up_with_logged_requests_and_a_scenario_with_every_size(export, tmp_path):
+def test_every_signature_is_warmed_up_with_requests_and_a_scenario_with_every_size(export):
     version = export(7)
-    lines = [
-        document(items=["a", "b"], history=["c"], query="tea\u2028green"),
-        document(items=["zzz"], history=["a", "b", "c"]),
-    ]
-    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    (tmp_path / "search.jsonl").write_text(text, encoding="utf-8")
-    assert write_logged_requests(version, tmp_path, candidates=(1, 5)) == 4 + 3 + 2 + 1
+    requests = [request(items=["a", "b"], history=["c"]), request(items=["zzz"], history=["a", "b", "c"])]
+    assert write_warmup_requests(version, {"search": requests}, candidates=(1, 5)) == 4 + 3 + 2 + 1
 
     records = read_warmup_records(version)
     sizes = [inputs["item_id"].tolist() for name, inputs in records if name == "search"]
@@ -77,14 +71,13 @@ def test_every_signature_is_warmed_up_with_logged_requests_and_a_scenario_with_e
     assert [len(inputs["examples"]) for name, inputs in records if name == "serving_default"] == [1]
 
 
-def test_few_enough_records_are_written_for_any_number_of_logged_requests(export, tmp_path):
-    version = export(7)
-    line = json.dumps(document(items=["a"], history=[])) + "\n"
-    for scenario in ("search", "recommendation"):
-        (tmp_path / f"{scenario}.jsonl").write_text(line * 400)
-    assert write_logged_requests(version, tmp_path, per_scenario=400) <= MAX_RECORDS
+def test_few_enough_records_are_written_for_any_number_of_requests(export):
+    requests = [request(items=["a"], history=[])] * 400
+    both = dict.fromkeys(("search", "recommendation"), requests)
+    assert write_warmup_requests(export(7), both, per_scenario=400) <= MAX_RECORDS
 
 
-def document(items: list[str], history: list[str], query: str = "tea") -> dict:
-    inputs = {"user_id": "u", "query": query, "item_id": items, "price": [0.5] * len(items)}
-    return {"scenario": "search", "inputs": inputs | {"attributes": [["x"]] * len(items), "history_item_id": history}}
+def request(items: list[str], history: list[str]) -> LoggedRequest:
+    inputs = {"user_id": "u", "query": "tea", "item_id": items, "price": [0.5] * len(items)}
+    inputs |= {"attributes": [["x"]] * len(items), "history_item_id": history}
+    return LoggedRequest("r1", "search", inputs)

@@ -6,6 +6,7 @@ import usr_tf  # noqa: F401  (picks Keras 2, before TensorFlow comes)
 import functools
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from serving.formats.request import TensorSpec, request_inputs
 from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from tests.once import made_once
+from tests.signals.spellings import KINDS, spelled, words
 from tests.usr_tf.fixtures import START, small_config, write_toy_logs
 from usr_tf.counter_snapshot import CounterSnapshot
 from usr_tf.data import open_data
@@ -43,7 +45,7 @@ features:
   taste:     {group: user, type: vector, width: 3}
   item_id:   {group: item, type: categorical, in_history: true}
   tags:      {group: item, type: categorical_list, max_length: 2, hash_buckets: 16, in_history: true,
-              weights: tag_weights}
+              weights: tag_weights, normalize: nfkc}
   title:     {group: item, type: text, hash_buckets: 16}
   price:     {group: item, type: numeric, transform: log, buckets: 4}
   look:      {group: item, type: vector, width: 3}
@@ -71,7 +73,7 @@ def _listed_at(item: int) -> int | None:
 
 
 def _make(folder: Path) -> None:
-    """The toy shop with vectors, weights, and columns of candidates."""
+    """The toy shop with vectors, weights, columns of candidates, and texts and tags in many spellings."""
     logs = write_toy_logs(folder / "logs")
     (logs / "schema.yaml").write_text(SCHEMA, encoding="utf-8")
     rng = np.random.default_rng(1)
@@ -90,9 +92,15 @@ def _make(folder: Path) -> None:
     rewrite("items", of_item)
     rewrite("users", lambda row: {"taste": rng.normal(size=3).tolist()})
     rewrite("impressions", lambda row: {"stock": float(rng.integers(9)), "badge": [None, "sale"][rng.integers(2)]})
+    for table, key in (("items", "item_id"), ("impressions", "request_id")):
+        rewrite(table, lambda row, key=key: _spelled(row, np.random.default_rng(int(row[key][1:]))))
     preprocess(str(logs), str(folder / "data"), partitions=2)
     data = open_data(folder / "data")
     train(data, folder / "run", small_config(train={"epochs": 1}), verbose=0)
+
+
+def _spelled(row: dict, draw: np.random.Generator) -> dict:
+    return {name: spelled(name, value, draw) for name, value in row.items()}
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +166,8 @@ def _recency(age: int) -> float:
     return max(1 - math.log1p(age / 1000) / math.log1p(365 * 86_400), 1e-3)
 
 
-def _words(value) -> list[str]:
-    return (value or "").lower().split()
+def _ids(values: list[str]) -> set[str]:
+    return {unicodedata.normalize("NFKC", value) for value in values if value}
 
 
 def _share(query: list[str], document: list[str]) -> float:
@@ -176,17 +184,18 @@ def test_signals_are_what_plain_python_makes_of_the_logged_request(run, model, r
     for request in requests[:6] + requests[-6:]:
         given, found = request.inputs, _features(run, model, request)
         for row, title in enumerate(given["title"]):
-            query, words = _words(given["query"]), _words(title)
+            query, document = words(given["query"]), words(title)
+            tags_words = words(" ".join(given["tags"][row]), "NFKC")
             expected = {
-                "match_query_title_overlap": math.log1p(sum(word in words for word in set(query))),
-                "match_query_title_coverage": _share(query, words),
-                "match_query_title_ngram": _share(_grams(query), _grams(words)),
-                "match_query_tags_coverage": _share(query, _words(" ".join(given["tags"][row]))),
+                "match_query_title_overlap": math.log1p(sum(word in document for word in set(query))),
+                "match_query_title_coverage": _share(query, document),
+                "match_query_title_ngram": _share(_grams(query), _grams(document)),
+                "match_query_tags_coverage": _share(words(given["query"], "NFKC"), tags_words),
             }
             taste, look = (np.array(values, float) for values in (given["taste"], given["look"][row]))
             norm = np.linalg.norm(taste) * np.linalg.norm(look)
             expected["match_taste_look_cosine"] = taste @ look / norm if norm else 0.0
-            past = [_share(_words(text), words) for text in given["history_queries"]]
+            past = [_share(words(text), document) for text in given["history_queries"]]
             recencies = [_recency(age) for age in given["history_queries_age"]]
             expected["match_past_title_latest"] = past[-1] if past else 0.0
             expected["match_past_title_best"] = max(past, default=0.0)
@@ -199,7 +208,7 @@ def test_signals_are_what_plain_python_makes_of_the_logged_request(run, model, r
             )
             for feature, same in (
                 ("item_id", [action[0] == given["item_id"][row] for action in actions]),
-                ("tags", [bool({*action[4]} & {*given["tags"][row]} - {""}) for action in actions]),
+                ("tags", [bool(_ids(action[4]) & _ids(given["tags"][row])) for action in actions]),
             ):
                 prefix = f"history_match_{feature}"
                 matching = [action for action, is_same in zip(actions, same, strict=True) if is_same]
@@ -281,7 +290,8 @@ def _counts(schema, tables, request) -> dict[str, list[float]]:
             wanted = {}
             for key in counter.key:
                 value = request.inputs[key]
-                wanted[key] = ((value[row] if isinstance(value, list) else value) or "").lower().strip()
+                value = (value[row] if isinstance(value, list) else value) or ""
+                wanted[key] = " ".join(words(value)) if key == "query" else value
             if counter.by_scenario:
                 wanted["scenario"] = request.scenario
             found = [line for line in tables[name] if all(line[key] == value for key, value in wanted.items())]
@@ -291,6 +301,24 @@ def _counts(schema, tables, request) -> dict[str, list[float]]:
                     column = counter_column(name, window, event)
                     counts[column].append(float(found[0][column]) if known else 0.0)
     return counts
+
+
+def test_scores_do_not_depend_on_the_spelling(run, by_snapshot, requests):
+    specs, draw = _specs(run, counters=False), np.random.default_rng(2)
+    for request in requests[:8] + requests[-8:]:
+        expected = _ask(by_snapshot, request, specs)
+        for task, scores in _ask(by_snapshot, request, specs, **_spelled(request.inputs, draw)).items():
+            np.testing.assert_allclose(scores, expected[task], rtol=0, atol=1e-6)
+    keys = pq.read_table(run.counters / "query.parquet").column("query").to_pylist()
+    assert sorted(keys) == sorted(f"{kind} fresh" for kind in KINDS.values())
+
+
+def test_a_query_that_is_no_utf8_has_a_score(run, by_snapshot, requests):
+    request = requests[0]
+    inputs = request_inputs(request.inputs, _specs(run, counters=False))
+    broken = inputs | {"query": np.array([b"\xff\xfe th\xc3\xa9 e\xcc"], object)}
+    for scores in _call(by_snapshot[request.scenario], broken).values():
+        assert np.isfinite(scores.numpy()).all()
 
 
 @pytest.mark.parametrize("candidates", [1, 2_000])
@@ -316,6 +344,21 @@ def test_nothing_known_scores_all_the_same(run, by_snapshot, requests):
     for values in _ask(by_snapshot, request, specs, **changes).values():
         assert np.isfinite(values).all()
         np.testing.assert_allclose(values, values[0], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 3e38, -3e38])
+def test_strange_numbers_change_the_scores_of_their_candidate_alone(run, by_request, requests, number):
+    request, specs = requests[0], _specs(run, counters=True)
+    good = _ask(by_request, request, specs)
+    inputs = request_inputs(request.inputs, specs)
+    for name in [name for name, values in inputs.items() if values.dtype == np.float32]:
+        strange = inputs[name].copy()
+        strange[0] = number
+        scores = _call(by_request[request.scenario], {**inputs, name: strange})
+        for task, values in scores.items():
+            assert np.isfinite(values).all(), name
+            if name in _of_item(run):
+                np.testing.assert_allclose(values[1:], good[task][1:], rtol=0, atol=1e-6)
 
 
 def test_weights_of_a_list_and_buckets_of_a_number_reach_the_model(run, model, requests):

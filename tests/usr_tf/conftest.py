@@ -34,11 +34,12 @@ def toy_run(toy_data, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def toy_version(toy_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy run's SavedModel, with warm-up records. Read only."""
-    from serving.publishing.warmup import write_logged_requests
+    from serving.publishing.synthetic import synthetic_requests
+    from serving.publishing.warmup import write_warmup_requests
     from usr_tf.export import export
 
     def make(folder: Path) -> None:
-        export(toy_run, folder, lambda version: write_logged_requests(version, toy_run.requests))
+        export(toy_run, folder, lambda version: write_warmup_requests(version, synthetic_requests(toy_run)))
 
     (version,) = made_once(tmp_path_factory, "toy_serving", make).glob("[0-9]*")
     return version

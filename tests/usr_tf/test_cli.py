@@ -35,7 +35,7 @@ def refused(capsys, *arguments: str) -> str:
 
 def test_verbs_are_those_of_the_contract():
     assert set(VERBS) >= {
-        "demo", "simulate", "import", "preprocess", "train", "evaluate", "export", "serve", "score"
+        "demo", "simulate", "import", "schema", "preprocess", "train", "evaluate", "export", "serve", "score"
     }  # fmt: skip
 
 
@@ -61,13 +61,13 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
     assert out.startswith(f"usage: usr-tf {verb} [--flags]")
     assert ("[-- BEAM OPTIONS]" in out) == VERBS[verb].beam
     for flag in VERBS[verb].required:
-        told = re.split(r"^  --", out, flags=re.MULTILINE)
+        told = re.split(r"^  --|\n\n", out, flags=re.MULTILINE)
         assert next(text for text in told if text.startswith(f"{flag}: ")).rstrip().endswith("(required)")
 
 
 def test_an_unknown_verb(capsys):
     line = refused(capsys, "predict")
-    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, preprocess, ")
+    assert line.startswith("usr-tf: found 'predict', expected one of demo, simulate, import, schema, preprocess, ")
 
 
 @pytest.mark.parametrize(("verb", "flag"), [(name, flag) for name, verb in VERBS.items() for flag in verb.required])
@@ -140,6 +140,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "simulate: seed": (["simulate", f"--out={folder / 'a'}", "--seed=-1"], "--seed: found -1"),
         "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
         "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),
+        "schema: infer": (["schema", f"--infer={empty}"], "found no impressions file"),
         "preprocess: logs": (
             ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
             "schema.yaml: found no readable",
@@ -161,6 +162,22 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         ),
         "compare: run": (["compare", f"--run={empty}", f"--with={empty}"], "found no _SUCCESS"),
         "export: run": (["export", f"--run={empty}", f"--out={folder / 'f'}"], "found no _SUCCESS"),
+        "monitor: data": (
+            ["monitor", "--requests=x", f"--data={empty}", f"--out={folder / 'o'}"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: logs": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}", "--user_id=u"],
+            "schema.yaml: found no readable",
+        ),
+        "forget: users": (
+            ["forget", f"--logs={empty}", f"--out={folder / 'l'}"],
+            "found nothing, expected at least one",
+        ),
+        "pseudonymize: key": (
+            ["pseudonymize", f"--logs={empty}", f"--out={folder / 'l'}", f"--key={folder / 'no.key'}"],
+            "no.key: found no readable",
+        ),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",
@@ -185,7 +202,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "tune: data": (["tune", f"--data={empty}", f"--out={folder / 'j'}"], "found no _SUCCESS"),
         "abtest: logs": (
             ["abtest", f"--a={empty}", f"--b={empty}", f"--logs={empty}", f"--out={folder / 'k'}"],
-            "simulation.json: found no readable",
+            "schema.yaml: found no readable",
         ),
         "completion: shell": (["completion", "csh"], "usr-tf completion: found 'csh', expected one of bash, zsh, fish"),
     }

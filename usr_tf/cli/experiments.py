@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from usr_tf.cli.verb import PROGRAM, Verb
+from usr_tf.errors import InputError
 
 
 def _experiment_flags(values: flags.FlagValues) -> None:
@@ -112,8 +113,13 @@ def _tune(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _abtest_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("a", None, "Model A: a directory of export, or a version in it", flag_values=values)
     flags.DEFINE_string("b", None, "Model B, tested against it", flag_values=values)
-    flags.DEFINE_string("logs", None, "Log directory of simulate: the shop that goes on", flag_values=values)
-    flags.DEFINE_string("out", None, "Directory of abtest.json and abtest.html", flag_values=values)
+    flags.DEFINE_string(
+        "logs",
+        None,
+        "Log directory of simulate: the shop that goes on. Or real logs of several policies with their propensities",
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "Directory of the document (JSON) and the page (HTML)", flag_values=values)
     flags.DEFINE_integer("days", 14, "Days of the test", flag_values=values)
     flags.DEFINE_integer("users", None, "So many of the shop's users; all when absent", flag_values=values)
     flags.DEFINE_string("by", "ctr + 5 * ctcvr", "Formula to rank by", flag_values=values)
@@ -127,12 +133,48 @@ def _abtest_flags(values: flags.FlagValues) -> None:
 
 
 def _abtest(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.simulator.simulate import is_simulated
+
+    if is_simulated(values.logs):
+        _replay(values)
+    else:
+        _evaluate_policies(values)
+
+
+def _evaluate_policies(values: flags.FlagValues) -> None:
+    from rich.console import Console
+
+    from usr_tf.experiments.off_policy import evaluate_policies, format_table
+
+    for flag in ("days", "users", "share", "workers"):
+        if values[flag].present:
+            raise InputError(
+                f"{PROGRAM} abtest: --{flag}", "logs of no simulated shop", "logs of usr-tf simulate beside it"
+            )
+    document = evaluate_policies(
+        values.logs,
+        values.out,
+        [path for path in (values.a, values.b) if path],
+        by=values.by if values["by"].present else None,
+        explore=values.explore,
+        temperature=values.temperature,
+        seed=values.seed,
+        command=_command("abtest", values),
+    )
+    Console(width=None if sys.stdout.isatty() else 160).print(format_table(document))
+    print(f"{values.out}: off_policy.json, off_policy.html")
+
+
+def _replay(values: flags.FlagValues) -> None:
     import dataclasses
 
     from rich.console import Console
 
     from usr_tf.experiments.abtest import Settings, abtest, format_table
 
+    for flag in ("a", "b"):
+        if values[flag].value is None:
+            raise InputError(f"{PROGRAM} abtest: --{flag}", "nothing", "a model for each arm of the simulated shop")
     settings = Settings(**{field.name: values[field.name].value for field in dataclasses.fields(Settings)})
     document = abtest(
         values.a,
@@ -176,10 +218,10 @@ VERBS = {
         resumes=True,
     ),
     "abtest": Verb(
-        "Two exported models as rankers of the simulated shop that goes on",
+        "Two exported models as rankers of the simulated shop that goes on, or policies of real logs",
         _abtest_flags,
         _abtest,
-        ("a", "b", "logs", "out"),
+        ("logs", "out"),
         example="--a SERVING_A --b SERVING_B --logs LOGS --out OUT",
         extras=("train", "pipelines"),
     ),

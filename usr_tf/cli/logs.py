@@ -1,13 +1,16 @@
 """Verbs for logs and Beam jobs."""
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
-from usr_tf.cli.verb import Verb
+from usr_tf.cli.verb import PROGRAM, Verb
+from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 
 
@@ -77,19 +80,84 @@ def _import_flags(values: flags.FlagValues) -> None:
         "input", None, "Files, patterns, directories, gs://… too, or bigquery:PROJECT.DATASET.TABLE", flag_values=values
     )
     flags.DEFINE_multi_string(
-        "list", None, "PATTERN=scenario: what a list of items stands for; the first that matches", flag_values=values
+        "list",
+        None,
+        "PATTERN=scenario: what a list of items stands for, by its name, or page:PATTERN=scenario, by its page; the "
+        "first that matches",
+        flag_values=values,
     )
+    flags.DEFINE_multi_string(
+        "shown", None, "ga4: EVENT that shows a list, in place of the usual ones", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "action",
+        None,
+        "ga4: EVENT=ACTION, such as view_item=click, in place of that action's event",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "task", None, "ga4: NAME=ACTION of the schema's tasks, such as ctr=click ctcvr=cart", flag_values=values
+    )
+    flags.DEFINE_list(
+        "several",
+        None,
+        "ga4: which of several items an action means, rules to try in order: extra, first, all, none",
+        flag_values=values,
+    )
+    flags.DEFINE_string("timezone", None, "ga4: IANA name of the zone of the hour; UTC when absent", flag_values=values)
+    flags.DEFINE_bool(
+        "print_sql",
+        False,
+        "ga4: print BigQuery SQL that does the same, of bigquery: tables, to OUT, a data set",
+        flag_values=values,
+    )
+    flags.DEFINE_string("schema", None, "request_log: schema of the served model", flag_values=values)
+    flags.DEFINE_multi_string("action_files", None, "request_log: files of later actions", flag_values=values)
     flags.DEFINE_string("out", None, "Log directory to make", flag_values=values)
 
 
 def _import(values: flags.FlagValues, _: Sequence[str]) -> None:
     from pipelines.sources import import_logs
-    from pipelines.sources.lists import parse_lists
+    from pipelines.sources.lists import parse_lists, parse_pairs
 
     logging.basicConfig(level=logging.ERROR)  # Beam's file systems tell of every attempt
     sys.path.append(os.getcwd())  # where a MODULE of the user's own lies
-    options = {"lists": parse_lists(values["list"].value)} if values["list"].value else {}
-    print(strict_json(import_logs(values.source, values.input, values.out, options=options), indent=2))
+    given = {
+        "lists": parse_lists(values["list"].value or ()),
+        "shown": values.shown,
+        "actions": parse_pairs("--action", values.action or (), "EVENT=ACTION, such as view_item=click"),
+        "tasks": parse_pairs("--task", values.task or (), "NAME=ACTION, such as ctcvr=cart"),
+        "several": values.several,
+        "timezone": values.timezone,
+        "schema": values.schema,
+        "action_files": values.action_files,
+    }
+    options = {name: value for name, value in given.items() if value}
+    if values.print_sql:
+        from pipelines.sources.ga4.sql import print_sql
+
+        print(print_sql(values.source, values.input, values.out, options))
+        return
+    warn = functools.partial(print, file=sys.stderr)
+    print(strict_json(import_logs(values.source, values.input, values.out, options=options, warn=warn), indent=2))
+
+
+def _schema_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("infer", None, "Log directory, of which a sample is read", flag_values=values)
+    flags.DEFINE_string("out", None, "File to write; standard output when absent", flag_values=values)
+    _table_flag(values)
+
+
+def _schema(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from pipelines.schema_draft import draft_schema
+    from usr_tf.files import write_new_text
+
+    text = draft_schema(values.infer, values.table)
+    if values.out is None:
+        print(text, end="")
+    else:
+        write_new_text(values.out, text)
+        print(f"{values.out}: a draft to read and complete")
 
 
 def _preprocess_flags(values: flags.FlagValues) -> None:
@@ -115,6 +183,10 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
         "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift or coverage moved further from earlier data",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "allow_no_positives", False, "Accept a task without a positive in the training rows", flag_values=values
+    )
+    _quote_flag(values)
 
 
 def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -133,8 +205,56 @@ def _preprocess(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         grow_from=values.grow_from,
         since=values.since,
         drift_limits=values.drift_limit,
+        allow_no_positives=values.allow_no_positives,
+        quote_rejected=values.quote_rejected,
     )
     print(describe(stats))
+
+
+def _forget_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Log directory to make, without the users", flag_values=values)
+    flags.DEFINE_multi_string("user_id", [], "User to remove", flag_values=values)
+    flags.DEFINE_string("users", None, "File of users to remove, an id a line", flag_values=values)
+    flags.DEFINE_string("key", None, "Key of pseudonymize, where LOGS hold pseudonyms of these ids", flag_values=values)
+
+
+def _forget(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.personal_data import forget
+    from usr_tf.pseudonyms import pseudonym, read_key
+
+    users = {*values.user_id, *(_read_lines(values.users) if values.users else ())}
+    if not users:
+        raise InputError(f"{PROGRAM} forget: --user_id, --users", "nothing", "at least one user")
+    if values.key:
+        key = read_key(values.key)
+        users = {pseudonym(user, key) for user in users}
+    _print_edits(values.out, forget(values.logs, values.out, users, beam_options))
+
+
+def _pseudonymize_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("logs", None, "Log directory", flag_values=values)
+    flags.DEFINE_string("out", None, "Log directory to make, with pseudonyms for user ids", flag_values=values)
+    flags.DEFINE_string("key", None, "File of a random key, such as of `openssl rand -hex 32`", flag_values=values)
+
+
+def _pseudonymize(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.personal_data import pseudonymize
+    from usr_tf.pseudonyms import read_key
+
+    _print_edits(values.out, pseudonymize(values.logs, values.out, read_key(values.key), beam_options))
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"no readable text ({error})", "a user id a line") from error
+
+
+def _print_edits(out: str, rows: dict[str, dict[str, int]]) -> None:
+    for table, counts in rows.items():
+        print(f"{out} {table}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
 
 
 def _score_logs_flags(values: flags.FlagValues) -> None:
@@ -147,6 +267,7 @@ def _score_logs_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "since", None, "ISO 8601 date or time (UTC): impressions before it are not scored", flag_values=values
     )
+    _quote_flag(values)
 
 
 def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
@@ -170,6 +291,7 @@ def _score_logs(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
         tables=values.table,
         since=values.since,
         load_trees=load_trees,
+        quote_rejected=values.quote_rejected,
     )
     print(strict_json(stats, indent=2))
 
@@ -210,11 +332,44 @@ def _evaluate_scores(values: flags.FlagValues, beam_options: Sequence[str]) -> N
     print(f"{values.out}: metrics.json, details.json, report.html")
 
 
+def _monitor_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string("requests", None, "Files, patterns or directories of request logs", flag_values=values)
+    flags.DEFINE_string("data", None, "Data that the served model was trained on", flag_values=values)
+    flags.DEFINE_multi_string("action_files", [], "Files of later actions, for calibration", flag_values=values)
+    flags.DEFINE_string("out", None, "Directory to make", flag_values=values)
+    flags.DEFINE_multi_string(
+        "limit",
+        [],
+        "KIND=NUMBER: fail where new_tokens, label_rate, numeric_shift, coverage, mean_score or calibration is further "
+        "from training",
+        flag_values=values,
+    )
+
+
+def _monitor(values: flags.FlagValues, beam_options: Sequence[str]) -> None:
+    from pipelines.monitor import describe, monitor, refuse
+
+    document = monitor(
+        values.requests, values.data, values.out, values.action_files, values.limit, beam_options, progress=True
+    )
+    print(describe(document))
+    refuse(document, values.out)
+
+
 def _table_flag(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "table",
         [],
         "TABLE=WHERE of a table that is not in LOGS: files by a path or pattern, or bigquery:PROJECT.DATASET.TABLE",
+        flag_values=values,
+    )
+
+
+def _quote_flag(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "quote_rejected",
+        True,
+        "Whether OUT holds rejected rows, which may be personal data, or their places and reasons alone",
         flag_values=values,
     )
 
@@ -243,6 +398,15 @@ VERBS = {
         example="--source ga360 --input sessions.ndjson.gz --out LOGS",
         extras=("pipelines",),
     ),
+    "schema": Verb(
+        "Draft schema.yaml from a sample of logs",
+        _schema_flags,
+        _schema,
+        ("infer",),
+        tensorflow=False,
+        example="--infer LOGS --out LOGS/schema.yaml",
+        extras=("pipelines",),
+    ),
     "preprocess": Verb(
         "Join, label, split and transform logs",
         _preprocess_flags,
@@ -250,6 +414,34 @@ VERBS = {
         ("out",),
         beam=True,
         example="--logs LOGS --out DATA",
+        extras=("pipelines",),
+    ),
+    "monitor": Verb(
+        "Compare served requests with training: drift, scores, calibration",
+        _monitor_flags,
+        _monitor,
+        ("requests", "data", "out"),
+        beam=True,
+        example="--requests REQUEST_LOG --action_files ACTIONS --data DATA --out MONITOR",
+        extras=("pipelines",),
+    ),
+    "forget": Verb(
+        "Copy logs without the rows of some users",
+        _forget_flags,
+        _forget,
+        ("logs", "out"),
+        "user_id",
+        beam=True,
+        example="--logs LOGS --out KEPT --user_id u0000293",
+        extras=("pipelines",),
+    ),
+    "pseudonymize": Verb(
+        "Copy logs with a keyed hash in place of each user id",
+        _pseudonymize_flags,
+        _pseudonymize,
+        ("logs", "out", "key"),
+        beam=True,
+        example="--logs LOGS --out PSEUDONYMOUS --key pseudonyms.key",
         extras=("pipelines",),
     ),
     "score_logs": Verb(

@@ -134,12 +134,13 @@ def _export_flags(values: flags.FlagValues) -> None:
 
 
 def _export(values: flags.FlagValues, _: Sequence[str]) -> None:
-    from serving.publishing.warmup import write_logged_requests
+    from serving.publishing.synthetic import synthetic_requests
+    from serving.publishing.warmup import write_warmup_requests
     from usr_tf.export import export
     from usr_tf.run import open_run
 
     run = open_run(values.run)
-    write_warmup = functools.partial(write_logged_requests, requests_dir=run.requests)
+    write_warmup = functools.partial(write_warmup_requests, requests=synthetic_requests(run))
     print(export(run, values.out, write_warmup, values.counters))
 
 

@@ -37,6 +37,8 @@ def _serve_flags(values: flags.FlagValues) -> None:
         "tls_client_ca", None, "Authorities, PEM: only clients with a certificate of theirs get in", flag_values=values
     )
     flags.DEFINE_string("access_log", None, "File for a line of JSON a request; - is stdout", flag_values=values)
+    flags.DEFINE_string("request_log", None, "Directory for requests with their scores", flag_values=values)
+    flags.DEFINE_float("request_log_sample", 1.0, "Share of the requests that --request_log keeps", flag_values=values)
     flags.DEFINE_integer(
         "intra_op_threads", 1, "TensorFlow's threads within an operation; 0 is one a core", 0, flag_values=values
     )
@@ -77,6 +79,8 @@ def _serve(values: flags.FlagValues, _: Sequence[str]) -> None:
         max_request_bytes=values.max_request_bytes,
         tls=ServerTls(values.tls_cert, values.tls_key, values.tls_client_ca) if values.tls_cert else None,
         access_log=values.access_log,
+        request_log=values.request_log,
+        request_log_sample=values.request_log_sample,
         intra_op_threads=values.intra_op_threads,
         inter_op_threads=values.inter_op_threads,
         drain_seconds=values.drain_seconds,
@@ -149,6 +153,12 @@ def _publish_flags(values: flags.FlagValues) -> None:
         "model_config_file", None, "ModelServerConfig in text form, whose labels say what is served", flag_values=values
     )
     flags.DEFINE_string("name", "usr", "Name of the model in --model_config_file", flag_values=values)
+    flags.DEFINE_string(
+        "golden",
+        None,
+        "File for the golden requests of real rows, with labels: personal data, so none when absent",
+        flag_values=values,
+    )
     flags.DEFINE_bool("promote", False, "In place of --run: make the canary stable", flag_values=values)
     flags.DEFINE_bool(
         "rollback", False, "In place of --run: drop the canary, or go back to the version before", flag_values=values
@@ -176,13 +186,14 @@ def _publish(values: flags.FlagValues, _: Sequence[str]) -> None:
     else:
         run = open_run(values.run)
         data = open_run_data(run, values.data)
-        print(publish(run, data, values.out, values.margin, values.keep, config, values.name, progress=True))
+        limits = (values.margin, values.keep)
+        print(publish(run, data, values.out, *limits, config, values.name, progress=True, golden_file=values.golden))
 
 
 def _canary_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("address", "127.0.0.1:8500", "HOST:PORT of the server's gRPC", flag_values=values)
     flags.DEFINE_multi_string(
-        "requests", None, "Files of a request a line, such as a version's assets.extra/golden.jsonl", flag_values=values
+        "requests", None, "Files of a request a line, such as the one of publish --golden", flag_values=values
     )
     flags.DEFINE_string("model", "usr", "Name that the model is served under", flag_values=values)
     flags.DEFINE_string("stable", "stable", "Label or number of the version to compare with", flag_values=values)
@@ -260,7 +271,7 @@ VERBS = {
         _canary,
         ("requests",),
         "requests",
-        example="--requests SERVING/VERSION/assets.extra/golden.jsonl --max_rank_change 0.1",
+        example="--requests GOLDEN.jsonl --max_rank_change 0.1",
         extras=("client",),
     ),
 }

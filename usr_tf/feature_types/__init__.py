@@ -4,7 +4,7 @@ Schema, log reader, join, transform, requests and statistics read the attributes
 file here with a `FeatureType`, and its name in the table. Needs no TensorFlow.
 """
 
-from usr_tf.feature_types.base import KEYS_OF_IDS, FeatureType
+from usr_tf.feature_types.base import KEYS_OF_IDS, FeatureType, NormalForm
 from usr_tf.feature_types.categorical import CATEGORICAL
 from usr_tf.feature_types.categorical_list import CATEGORICAL_LIST
 from usr_tf.feature_types.numeric import NUMERIC
@@ -15,4 +15,4 @@ FEATURE_TYPES: dict[str, FeatureType] = {
     kind.name: kind for kind in (CATEGORICAL, CATEGORICAL_LIST, NUMERIC, TEXT, VECTOR)
 }
 
-__all__ = ["FEATURE_TYPES", "KEYS_OF_IDS", "FeatureType"]
+__all__ = ["FEATURE_TYPES", "KEYS_OF_IDS", "FeatureType", "NormalForm"]

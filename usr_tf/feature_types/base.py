@@ -14,7 +14,10 @@ Value = Literal["string", "strings", "number", "numbers"]
 Input = Literal["id", "ids", "number", "vector"]
 """What the model reads of a row: one id, any number of ids, one number, or `width` numbers."""
 
-KEYS_OF_IDS = frozenset({"min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"})
+NormalForm = Literal["nfc", "nfkc", "none"]
+"""Unicode normal form of strings."""
+
+KEYS_OF_IDS = frozenset({"normalize", "min_count", "vocabulary_size", "hash_buckets", "oov_buckets", "embedding_size"})
 """Keys that say what a feature's ids are, and how wide their vectors."""
 ID_KEYS = KEYS_OF_IDS | {"shares"}
 """Keys of every feature with ids."""
@@ -40,14 +43,17 @@ class FeatureType:
     """Keys that it must have, each with its meaning, for errors."""
     in_history: bool = False
     """Whether the actions of a history may carry it (`in_history` of an item feature)."""
+    text: bool = False
+    """Whether a value is a text: its case and its blanks tell no two apart, and its normal form is NFC by default."""
     length: int = 1
     """Default of `max_length`: ids of a row that are kept."""
     unit: str = "value"
     """What an id stands for, unless a `tokenizer` says so."""
     tokenize: Tokenize | None = None
-    """Function from strings `[B]`, and the feature, to the ragged `[B, n]` strings that get an id each."""
+    """Function from strings `[B]` in their normal form, and the feature, to the ragged `[B, n]` strings that get an id
+    each."""
     count_tokens: CountTokens | None = None
-    """Function from an Arrow array of strings, and the feature, to how many `tokenize` makes of each, int64."""
+    """Function from an Arrow array of such strings, and the feature, to how many `tokenize` makes of each, int64."""
 
     @property
     def has_ids(self) -> bool:

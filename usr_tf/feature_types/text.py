@@ -11,13 +11,12 @@ if TYPE_CHECKING:
 
 
 def _text_tokens(strings: Any, feature: Feature) -> Any:
-    """Lower-case words, or characters other than spaces."""
+    """Words, or characters other than spaces."""
     import tensorflow as tf
 
-    lowered = tf.strings.lower(strings, encoding="utf-8")
     if feature.tokenizer != "character":
-        return tf.strings.split(lowered)
-    ragged = tf.strings.unicode_split(lowered, "UTF-8", errors="replace")
+        return tf.strings.split(strings)
+    ragged = tf.strings.unicode_split(strings, "UTF-8", errors="replace")
     return tf.ragged.boolean_mask(ragged, tf.not_equal(ragged, " "))
 
 
@@ -35,6 +34,7 @@ TEXT = FeatureType(
     name="text",
     value="string",
     input="ids",
+    text=True,
     keys=ID_KEYS | {"max_length", "tokenizer"},
     length=16,
     unit="word",

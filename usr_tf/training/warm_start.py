@@ -12,7 +12,7 @@ from usr_tf.errors import InputError
 from usr_tf.model import USRModel
 from usr_tf.optimizers import make_optimizer
 from usr_tf.run import Run
-from usr_tf.schema import Schema
+from usr_tf.schema import KEYS_OF_LOGS, Schema
 from usr_tf.training.checkpoints import newest_checkpoint
 
 _KEY, _CHUNK = "train.warm_start", 1 << 20
@@ -114,7 +114,7 @@ def _check_ids(older: Run, data: Data) -> None:
 
 def _meaning(schema: Schema) -> dict:
     """Schema without the keys that may change when vocabularies grow."""
-    document = schema.model_dump(exclude={"split", "labels"})
+    document = schema.model_dump(exclude={"split", "labels", *KEYS_OF_LOGS})
     for feature in document["features"].values():
         feature.update(min_count=None, vocabulary_size=None)
     return document

@@ -8,7 +8,7 @@ import pyarrow.json as pa_json
 import pytest
 
 from pipelines.join.as_of import attach, histories
-from pipelines.logs.tables import PLACE
+from pipelines.logs.columns import PLACE
 from pipelines.simulator.people import Users
 from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.signals import SIGNALS

@@ -188,7 +188,7 @@ def test_settings_out_of_range_are_refused(change, message):
 def test_logs_of_elsewhere_and_folders_without_a_model_are_refused(models, logs, tmp_path, capsys):
     flags = [f"--a={models[0]}", f"--b={models[1]}", f"--out={tmp_path / 'out'}"]
     assert main(["abtest", *flags, f"--logs={tmp_path}"]) == 2
-    assert "simulation.json: found no readable file" in capsys.readouterr().err
+    assert "schema.yaml: found no readable file" in capsys.readouterr().err
     other = write_logs(tmp_path / "other", 1_000)
     (other / SIMULATION).write_text((logs / SIMULATION).read_text())
     assert main(["abtest", *flags, f"--logs={other}"]) == 2

@@ -181,3 +181,30 @@ def write_diginetica(folder: Path, sessions: int = 60, seed: int = 0) -> Path:
     write_csv(folder / "products.csv", PRODUCTS, [(item, item % 12, f"{item},{item % 5}") for item in items], ";")
     write_csv(folder / "product-categories.csv", CATEGORIES, [(item, item % 4) for item in items], ";")
     return folder
+
+
+OBD_ROWS = (
+    ",timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,user_feature_3,"
+    "user-item_affinity_0,user-item_affinity_1,user-item_affinity_2"
+)
+OBD_CONTEXT = ",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3"
+
+
+def write_obd(folder: Path, rows: int = 400, seed: int = 0) -> Path:
+    """Three campaigns of three items under both policies; `bts` displays item 2 half of the time, which clicks most."""
+    draw = random.Random(seed)
+    chances = {"bts": (0.2, 0.3, 0.5), "random": (1 / 3, 1 / 3, 1 / 3)}
+    for policy, of_items in chances.items():
+        for campaign in ("all", "men", "women"):
+            items = [(n, n, n / 2, f"{policy}{n % 2}", f"{policy}{n}", policy) for n in range(3)]
+            write_csv(folder / f"{policy}_{campaign}_item_context.csv", OBD_CONTEXT, items)
+            lines = []
+            for number in range(rows):
+                item = draw.choices(range(3), of_items)[0]
+                time = f"2019-11-{24 + number * 7 // rows} {number * 24 * 7 // rows % 24:02}:00:00.{number:06}+00:00"
+                click = int(draw.random() < 0.1 * (1 + item))
+                visitor = [draw.choice("ab") for _ in range(4)]
+                affinity = [draw.choice(["0.0", "0.0", "1.0"]) for _ in range(3)]
+                lines.append((number, time, item, draw.randint(1, 3), click, of_items[item], *visitor, *affinity))
+            write_csv(folder / f"{policy}_{campaign}.csv", OBD_ROWS, lines)
+    return folder

@@ -4,7 +4,9 @@ import gzip
 import json
 from pathlib import Path
 
-from pipelines.logs.tables import check_columns, find_files, read_file
+from pipelines.logs.checks import check_table
+from pipelines.logs.locations import find_files
+from pipelines.logs.tables import read_file
 from pipelines.sources import Source, import_logs
 from usr_tf.schema import TABLES, load_schema
 
@@ -34,7 +36,7 @@ def assert_preprocess_takes(logs: Path) -> None:
     schema = load_schema(logs / "schema.yaml")
     for table in TABLES:
         paths = find_files(str(logs), table)
-        check_columns(schema, table, paths)
+        check_table(schema, table, paths)
         for number, path in enumerate(paths):
             for _, rejected in read_file(path, number, schema, table):
                 assert rejected == []

@@ -124,6 +124,11 @@ def test_shops_may_name_their_lists(tmp_path):
     assert load_schema(logs.logs / "schema.yaml").scenarios == ("feed", "search")
 
 
+def test_patterns_of_pages_are_refused():
+    with pytest.raises(InputError, match="--list: found a pattern of the page, expected patterns of productListName"):
+        GA360({"page:/search": "search"})
+
+
 def test_integers_may_be_text_and_null_may_be_left_out(tmp_path):
     lean = {
         "fullVisitorId": 12345678901234567890,

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from pipelines.logs.tables import columns_of
+from pipelines.logs.columns import columns_of
 from pipelines.quality.statistics import figures_of, measure_raw
 from pipelines.sources import SOURCES
 from pipelines.transform.preprocessing_fn import preprocessing_fn, raw_feature_spec

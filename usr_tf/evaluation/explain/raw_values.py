@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from usr_tf.schema import Feature, Schema
-from usr_tf.tokens import tokens
+from usr_tf.schema import Schema
+from usr_tf.tokens import normalized, tokens
 
 
 def text_of(value: object) -> str:
@@ -27,13 +27,14 @@ def unknown_of(value: object, ids: np.ndarray, name: str, schema: Schema) -> tup
     if not owner.has_vocabulary:
         return ()
     ids = np.ravel(ids)
-    looked_up = zip(_looked_up(value, schema.features[name]), ids[ids > 0], strict=True)
+    looked_up = zip(_looked_up(value, name, schema), ids[ids > 0], strict=True)
     return tuple(text_of(part) for part, number in looked_up if number <= owner.oov_buckets)
 
 
-def _looked_up(value: object, feature: Feature) -> list[bytes]:
+def _looked_up(value: object, name: str, schema: Schema) -> list[bytes]:
     """Parts of a raw value that have an id each."""
+    feature = schema.features[name]
     if feature.kind.tokenize:
-        return tokens(tf.constant([value]), feature).values.numpy().tolist()
+        return tokens(normalized(tf.constant([value]), name, schema), feature).values.numpy().tolist()
     parts = value.tolist() if isinstance(value, np.ndarray) else [value]
     return [part for part in parts if part][: feature.length]

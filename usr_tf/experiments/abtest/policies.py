@@ -86,17 +86,20 @@ def place_chances(
 
 
 def candidate_chances(
-    rng: np.random.Generator, logits: NDArray, free: NDArray, explore: float, samples: int = 32
+    rng: np.random.Generator, logits: NDArray, free: NDArray, explore: float, samples: int = 32, places: int = SLATE
 ) -> NDArray:
     """Marginal propensity of each candidate at each position, `[r, S, C]` float32.
 
     The mean, over so many slates drawn, of its probability given those above.
+
+    Args:
+      places: length `S` of the slates.
     """
     requests, candidates = logits.shape
-    result = np.empty((requests, SLATE, candidates), np.float32)
+    result = np.empty((requests, places, candidates), np.float32)
     for of in _slices(requests):
         weight, left = (np.repeat(values, samples, axis=0) for values in _weights(logits[of], free[of], np.float32))
-        for k in range(SLATE):
+        for k in range(places):
             p = _chances(weight, left, explore)
             result[of, k] = p.reshape(-1, samples, candidates).mean(axis=1)
             drawn = _draw(rng, p)[:, None]

@@ -1,0 +1,1 @@
+"""Unicode: normal forms of strings, the same in training and serving."""
