@@ -12,6 +12,7 @@ GROUND = (
     "usr_tf.config",
     "usr_tf.documents",
     "usr_tf.errors",
+    "usr_tf.feature_states",
     "usr_tf.feature_types",
     "usr_tf.files",
     "usr_tf.log_rows",
