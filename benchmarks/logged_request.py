@@ -22,7 +22,7 @@ def longest_history(path: Path, signature: tf.types.experimental.ConcreteFunctio
     repeat.
     """
     specs = {
-        name: TensorSpec(spec.dtype, tuple(size or -1 for size in spec.shape.as_list()))
+        name: TensorSpec(np.dtype(spec.dtype.as_numpy_dtype), tuple(size or -1 for size in spec.shape.as_list()))
         for name, spec in signature.structured_input_signature[1].items()
     }
     documents = [request.inputs for request in read_requests(path)]

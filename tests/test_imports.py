@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = (
     "usr_tf",
+    "usr_tf.columns",
     "usr_tf.schema",
     "usr_tf.config",
     "usr_tf.documents",
@@ -22,6 +23,7 @@ GROUND = (
     "usr_tf.tokens",
     "usr_tf.unicode",
     "usr_tf.metrics",
+    "usr_tf.request_contract",
     "usr_tf.evaluation.report",
     "usr_tf.training.history",
 )

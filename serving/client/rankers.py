@@ -66,7 +66,7 @@ class Ranker(Session):
 
         Raises:
           ServingError: as `metadata`.
-          InputError: an unknown signature, or ragged lists.
+          InputError: an unknown signature, or an input that is unknown, missing, ragged or of another shape or dtype.
         """
         return _at_once(self._predict(signature, inputs, timeout))
 

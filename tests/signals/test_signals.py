@@ -17,9 +17,9 @@ import tensorflow as tf
 from benchmarks.replay_parity import replay
 from pipelines.preprocess import preprocess
 from serving.features import open_store
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import TensorSpec, request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from tests.once import made_once
 from tests.signals.spellings import KINDS, spelled, words
