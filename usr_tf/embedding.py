@@ -149,7 +149,10 @@ class FeatureEmbedding(keras.layers.Layer):
         """The feature that each column of `call`'s vectors belongs to."""
         by_width, lists, numbers = self._sorted(names)
         single = [name for names in by_width.values() for name in names]
-        return [name for name in (*single, *lists, *numbers) for _ in range(self.width(name))]
+        vectors = [name for name in numbers if name in self.schema.vector_features]
+        encoded = [name for name in numbers if name not in vectors] * self.bins  # bin by bin
+        columns = [name for name in (*single, *lists) for _ in range(self.width(name))]
+        return columns + encoded + [name for name in vectors for _ in range(self.width(name))]
 
     def history(self, features: Features, check: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
         """`[B, L, d]` of the user's actions, and bool `[B, L]`: which of them are real.
@@ -202,8 +205,8 @@ class FeatureEmbedding(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
     def _encoded(self, values: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor:
-        """`[..., w]` of the numbers `names`."""
-        numbers = tf.stack([values[name] for name in names], axis=-1)
+        """`[B, w]` of the numbers `names`."""
+        numbers = tf.transpose(tf.stack([values[name] for name in names]))  # faster than to stack columns
         if self.number_encoding is None:
             return tf.cast(numbers, self.compute_dtype)
         return self.number_encoding(numbers, [self._numbers.index(name) for name in names])

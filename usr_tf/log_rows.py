@@ -81,16 +81,35 @@ def log_columns(schema: Schema, table: str) -> dict[str, LogColumn]:
         keys |= {REQUEST: LogColumn("string"), SCENARIO: LogColumn("string")}
         features = {}
     else:
-        valid_from = dataclasses.replace(moment, required=False, dates=True)
-        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: valid_from}
+        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: optional_moment(schema.timestamp_unit)}
         features = schema.features_of("user" if table == "users" else "item")
-    return {**feature_columns(features), **keys}
+    return {**feature_columns(features, schema.timestamp_unit), **keys}
 
 
-def feature_columns(features: Mapping[str, Feature]) -> dict[str, LogColumn]:
-    """Columns of these features: their own, and those of weights."""
-    columns = {name: LogColumn(feature.kind.value, width=feature.width) for name, feature in features.items()}
+def feature_columns(features: Mapping[str, Feature], unit: str = "ms") -> dict[str, LogColumn]:
+    """Columns of these features: their own or those of moments, and those of weights.
+
+    Args:
+      unit: of moments that are numbers.
+    """
+    columns = {
+        feature.since or name: optional_moment(unit)
+        if feature.since
+        else LogColumn(feature.kind.value, width=feature.width)
+        for name, feature in features.items()
+    }
     return columns | {feature.weights: LogColumn("numbers") for feature in features.values() if feature.weights}
+
+
+def optional_moment(unit: str) -> LogColumn:
+    """Column of moments that a row may lack, or give as dates."""
+    return LogColumn("integer", moment=True, unit=unit, dates=True)
+
+
+def feature_of(column: str, schema: Schema) -> str | None:
+    """The feature that a column of the logs is for; None for a column of no feature."""
+    others = schema.weight_columns | schema.moment_columns
+    return column if column in schema.features else others.get(column)
 
 
 def allowed_values(schema: Schema) -> dict[str, tuple[str, ...]]:
@@ -109,7 +128,7 @@ def checked_row(
       RejectedRow: the reason, such as `missing_item_id`.
     """
     values = {name: coerce(row.get(name), column, name) for name, column in columns.items()}
-    check_values(values, allowed)
+    check_values(values, columns, allowed)
     return values
 
 
@@ -243,7 +262,9 @@ def _text(value: Any, name: str) -> str:
     return text
 
 
-def check_values(values: Mapping[str, Any], allowed: Mapping[str, tuple[str, ...]]) -> None:
+def check_values(
+    values: Mapping[str, Any], columns: Mapping[str, LogColumn], allowed: Mapping[str, tuple[str, ...]]
+) -> None:
     """Refuses values of the right types that no row may have.
 
     Raises:
@@ -254,10 +275,10 @@ def check_values(values: Mapping[str, Any], allowed: Mapping[str, tuple[str, ...
         raise RejectedRow("unknown_scenario")
     if ACTION in values and values[ACTION] not in allowed[ACTION]:
         raise RejectedRow("action_not_in_schema")
-    moment = values.get(TIMESTAMP) or 0
-    if moment < 0:
+    if (values.get(TIMESTAMP) or 0) < 0:
         raise RejectedRow("negative_timestamp")
-    if moment > LAST_MOMENT:
-        raise RejectedRow("timestamp_beyond_year_9999")
+    for name, column in columns.items():
+        if column.moment and abs(values[name] or 0) > LAST_MOMENT:
+            raise RejectedRow(f"{name}_beyond_year_9999")
     if values.get(POSITION) is not None and values[POSITION] < 1:
         raise RejectedRow("position_below_1")

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 
 from usr_tf.errors import InputError
-from usr_tf.schema import TIMESTAMP
 
 LAST_MOMENT = 253_402_300_799_999
 """The end of the year 9999, in ms."""
@@ -29,7 +28,10 @@ def unit_of(numbers: Sequence[int | float]) -> str | None:
 
 
 def check_unit(place: str, numbers: Sequence[int | float], unit: str) -> None:
-    """Refuses timestamps that are plainly of another unit than the schema's.
+    """Refuses moments that are plainly of another unit than the schema's.
+
+    Args:
+      place: their file and column.
 
     Raises:
       InputError: all of them lie between 2000 and 2100 in another unit. Numbers of no such unit pass.
@@ -42,7 +44,7 @@ def check_unit(place: str, numbers: Sequence[int | float], unit: str) -> None:
     ratio = PER_SECOND[unit] / PER_SECOND[found]
     factor = f"times {ratio:,.0f}" if ratio > 1 else f"divided by {1 / ratio:,.0f}"
     raise InputError(
-        f"{place}: column {TIMESTAMP!r}",
+        place,
         f"{UNITS[found]} since 1970 ({first} is {moment:%Y-%m-%d %H:%M} UTC)",
         f"{UNITS[unit]}: the number {factor}, or timestamp_unit: {found} in the schema",
     )

@@ -57,6 +57,8 @@ def _of_feature(name: str, feature: Feature) -> tuple[str, str]:
     """What kind of value it is, and how a missing one is spelt."""
     if name in (USER, ITEM):
         return f"id of the {feature.group}", '`""` or `null`'
+    if feature.since:
+        return f"seconds from `{feature.since}` to the request", "`null`"
     match feature.kind.value:
         case "number":
             return "a number, in the unit of the logs", "`null`"

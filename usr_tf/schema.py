@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import yaml
@@ -232,6 +232,9 @@ class Feature(StrictModel):
     buckets: int | None = Field(None, ge=2, le=1_000)
     """Numeric only. An id beside the number: its bucket among so many quantiles of the training split, or an id of
     its own for a missing number."""
+    since: Name | None = None
+    """Numeric only: the column, in place of the feature's own, that holds a moment, ms UTC. The number is the age at
+    the impression, the seconds since then. It is missing where the moment is missing or still to come."""
     width: int | None = Field(None, ge=1, le=4_096)
     """Vector only: its numbers. A missing vector is all zeros."""
     weights: Name | None = None
@@ -358,6 +361,7 @@ class Schema(StrictModel):
             column = feature.weights
             if column and (column in self.features or columns.count(column) > 1 or column in RESERVED):
                 yield Mistake(("features", name, "weights"), repr(column), "a column of its own")
+        yield from self._bad_moments()
         for name in self.descriptions:
             if name not in self.features and name not in self.weight_columns:
                 yield Mistake(("descriptions", name), "no such feature", one_of(name, self.features))
@@ -382,10 +386,25 @@ class Schema(StrictModel):
                     expected = "letters, digits and underscores, a letter first, as history_match names signals by it"
                     yield Mistake(("history", "actions"), repr(action), expected)
 
+    def _bad_moments(self) -> Iterator[Mistake]:
+        """Columns of moments that have another meaning, or stand for two columns of the logs."""
+        taken = {*RESERVED, USER, ITEM, *self.features, *self.weight_columns}
+        sides: dict[str, str] = {}
+        for name, feature in self.features.items():
+            if not feature.since:
+                continue
+            key, column = ("features", name, "since"), feature.since
+            side = feature.group if feature.group in ("user", "item") else "impressions"
+            if column in taken or column.startswith(RESERVED_PREFIXES):
+                yield Mistake(key, repr(column), "a column that is no feature")
+            elif sides.setdefault(column, side) != side:
+                expected = "another name: users, items and impressions each have columns of their own"
+                yield Mistake(key, f"{column!r} in two tables", expected)
+
     def _bad_columns(self) -> Iterator[Mistake]:
         """Renamings to no column of ours, or of one that is read by its own name."""
         keys = (USER, ITEM, REQUEST, TIMESTAMP, SCENARIO, ACTION, POSITION, *map(oracle_column, self.task_names))
-        known = {*keys, *self.features, *self.weight_columns}
+        known = {*keys, *self.columns_of(*get_args(Group))}
         for source, target in self.columns.items():
             needs: tuple[Location, ...] = (("features", target),)
             if target not in known:
@@ -569,6 +588,11 @@ class Schema(StrictModel):
         return {feature.weights: name for name, feature in self.features.items() if feature.weights}
 
     @property
+    def moment_columns(self) -> dict[str, str]:
+        """Columns of moments in the logs, each with the feature that is the age since then."""
+        return {feature.since: name for name, feature in self.features.items() if feature.since}
+
+    @property
     def vector_features(self) -> tuple[str, ...]:
         """Features with a fixed number of numbers a row."""
         return tuple(name for name, feature in self.features.items() if feature.kind.input == "vector")
@@ -632,7 +656,14 @@ class Schema(StrictModel):
         return {name: feature for name, feature in self.features.items() if feature.group in groups}
 
     def columns_of(self, *groups: Group) -> tuple[str, ...]:
-        """Columns of the logs that these groups' features need: their own, and those of weights."""
+        """Columns of the logs that these groups' features need: their own or those of moments, and those of weights."""
+        features = self.features_of(*groups)
+        columns = [feature.since or name for name, feature in features.items()]
+        columns += [feature.weights for feature in features.values() if feature.weights]
+        return tuple(dict.fromkeys(columns))
+
+    def raw_columns_of(self, *groups: Group) -> tuple[str, ...]:
+        """Raw columns of these groups' features, as rows and requests have them: their own, and those of weights."""
         features = self.features_of(*groups)
         return (*features, *(feature.weights for feature in features.values() if feature.weights))
 

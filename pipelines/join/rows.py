@@ -98,6 +98,11 @@ def make_batches(
         columns = {name: values for source in past for name, values in source.columns(start, stop).items()}
         columns |= {name: _single(pa.array(np.zeros(stop - start, np.float32))) for name in schema.counter_columns}
         columns |= {name: _single(pa.array(values[start:stop])) for name, values in labels.items()}
+        columns |= {
+            name: _optional(_ages(_column(rows, feature.since), _column(rows, TIMESTAMP)))
+            for name, feature in schema.features.items()
+            if feature.since
+        }
         columns |= {RAW_USER: _single(_column(rows, USER)), RAW_ITEM: _single(_column(rows, ITEM))}
         for field in layout:
             if field.name not in columns:
@@ -132,6 +137,13 @@ def _raw(values: pa.Array, kind: pa.ListType, schema: Schema, name: str) -> pa.A
     if schema.features[name].has_ids:
         return _single(pc.fill_null(values, ""))
     return _optional(values.cast(kind.value_type))
+
+
+def _ages(moments: pa.Array, now: pa.Array) -> pa.Array:
+    """float32 seconds since moments, ms; null where one is null or later than now."""
+    ages = pc.subtract(now, moments)
+    ages = pc.if_else(pc.less(ages, 0), pa.scalar(None, pa.int64()), ages)
+    return pc.divide(ages.cast(pa.float64()), 1000.0).cast(pa.float32())
 
 
 def _single(values: pa.Array) -> pa.ListArray:

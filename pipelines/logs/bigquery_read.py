@@ -16,6 +16,7 @@ from pipelines.logs.columns import LINE_BITS, layout_of
 from pipelines.logs.rejected import COUNTS, REJECTED, set_aside
 from pipelines.logs.tables import convert_rows
 from usr_tf.errors import InputError
+from usr_tf.log_rows import feature_of
 from usr_tf.schema import TIMESTAMP, Schema
 
 _BATCH_ROWS = 16_384
@@ -30,7 +31,7 @@ def check_columns(schema: Schema, table: str, name: str) -> None:
     types = {field.name: field.field_type for field in look_up(name).schema}
     layout = layout_of(schema, table)
     for column, kind in layout.columns.items():
-        if not types.keys() & {*layout.sources[column]} and (kind.required or column in schema.features):
+        if not types.keys() & {*layout.sources[column]} and (kind.required or feature_of(column, schema)):
             raise InputError(f"{name}: column {column!r}", f"only {', '.join(sorted(types))}", "this column")
     for source in layout.sources[TIMESTAMP]:
         if types.get(source, "INT64") not in ("INTEGER", "INT64"):

@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from pipelines.logs.columns import Layout, layout_of
 from pipelines.logs.formats import Block, read_blocks
-from pipelines.logs.tables import check_types, convert_block, first_moments, parse_lines, partition_values
+from pipelines.logs.tables import check_types, check_units, convert_block, parse_lines, partition_values
 from usr_tf.errors import InputError
 from usr_tf.files import strict_json
-from usr_tf.log_timestamps import check_unit
-from usr_tf.schema import TIMESTAMP, USER, Schema
+from usr_tf.log_rows import feature_of
+from usr_tf.schema import USER, Schema
 
 _ROWS = 10_000
 """Rows of each file that are looked at."""
@@ -32,7 +32,7 @@ def check_table(schema: Schema, table: str, paths: list[str]) -> None:
     """
     layout = layout_of(schema, table)
     if not paths:
-        needed = [name for name in layout.columns if name in schema.features and name != USER]
+        needed = [feature for name in layout.columns if name != USER and (feature := feature_of(name, schema))]
         if needed:
             raise InputError(f"features.{needed[0]}", f"no {table} file among the logs", "one that holds this column")
         return
@@ -43,14 +43,12 @@ def check_table(schema: Schema, table: str, paths: list[str]) -> None:
     for sample in samples:
         found |= sample.columns
     for name, column in layout.columns.items():
-        is_feature = name in schema.features or name in schema.weight_columns
-        if not found & {*layout.sources[name]} and (column.required or is_feature):
+        feature = feature_of(name, schema)
+        if not found & {*layout.sources[name]} and (column.required or feature):
             raise InputError(
                 f"{samples[0].path}: column {name!r}",
                 f"only {', '.join(sorted(found))} in its first {_ROWS:,} rows",
-                f"it, for features.{schema.weight_columns.get(name, name)} of the schema"
-                if is_feature
-                else "this required column",
+                f"it, for features.{feature} of the schema" if feature else "this required column",
             )
     for sample in samples:
         sample.check(layout)
@@ -87,7 +85,7 @@ class _Sample:
     def check(self, layout: Layout) -> None:
         if isinstance(self.block.rows, pa.RecordBatch):
             check_types(self.path, self.block.rows.schema, layout)
-        check_unit(self.path, first_moments(self.block, layout, _ROWS), layout.columns[TIMESTAMP].unit)
+        check_units(self.path, self.block, layout, _ROWS)
 
     def convert(self, layout: Layout) -> tuple[pa.RecordBatch, list[dict]]:
         batch, rejected = convert_block(

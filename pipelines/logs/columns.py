@@ -5,7 +5,7 @@ import dataclasses
 import pyarrow as pa
 
 from usr_tf.log_rows import LogColumn, allowed_values, log_columns
-from usr_tf.schema import Schema
+from usr_tf.schema import TIMESTAMP, Schema
 
 PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
@@ -45,6 +45,12 @@ class Layout:
         """Schema of the batches of valid rows."""
         fields = [pa.field(name, column.type) for name, column in self.columns.items()]
         return pa.schema([*fields, pa.field(PLACE, pa.int64())])
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Columns of moments, `timestamp` first."""
+        names = [name for name, column in self.columns.items() if column.moment]
+        return tuple(sorted(names, key=lambda name: name != TIMESTAMP))
 
     @property
     def names(self) -> list[str]:

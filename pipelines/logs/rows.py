@@ -36,7 +36,7 @@ def convert_row_by_row(
                 name: coerce(_value(row, layout.sources[name], constants), column, name)
                 for name, column in layout.columns.items()
             }
-            check_values(values, layout.allowed)
+            check_values(values, layout.columns, layout.allowed)
         except RejectedRow as reason:
             if isinstance(row, bytes):
                 row = row[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace")[:_QUOTED_CHARACTERS]

@@ -59,7 +59,7 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
         places = np.asarray(block.numbers, np.int64) + base
         rejected = [{"place": base + line, "reason": reason, "row": text} for line, reason, text in block.rejected]
         if index == 0:
-            check_unit(path, first_moments(block, layout, _UNIT_ROWS), layout.columns[TIMESTAMP].unit)
+            check_units(path, block, layout, _UNIT_ROWS)
         batch, wrong = convert_block(path, block, places, layout, constants)
         yield batch, rejected + wrong
 
@@ -98,9 +98,22 @@ def check_types(path: str, found: pa.Schema, layout: Layout) -> None:
                 check_type(f"{path}: column {source!r}", found.field(source).type, column)
 
 
-def first_moments(block: Block, layout: Layout, limit: int) -> list[int | float]:
-    """Timestamps of the first `limit` rows that are numbers, or texts of whole numbers, in the unit of the logs."""
-    sources = layout.sources[TIMESTAMP]
+def check_units(path: str, block: Block, layout: Layout, limit: int) -> None:
+    """Refuses a file with a column of moments that are plainly of another unit than the schema's.
+
+    Args:
+      limit: first rows of the block that are looked at.
+
+    Raises:
+      InputError: there is such a column.
+    """
+    for name in layout.moments:
+        numbers = _first_numbers(block, layout.sources[name], limit)
+        check_unit(f"{path}: column {name!r}", numbers, layout.columns[name].unit)
+
+
+def _first_numbers(block: Block, sources: tuple[str, ...], limit: int) -> list[int | float]:
+    """Values of the first `limit` rows that are numbers, or texts of whole numbers, as the logs have them."""
     if isinstance(block.rows, pa.RecordBatch):
         present = [name for name in sources if name in block.rows.schema.names]
         rows = block.rows.select(present).slice(0, limit).to_pylist() if present else []
@@ -261,8 +274,8 @@ def _is_clean(batch: pa.RecordBatch, layout: Layout) -> bool:
             known = pa.array([*allowed, None], STRING)
             if not pc.all(pc.is_in(batch.column(name), known), min_count=0).as_py():
                 return False
-    if TIMESTAMP in layout.columns:
-        moments = batch.column(TIMESTAMP)
-        if pc.any(pc.or_(pc.less(moments, 0), pc.greater(moments, LAST_MOMENT))).as_py():
+    for name in layout.moments:
+        moments, first = batch.column(name), 0 if name == TIMESTAMP else -LAST_MOMENT
+        if pc.any(pc.or_(pc.less(moments, first), pc.greater(moments, LAST_MOMENT))).as_py():
             return False
     return not (POSITION in layout.columns and pc.any(pc.less(batch.column(POSITION), 1)).as_py())

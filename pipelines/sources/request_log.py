@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import orjson
 
 from pipelines.sources.base import Row, Source
@@ -34,6 +35,8 @@ from usr_tf.schema import (
 )
 
 _KEYS = (REQUEST, SCENARIO, TIMESTAMP, "inputs")
+_LONGEST = 1e11
+"""Seconds of the longest age, over 3,000 years."""
 _ACTION_COLUMNS = (USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO)
 
 
@@ -99,39 +102,61 @@ class RequestLogSource(Source):
         inputs, moment = document["inputs"], document[TIMESTAMP]
         if document[SCENARIO] not in schema.scenarios:
             raise _BadRecord(f"the scenario {document[SCENARIO]!r}, which the schema lacks")
-        for name in schema.columns_of(*get_args(Group)):
+        for name in schema.raw_columns_of(*get_args(Group)):
             if name not in inputs:
                 raise _BadRecord(f"no input {name}")
         items = inputs[ITEM]
-        of_item = schema.columns_of(*CANDIDATE_GROUPS)
+        of_item = schema.raw_columns_of(*CANDIDATE_GROUPS)
         if any(len(inputs[name]) != len(items) for name in of_item):
             raise _BadRecord("inputs of different numbers of candidates")
+        for name in schema.moment_columns.values():
+            for age in inputs[name] if name in of_item else [self._value(name, inputs)]:
+                _check_age(name, age, moment)
         order = document.get("order")
         positions = {row: place for place, row in enumerate(order, start=1)} if order else {}
-        shared = {name: self._value(name, inputs) for name in schema.columns_of("query", "context")}
+        shared = self._columns(("query", "context"), moment, inputs, None)
         user = self._value(USER, inputs)
         if not user:
             raise _BadRecord("no user_id")
-        yield from self._attributes("users", USER, user, moment, inputs, schema.columns_of("user"), None)
+        yield from self._attributes("users", USER, user, moment, inputs, None)
         for row, item in enumerate(items):
-            yield from self._attributes("items", ITEM, item, moment, inputs, schema.columns_of("item"), row)
+            yield from self._attributes("items", ITEM, item, moment, inputs, row)
             impression = {REQUEST: document[REQUEST], SCENARIO: document[SCENARIO], USER: user, ITEM: item}
             impression |= {TIMESTAMP: moment, **shared}
-            impression |= {name: inputs[name][row] for name in schema.columns_of("candidate")}
+            impression |= self._columns(("candidate",), moment, inputs, row)
             yield "impressions", impression | ({POSITION: positions[row]} if row in positions else {})
 
     def _attributes(
-        self, table: str, key: str, entity: str, moment: int, inputs: dict, names: Sequence[str], row: int | None
+        self, table: str, key: str, entity: str, moment: int, inputs: dict, row: int | None
     ) -> Iterator[Row]:
         """The entity's row, if it differs from the latest one."""
-        values = {
-            name: self._value(name, inputs) if row is None else inputs[name][row] for name in names if name != key
-        }
+        latest = self._latest.get((table, entity))
+        groups: tuple[Group, ...] = ("user",) if table == "users" else ("item",)
+        values = self._columns(groups, moment, inputs, row, latest)
+        values.pop(key)
         if not values and table == "users":
             return
-        if self._latest.get((table, entity)) != values:
+        if latest != values:
             self._latest[table, entity] = values
             yield table, {key: entity, TIMESTAMP: moment, **values}
+
+    def _columns(
+        self, groups: Sequence[Group], moment: int, inputs: dict, row: int | None, latest: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Values of the log columns of these groups: a candidate's, or the request's where `row` is None.
+
+        Args:
+          latest: earlier values of the same user or item.
+        """
+        values: dict[str, Any] = {}
+        for name in self._schema.raw_columns_of(*groups):
+            value = self._value(name, inputs) if row is None else inputs[name][row]
+            feature = self._schema.features.get(name)
+            if feature and feature.since:
+                values[feature.since] = _since(value, moment, (latest or {}).get(feature.since))
+            else:
+                values[name] = value
+        return values
 
     def _value(self, name: str, inputs: dict) -> Any:
         """A value of the request side, also where the document spelt out the leading 1."""
@@ -140,6 +165,23 @@ class RequestLogSource(Source):
         is_list = feature is None or feature.kind.several  # None: weights of a list
         spelt_out = isinstance(value, list) and len(value) == 1 and (not is_list or isinstance(value[0], list))
         return value[0] if spelt_out else value
+
+
+def _check_age(name: str, age: Any, now: Any) -> None:
+    is_number = isinstance(age, int | float) and not isinstance(age, bool)
+    if age is not None and not (is_number and abs(age) <= _LONGEST):
+        raise _BadRecord(f"no age in seconds in {name}")
+    if not isinstance(now, int):
+        raise _BadRecord("a timestamp that is no whole number")
+
+
+def _since(age: float | None, now: int, latest: int | None) -> int | None:
+    """The moment, ms, that an age counts from: the latest one, where the age as float32 says no other."""
+    if age is None:
+        return None
+    if latest is not None and np.float32((now - latest) / 1000) == np.float32(age):
+        return latest
+    return now - round(age * 1000)
 
 
 class _BadRecord(Exception):

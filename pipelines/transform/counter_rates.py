@@ -19,9 +19,9 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
     if not schema.counters:
         return {}
     columns = schema.counter_columns
-    counts = tf.stack([inputs[name] for name in columns], axis=1)
+    counts = tf.stack([inputs[name] for name in columns])  # [columns, B]
     counts = tf.where(tf.math.is_finite(counts), tf.clip_by_value(counts, 0.0, _MOST), 0.0)  # a request may bring any
-    totals = tft.sum(counts, reduce_instance_dims=False)
+    totals = tft.sum(tf.transpose(counts), reduce_instance_dims=False)
     windows = [(name, counter, window) for name, counter in schema.counters.items() for window in counter.windows]
     rates = [
         (counter_column(name, window, action), counter_column(name, window, IMPRESSION), counter.prior)
@@ -29,12 +29,12 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
         for action in counter.actions
     ]
     actions, impressions = ([columns.index(rate[side]) for rate in rates] for side in (0, 1))
-    priors = [prior for *_, prior in rates]
-    means = tf.math.divide_no_nan(tf.gather(totals, actions), tf.gather(totals, impressions))
+    priors = tf.constant([[prior] for *_, prior in rates])
+    means = tf.math.divide_no_nan(tf.gather(totals, actions), tf.gather(totals, impressions))[:, tf.newaxis]
     known, means = means > 0, tf.where(means > 0, means, 1.0)
-    smoothed = (tf.gather(counts, actions, axis=1) + priors * means) / (tf.gather(counts, impressions, axis=1) + priors)
+    smoothed = (tf.gather(counts, actions) + priors * means) / (tf.gather(counts, impressions) + priors)
     lifts = tf.where(known, tf.math.log(smoothed / means), 0.0)
     of_impressions = [counter_column(name, window, IMPRESSION) for name, _, window in windows]
-    logs = tf.math.log1p(tf.gather(counts, [columns.index(column) for column in of_impressions], axis=1))
+    logs = tf.math.log1p(tf.gather(counts, [columns.index(column) for column in of_impressions]))
     names = [f"{column}s" for column in of_impressions] + [f"{action}_rate" for action, *_ in rates]
-    return dict(zip(names, tf.unstack(tf.concat([logs, lifts], axis=1), axis=1), strict=True))
+    return dict(zip(names, tf.unstack(tf.concat([logs, lifts], axis=0)), strict=True))

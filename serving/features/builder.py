@@ -52,6 +52,11 @@ class RequestBuilder:
             for group in ("user", "item", "query", "context", "candidate")
         }
         self._given = self._columns["query"] | self._columns["context"]
+        self._ages: dict[str, list[str]] = {}
+        """By column of moments: the features that are ages since then."""
+        for name, feature in self.schema.features.items():
+            if feature.since:
+                self._ages.setdefault(feature.since, []).append(name)
         self._counters = self.schema.counters if counters else {}
 
     def build(
@@ -73,8 +78,9 @@ class RequestBuilder:
           user_id: None for a user without an id.
           query: what the user typed; None where there is no query.
           item_ids: the candidates.
-          context: features of the groups context and query by name, such as `{"device": "ios"}`; weights too.
-          candidates: features of the group candidate by name, one value an item.
+          context: features of the groups context and query by name, such as `{"device": "ios"}`; weights too, and in
+            place of an age the column of its moment.
+          candidates: the same of the group candidate, one value an item.
           moment: ms since the epoch; now when absent. One further back than the store's lateness may miss what has
             been dropped since.
           request_id: of this request, whose own query is no past query.
@@ -106,6 +112,10 @@ class RequestBuilder:
             inputs[name] = [row.get(name, missing) for row in items]
         for name, column in self._columns["candidate"].items():
             inputs[name] = columns.get(name) or [_or_missing(None, column)] * len(items)
+        for name, features in self._ages.items():
+            since = inputs.pop(name)
+            ages = [_age(each, moment) for each in since] if isinstance(since, list) else _age(since, moment)
+            inputs |= dict.fromkeys(features, ages)
         inputs |= self._counts(scenario, {**given, **user}, items, columns, moment)
         inputs |= _history(schema, history, moment)
         inputs |= _past_queries(schema, history, moment, request_id)
@@ -186,6 +196,7 @@ def _read(value: Any, column: LogColumn, place: str) -> Any:
         value = coerce(value, column, "value")
     except RejectedRow as error:
         expected = f"a {column.kind}" if column.width is None else f"{column.width} {column.kind}"
+        expected = column.description if column.moment else expected
         raise InputError(place, repr(value)[:100], expected) from error
     return rounded(value) if value is not None and column.kind in ("number", "numbers") else value
 
@@ -196,9 +207,14 @@ def _or_missing(value: Any, column: LogColumn) -> Any:
         return value
     if column.kind == "string":
         return ""
-    if column.kind == "number":
+    if column.kind in ("number", "integer"):
         return None
     return [0.0] * column.width if column.width else []
+
+
+def _age(since: int | None, moment: int) -> float | None:
+    """Seconds since a moment, as `preprocess` has them; None where it is unknown or still to come."""
+    return None if since is None or since > moment else rounded((moment - since) / 1000)
 
 
 def _history(schema: Schema, document: Mapping[str, Any] | None, moment: int) -> dict[str, list[Any]]:

@@ -69,7 +69,7 @@ class _Synthesizer:
     def __init__(self, run: Run, logged: Sequence[LoggedRequest], rng: random.Random):
         self._schema, self._logged, self._rng = run.schema, logged, rng
         self._transform = tft.TFTransformOutput(str(run.transform))
-        self._of_candidates = self._schema.columns_of(*CANDIDATE_GROUPS)
+        self._of_candidates = self._schema.raw_columns_of(*CANDIDATE_GROUPS)
         size = self._of_candidates[0]
         self._candidates = [(request, row) for request in logged for row in range(len(request.inputs[size]))]
 

@@ -113,6 +113,26 @@ def test_a_bad_row_is_set_aside_with_its_reason_and_the_others_are_kept(tmp_path
     assert repr(row["row"]) == repr(bad)
 
 
+def test_a_moment_beyond_all_times_is_set_aside_and_one_before_1970_is_kept(tmp_path):
+    schema = parse_schema("""
+scenarios: [search]
+tasks: [{name: ctr, action: click}]
+features: {age: {group: item, type: numeric, since: listed_at}}
+""")
+    moments = [-(10**12), 5, None, 10**15, "1999-01-01", "soon"]
+    path = write(tmp_path, "items", *({"item_id": str(place), "listed_at": at} for place, at in enumerate(moments)))
+    sound, rejected = read(path, "items", schema)
+    assert [row.get("listed_at") for row in sound] == [*moments[:3], 915_148_800_000]
+    assert [row["reason"] for row in rejected] == ["listed_at_beyond_year_9999", "wrong_type_listed_at"]
+    with pytest.raises(
+        InputError, match=r"column .listed_at.: found only item_id .*, expected it, for features.age of"
+    ):
+        check_table(schema, "items", [str(write(tmp_path, "items", {"item_id": "a"}))])
+    seconds = write(tmp_path, "items", {"item_id": "a", "listed_at": 1_700_000_000})
+    with pytest.raises(InputError, match=r"column .listed_at.: found seconds since 1970 .* expected milliseconds: "):
+        check_table(schema, "items", [str(seconds)])
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -23,7 +23,7 @@ from serving.formats.request import TensorSpec, request_inputs
 from serving.publishing.warmup import to_examples
 from tests.once import made_once
 from tests.signals.spellings import KINDS, spelled, words
-from tests.usr_tf.fixtures import small_config, write_toy_logs
+from tests.usr_tf.fixtures import START, small_config, write_toy_logs
 from usr_tf.counter_snapshot import CounterSnapshot
 from usr_tf.data import open_data
 from usr_tf.errors import InputError
@@ -51,6 +51,7 @@ features:
   title:     {group: item, type: text, hash_buckets: 16}
   price:     {group: item, type: numeric, transform: log, buckets: 4}
   look:      {group: item, type: vector, width: 3}
+  listed:    {group: item, type: numeric, transform: log, buckets: 3, since: listed_at}
   query:     {group: query, type: text, max_length: 3, hash_buckets: 12}
   device:    {group: context, type: categorical, hash_buckets: 5}
   stock:     {group: candidate, type: numeric, transform: none}
@@ -68,6 +69,11 @@ counters:
 """
 
 
+def _listed_at(item: int) -> int | None:
+    """An unknown moment, one long before the logs, or one of the seven days that they span."""
+    return None if item % 5 == 0 else 0 if item % 5 == 1 else START + item * 6 * 3_600_000
+
+
 def _make(folder: Path) -> None:
     """The toy shop with vectors, weights, columns of candidates, and texts and tags in many spellings."""
     logs = write_toy_logs(folder / "logs")
@@ -82,7 +88,8 @@ def _make(folder: Path) -> None:
     def of_item(row: dict) -> dict:
         number = int(row["item_id"][1:])
         look = None if number == 3 else rng.normal(size=3).tolist()
-        return {"look": look, "tag_weights": [0.5 + place for place in range(len(row["tags"]))]}
+        weights = [0.5 + place for place in range(len(row["tags"]))]
+        return {"look": look, "tag_weights": weights, "listed_at": _listed_at(number)}
 
     rewrite("items", of_item)
     rewrite("users", lambda row: {"taste": rng.normal(size=3).tolist()})
@@ -346,6 +353,7 @@ def test_nothing_known_scores_all_the_same(run, by_snapshot, requests):
     changes |= {"query": None, "user_id": "nobody", "taste": [0.0, 0.0, 0.0], "item_id": ["new"] * items}
     changes |= {"tags": [[]] * items, "tag_weights": [[]] * items, "title": [None] * items, "price": [None] * items}
     changes |= {"look": [[0.0, 0.0, 0.0]] * items, "stock": [None] * items, "badge": [None] * items}
+    changes |= {"listed": [None] * items}
     for values in _ask(by_snapshot, request, specs, **changes).values():
         assert np.isfinite(values).all()
         np.testing.assert_allclose(values, values[0], rtol=0, atol=1e-7)
@@ -386,6 +394,22 @@ def test_weights_of_a_list_and_buckets_of_a_number_reach_the_model(run, model, r
 
 def _of_item(run) -> set[str]:
     return {name for name, spec in request_spec(run.schema, counters=True).items() if spec.shape[0] is None}
+
+
+def test_an_age_is_missing_until_its_moment_and_counts_from_it(shop, requests):
+    times = {}
+    for line in (shop / "logs" / "impressions.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        times[row["request_id"]] = row["timestamp"]
+    found = []
+    for request in requests:
+        for item, age in zip(request.inputs["item_id"], request.inputs["listed"], strict=True):
+            moment = _listed_at(int(item[1:]))
+            since = None if moment is None else times[request.request_id] - moment
+            expected = None if since is None or since < 0 else np.float32(since / 1000)
+            assert age == expected
+            found.append((moment is None, age is None))
+    assert {(True, True), (False, True), (False, False)} <= {*found}
 
 
 def test_a_vector_of_another_width_is_refused(run, requests):

@@ -31,7 +31,7 @@ features:
 """Hashes but for the item: an analyzer of TensorFlow Transform takes seconds to build."""
 
 ITEMS, USERS, REQUESTS, SLATE = 30, 40, 600, 5
-_START, _MINUTE = 1_700_000_000_000, 60_000
+START, _MINUTE = 1_700_000_000_000, 60_000
 
 
 def toy_schema() -> Schema:
@@ -103,7 +103,7 @@ def write_toy_logs(folder: Path, seed: int = 0) -> Path:
     impressions, actions = [], []
     for request in range(REQUESTS):
         scenario = ("search", "recommendation")[request % 2]
-        user, time = f"u{rng.integers(USERS):02}", _START + request * 7 * _MINUTE
+        user, time = f"u{rng.integers(USERS):02}", START + request * 7 * _MINUTE
         moment = {"timestamp": time, "device": ("phone", "desktop")[int(rng.integers(2))]}
         moment["query"] = f"{kinds[rng.integers(3)]} fresh" if scenario == "search" else None
         shown = rng.choice(ITEMS, SLATE, replace=False)

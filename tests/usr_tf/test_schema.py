@@ -292,6 +292,22 @@ def with_signals(*path: str, value: object) -> dict:
 
 
 MISTAKES |= {
+    "since: a feature's column": (
+        with_feature("age", group="item", type="numeric", since="item_id"),
+        "features.age.since: found 'item_id', expected a column that is no feature",
+    ),
+    "since: not of a number": (
+        with_feature("age", group="item", type="categorical", since="listed_at"),
+        "features.age.since: found on a categorical feature, expected one of",
+    ),
+    "since: one name in two tables": (
+        with_feature("age", group="item", type="numeric", since="made_at")
+        | {
+            "features": with_feature("age", group="item", type="numeric", since="made_at")["features"]
+            | {"loyalty": {"group": "user", "type": "numeric", "since": "made_at"}}
+        },
+        "features.loyalty.since: found 'made_at' in two tables, expected another name",
+    ),
     "match: unknown feature": (
         with_signals("match", "words", "features", value=["query", "name"]),
         "match.words.features: found 'name', expected a feature of group item or candidate, and no number",

@@ -8,9 +8,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from usr_tf.layers.configured_layer import ConfiguredLayer
+from usr_tf.layers.folding import fold
 
 _NO_BIN = float(np.finfo(np.float32).max)
-"""Lower edge of a bin that a number with few distinct values lacks: the bin's output is always 0."""
+"""Start of a bin that a number with few distinct values lacks: the bin's output is always 0."""
 
 
 @keras.saving.register_keras_serializable(package="usr_tf")
@@ -31,46 +32,49 @@ class PiecewiseLinear(ConfiguredLayer):
       places: which of the n numbers these are; all of them when absent.
 
     Returns:
-      `[..., k * m]`, number by number.
+      `[..., k * m]`, bin by bin: the first bins of all numbers, then the second ones, and so on.
     """
 
     def __init__(self, numbers: int, bins: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.numbers, self.bins = numbers, bins
         edges = np.linspace(-2.0, 2.0, bins + 1, dtype=np.float32)
-        self.lower = self._constant("lower", edges[:-1])
+        self.starts = self._constant("starts", edges[:-1])
         self.widths = self._constant("widths", np.diff(edges))
 
     def _constant(self, name: str, values: np.ndarray) -> tf.Variable:
         return self.add_weight(
             name=name,
-            shape=(self.numbers, self.bins),
-            initializer=keras.initializers.Constant(np.tile(values, (self.numbers, 1))),
+            shape=(self.bins, self.numbers),
+            initializer=keras.initializers.Constant(np.tile(values[:, np.newaxis], (1, self.numbers))),
             trainable=False,
             experimental_autocast=False,
         )
 
     def adapt(self, values: np.ndarray) -> None:
         """Sets the bins to quantiles of values `[B, n]`; equal quantiles make one edge."""
-        lower, widths = np.full((2, self.numbers, self.bins), [[[_NO_BIN]], [[1.0]]], np.float32)
+        starts, widths = np.full((2, self.bins, self.numbers), [[[_NO_BIN]], [[1.0]]], np.float32)
         for number, column in enumerate(values.T):
             finite = column[np.isfinite(column)]
             if finite.size:
                 edges = np.unique(np.quantile(finite, np.linspace(0, 1, self.bins + 1)).astype(np.float32))
                 count = max(edges.size - 1, 1)
-                lower[number, :count] = edges[:-1] if edges.size > 1 else edges
-                widths[number, :count] = np.diff(edges) if edges.size > 1 else 1.0
-        self.lower.assign(lower)
+                starts[:count, number] = edges[:-1] if edges.size > 1 else edges
+                widths[:count, number] = np.diff(edges) if edges.size > 1 else 1.0
+        self.starts.assign(starts)
         self.widths.assign(widths)
 
     def call(self, inputs: tf.Tensor, places: Sequence[int] | None = None) -> tf.Tensor:
-        values = tf.cast(inputs, tf.float32)[..., tf.newaxis]
-        lower, widths = self.lower, self.widths
+        # Numbers last: a CPU computes a bin of all of them several times as fast as all bins of one.
+        values = tf.cast(inputs, tf.float32)[..., tf.newaxis, :]
+        starts, widths = self.starts, self.widths
         if places is not None:
-            lower, widths = tf.gather(lower, places), tf.gather(widths, places)
-        passed = tf.clip_by_value((values - lower) / widths, 0.0, 1.0)
+            starts, widths = fold(
+                lambda: [tf.gather(edges, places, axis=1) for edges in (starts, widths)], starts, widths
+            )
+        passed = tf.clip_by_value((values - starts) / widths, 0.0, 1.0)
         # Some CPUs clip NaN to a number.
-        passed = tf.where(tf.math.is_finite(values), passed, float("nan"))
+        passed += tf.where(tf.math.is_finite(values), 0.0, float("nan"))
         width = inputs.shape[-1] * self.bins
         encoded = tf.reshape(passed, tf.concat([tf.shape(inputs)[:-1], [width]], axis=0))
         return tf.cast(tf.ensure_shape(encoded, [*inputs.shape[:-1], width]), self.compute_dtype)

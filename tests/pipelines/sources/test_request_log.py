@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from pipelines.sources import import_logs
@@ -104,6 +105,31 @@ def test_rows_are_what_was_served(tmp_path, schema):
         {"user_id": "ann", "timestamp": 3000, "city": "Goole"},
     ]
     assert_preprocess_takes(out)
+
+
+def test_ages_become_the_moments_that_they_count_from(tmp_path, schema):
+    """float32 ages of one moment are one row, though years in ms are more than they hold."""
+    ages = "  item_age: {group: item, type: numeric, since: listed_at}\n"
+    ages += "  offer_age: {group: candidate, type: numeric, since: offered_at}\n"
+    schema.write_text(SCHEMA + ages)
+    listed, now = 1_000_000_000_123, 1_700_000_000_000
+    requests = []
+    for number in range(3):
+        moment = now + number * 777
+        old = float(np.float32((moment - listed) / 1000))
+        requests.append(
+            (f"r{number}", moment, {"item_age": [old, None if number < 2 else 0.5], "offer_age": [2, None]}, None)
+        )
+    log(tmp_path / "in", *requests, ("bad", now, {"item_age": ["old", 1.0], "offer_age": [1, 1]}, None))
+    out = tmp_path / "logs"
+    report = import_logs("request_log", [str(tmp_path / "in")], out, progress=False, options={"schema": str(schema)})
+    assert report["rejected"] == {"no age in seconds in item_age": 1}
+    items = read_table(out, "items")
+    assert [(row["item_id"], row["timestamp"]) for row in items] == [("a", now), ("b", now), ("b", now + 1554)]
+    assert abs(items[0]["listed_at"] - listed) <= 32_000  # half of what a float32 of 22 years is exact to
+    assert [row["listed_at"] for row in items[1:]] == [None, now + 1554 - 500]
+    offers = [row["offered_at"] for row in read_table(out, "impressions")]
+    assert offers == [now - 2000, None, now + 777 - 2000, None, now + 1554 - 2000, None]
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,37 @@ def test_a_request_of_what_the_store_knows(open_backend, schema):
     assert {later[name][0] for name in later if name.startswith("counter_")} == {0.0}
 
 
+def test_an_age_counts_from_a_moment_of_the_store_or_of_the_call(tmp_path):
+    ages = """
+  item_age: {group: item, type: numeric, since: listed_at}
+  listed: {group: item, type: numeric, buckets: 2, since: listed_at}
+  user_age: {group: user, type: numeric, since: joined_at}
+  sale_age: {group: context, type: numeric, since: sale_at}
+  offer_age: {group: candidate, type: numeric, since: offered_at}
+"""
+    schema = parse_schema(SCHEMA.replace("counters:", f"{ages.strip(chr(10))}\ncounters:") + "timestamp_unit: s\n")
+    with open_store(tmp_path / "store", schema) as store:
+        rows = [{**ITEM, "item_id": item, "listed_at": at} for item, at in (("a", 100), ("b", 8000), ("c", None))]
+        assert apply(store, *rows, {"user_id": "u", "joined_at": "1969-12-31"}) == {"written": 4}
+        builder = RequestBuilder(store)
+        arguments = {
+            "context": {"sale_at": HOUR},
+            "candidates": {"offered_at": [HOUR + 500, None, HOUR + 501, "1970-01-01"]},
+        }
+        inputs = builder.build("search", "u", None, ["a", "b", "c", "new"], **arguments, moment=HOUR + 500)["inputs"]
+        assert inputs["item_age"] == inputs["listed"] == [3500.5, None, None, None]
+        assert (inputs["user_age"], inputs["sale_age"]) == (86400 + 3600.5, 0.5)
+        assert inputs["offer_age"] == [0.0, None, None, 3600.5]
+        assert not inputs.keys() & {"listed_at", "joined_at", "sale_at", "offered_at"}
+        nothing = builder.build("search", None, None, ["a"], moment=0)["inputs"]
+        assert [nothing[name] for name in ("item_age", "user_age", "sale_age", "offer_age")] == [
+            [None],
+            None,
+            None,
+            [None],
+        ]
+
+
 def test_an_impression_after_its_click_gives_the_click_its_scenario_and_keys(open_backend, schema):
     store = FeatureStore(open_backend("store"), schema)
     apply(store, ITEM, CLICK)

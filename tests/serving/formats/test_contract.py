@@ -35,6 +35,7 @@ features:
   item_id:   {group: item, type: categorical, in_history: true}
   tags:      {group: item, type: categorical_list, in_history: true, weights: tag_weight}
   look:      {group: item, type: vector, width: 2}
+  age:       {group: item, type: numeric, since: listed_at}
   distance:  {group: candidate, type: numeric}
 descriptions: {distance: kilometres to the shop, tag_weight: confidence of the tag}
 counters:
@@ -80,6 +81,7 @@ def test_what_is_said_to_be_missing_is_accepted(name):
 
 def test_inputs_are_described_with_unit_order_and_window():
     assert INPUTS["distance"].meaning == "kilometres to the shop; a number, in the unit of the logs"
+    assert INPUTS["age"].meaning == "seconds from `listed_at` to the request"
     assert INPUTS["tag_weight"].meaning == "confidence of the tag"
     assert INPUTS["interest"].meaning == "weight of each value of `interests`, in its order"
     assert INPUTS["interests"].meaning == "categories; the first 6 are read"
