@@ -186,6 +186,7 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
             ["pseudonymize", f"--logs={empty}", f"--out={folder / 'l'}", f"--key={folder / 'no.key'}"],
             "no.key: found no readable",
         ),
+        "request: model": (["request", f"--model={empty}", "--scenario=search"], "empty: found no "),
         "score_logs: model": (
             ["score_logs", f"--model={empty}", f"--logs={empty}", f"--out={folder / 'g'}"],
             "empty: found no SavedModel",
