@@ -43,7 +43,7 @@ class Column:
             )
         if self.width:
             return f"a list of {self.width} numbers"
-        return {STRING: "a text or a whole number", INTEGER: "a whole number", FLOAT: "a number"}.get(
+        return {STRING: "a text or a whole number", INTEGER: "a whole number from 1", FLOAT: "a number"}.get(
             self.type, "a list of numbers" if self.type == NUMBERS else "a list of texts or whole numbers"
         )
 
