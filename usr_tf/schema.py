@@ -55,7 +55,7 @@ PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -75,7 +75,7 @@ def _format_duration(milliseconds: int) -> str:
 
 
 def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise ValueError("expected letters, digits and underscores, a letter first")
     return value
 
@@ -400,7 +400,7 @@ class Schema(_Strict):
                 raise ValueError(f"counters.{name}.actions: found {IMPRESSION!r}, expected actions of the logs")
         if self.history_match:
             for action in self.history.actions:
-                if not _NAME.fullmatch(action):
+                if not NAME.fullmatch(action):
                     expected = "letters, digits and underscores, a letter first, as history_match names signals by it"
                     raise ValueError(f"history.actions: found {action!r}, expected {expected}")
         _refuse_repeats("signals of match, history_match and counters", self.signals)

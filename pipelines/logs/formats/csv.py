@@ -68,8 +68,9 @@ def read_blocks(
                 yield Block(batch, numbers, tuple(rejected), LIST_SEPARATOR, tuple(names))
                 number, empty = last, False
         except pa.ArrowInvalid as error:
+            found = "a row that is too long, or a quote without end" if "straddling" in str(error) else str(error)
             expected = f"CSV in UTF-8 with a header, no row longer than {_BLOCK_BYTES >> 20} MiB"
-            raise InputError(f"{path}: after row {number - 1}", str(error), expected) from error
+            raise InputError(f"{path}: after row {number - 1}", found, expected) from error
         if empty:
             yield Block(
                 pa.record_batch({names[at]: pa.array([], pa.string()) for at in places}), [], columns=tuple(names)
