@@ -90,7 +90,7 @@ def preprocess(
     if earlier and state and start < state.moment:
         expected = f"{describe_moment(state.moment)} or later, up to which {earlier.directory} has counted"
         raise InputError("--since", repr(since), expected)
-    limits = drift.parse_limits(drift_limits)
+    limits = drift.parse_limits(drift_limits, drift.DriftLimits)
     old = read_stats(earlier) if earlier else None
     if drift_limits and not old:
         raise InputError(drift.FLAG, "no earlier data", "--transform or --grow_from beside it, with stats.json")

@@ -223,8 +223,8 @@ def test_drifts_become_json(old, new):
 
 
 def test_limits_are_read_from_settings():
-    assert parse_limits([]) == DriftLimits(new_tokens=0.2, label_rate=0.5, numeric_shift=0.5, coverage=0.2)
-    assert parse_limits(["new_tokens=0.3", "coverage=0"]) == DriftLimits(new_tokens=0.3, coverage=0.0)
+    assert parse_limits([], DriftLimits) == DriftLimits(new_tokens=0.2, label_rate=0.5, numeric_shift=0.5, coverage=0.2)
+    assert parse_limits(["new_tokens=0.3", "coverage=0"], DriftLimits) == DriftLimits(new_tokens=0.3, coverage=0.0)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_limits_are_read_from_settings():
         (["tokens=1"], "--drift_limit: tokens: found an unknown key, expected one of coverage, label_rate"),
         (["new_tokens"], "--drift_limit: found 'new_tokens', expected KIND=NUMBER"),
         (["coverage=1", "coverage=2"], "--drift_limit: found 'coverage=2', expected KIND=NUMBER, each kind once"),
-        (["coverage=high"], "--drift_limit: coverage: found 'high', expected a valid number"),
+        (["coverage=high"], "--drift_limit: coverage: found 'high', expected a number"),
         (["coverage=-1"], "--drift_limit: coverage: found '-1', expected greater than or equal to 0"),
         (["coverage=nan"], "--drift_limit: coverage: found 'nan', expected a finite number"),
     ],
 )
 def test_a_setting_that_is_no_limit_is_refused(settings, message):
     with pytest.raises(InputError) as refused:
-        parse_limits(settings)
+        parse_limits(settings, DriftLimits)
     assert str(refused.value).startswith(message)

@@ -338,6 +338,21 @@ def test_nothing_known_scores_all_the_same(run, by_snapshot, requests):
         np.testing.assert_allclose(values, values[0], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 3e38, -3e38])
+def test_strange_numbers_change_the_scores_of_their_candidate_alone(run, by_request, requests, number):
+    request, specs = requests[0], _specs(run, counters=True)
+    good = _ask(by_request, request, specs)
+    inputs = request_inputs(request.inputs, specs)
+    for name in [name for name, values in inputs.items() if values.dtype == np.float32]:
+        strange = inputs[name].copy()
+        strange[0] = number
+        scores = _call(by_request[request.scenario], {**inputs, name: strange})
+        for task, values in scores.items():
+            assert np.isfinite(values).all(), name
+            if name in _of_item(run):
+                np.testing.assert_allclose(values[1:], good[task][1:], rtol=0, atol=1e-6)
+
+
 def test_weights_of_a_list_and_buckets_of_a_number_reach_the_model(run, model, requests):
     request, embedding = requests[0], model.embedding
     found = {name: tf.constant(values) for name, values in _features(run, model, request).items()}

@@ -61,7 +61,7 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
     assert out.startswith(f"usage: usr-tf {verb} [--flags]")
     assert ("[-- BEAM OPTIONS]" in out) == VERBS[verb].beam
     for flag in VERBS[verb].required:
-        told = re.split(r"^  --", out, flags=re.MULTILINE)
+        told = re.split(r"^  --|\n\n", out, flags=re.MULTILINE)
         assert next(text for text in told if text.startswith(f"{flag}: ")).rstrip().endswith("(required)")
 
 
