@@ -67,7 +67,7 @@ def _edit(logs_dir: str, out: str, edit: Edit, name: str, beam_args: Sequence[st
         columns = () if table in WITHOUT_USERS else layout_of(schema, table).sources[USER]
         for path in paths:
             if columns:
-                check_format(path)
+                check_format(path, columns)
             files.append((table, path, FileSystems.join(out, path.removeprefix(top)), columns))
     try:
         if match_in(out, ["**"]):
