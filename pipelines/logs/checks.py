@@ -138,6 +138,7 @@ def _refuse_unsound(samples: list[_Sample], layout: Layout) -> None:
     if name and isinstance(content, dict):
         values = (*map(content.get, layout.sources[name]), *map(sample.constants.get, layout.sources[name]))
         content = next((value for value in values if value is not None), None)
+    content = _quote(content) if isinstance(content, bytes) else content
     quoted = content if isinstance(content, str) else strict_json(content, default=_quote, ensure_ascii=False)
     expected = layout.columns[name].description if name else _OF_THE_ROW.get(reason, "a sound row")
     raise InputError(where, f"{quoted[:_QUOTED]} ({reason}), none of {len(rejected):,} rows is sound", expected)

@@ -84,10 +84,11 @@ def _refuse_broken_links(logs: str, table: str) -> None:
     """Refuses a local table of which a link leads nowhere: listings leave such links out."""
     if not os.path.isdir(logs):
         return
-    for entry in os.scandir(logs):
-        if entry.name.startswith(table):
-            inside = (os.path.join(top, name) for top, _, names in os.walk(entry.path) for name in names)
-            broken = next((path for path in (entry.path, *inside) if not os.path.exists(path)), None)
+    for entry in sorted(os.listdir(logs)):
+        if entry.startswith(table):
+            path = os.path.join(logs, entry)
+            inside = (os.path.join(top, name) for top, _, names in os.walk(path) for name in names)
+            broken = next((each for each in (path, *inside) if not os.path.exists(each)), None)
             if broken:
                 raise InputError(broken, "a link that leads nowhere", "a file")
 

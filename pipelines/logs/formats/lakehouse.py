@@ -56,8 +56,9 @@ def _delta_files(folder: str) -> list[str]:
 
 def _delta_path(folder: str, uri: str, top: str) -> str:
     """Path of a file, of whose URI only the table's part is percent-encoded."""
-    inside = uri.removeprefix(top.rstrip("/") + "/")
-    return uri.removeprefix("file://") if inside == uri else f"{folder.rstrip('/')}/{inside}"
+    path, top = (each.removeprefix("file://").rstrip("/") for each in (uri, top))
+    inside = path.removeprefix(f"{top}/")
+    return path if inside == path else f"{folder.rstrip('/')}/{inside}"
 
 
 def _has_deletion_vectors(table: Any) -> bool:
