@@ -11,8 +11,9 @@ BRANCH = "main"
 
 TENSORFLOW = ["tensorflow>=2.21,<2.22", "tensorflow-serving-api==2.19.1"]  # the newest API that tfx-bsl 1.21 allows
 FIGURES = ["matplotlib", "pandas", "scikit-learn", "scipy"]
-CLIENT = ["grpcio", "httpx", "numpy", "orjson", *TENSORFLOW]
-SERVE = [*CLIENT, "aiohttp", "grpcio-health-checking", "grpcio-reflection", "prometheus-client"]
+CLIENT = ["grpcio", "httpx", "numpy", "orjson", "protobuf>=5"]  # no TensorFlow: serving.formats.messages
+SERVE = [*CLIENT, *TENSORFLOW, "aiohttp", "grpcio-health-checking", "grpcio-reflection", "prometheus-client", "rich"]
+FEATURES = ["kafka-python", "orjson", "redis"]
 PIPELINES = [
     *TENSORFLOW,
     *FIGURES,
@@ -21,6 +22,7 @@ PIPELINES = [
     "numpy",
     "orjson",
     "pyarrow",
+    "rich",
     "tensorflow-metadata",
     "tensorflow-transform>=1.21,<1.22",
     "tf-keras>=2.21,<2.22",
@@ -110,19 +112,20 @@ setup(
     package_data={
         "usr_tf": ["configs/*.yaml", "py.typed", "evaluation/report/*.css"],
         "usr_tf.experiments": ["specs/*.yaml"],
-        "serving": ["docker/*", "kubernetes/*"],
+        "serving": ["docker/*", "docker/grafana/*/*", "kubernetes/*"],
     },
-    install_requires=["absl-py", "pydantic>=2", "pyyaml", "rich"],
+    install_requires=["absl-py", "pydantic>=2", "pyyaml"],
     extras_require={
         "client": CLIENT,
         "serve": SERVE,
+        "features": FEATURES,
         "pipelines": PIPELINES,
         "train": TRAIN,
         "baseline": BASELINE,
         "lakehouse": LAKEHOUSE,
         "notebook": NOTEBOOK,
         "docs": DOCS,
-        "dev": [*PIPELINES, *TRAIN, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
+        "dev": [*PIPELINES, *TRAIN, *FEATURES, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
         "parity": ["torch", "torch-rechub==0.9.0"],
     },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},

@@ -17,7 +17,7 @@ def newest_version(serving: str) -> Path:
 def longest_history(path: Path, signature: tf.types.experimental.ConcreteFunction, items: int) -> dict[str, np.ndarray]:
     """Request of `<scenario>.jsonl` with the longest history, its items repeated to `items`."""
     specs = {
-        name: TensorSpec(spec.dtype, tuple(size or -1 for size in spec.shape.as_list()))
+        name: TensorSpec(np.dtype(spec.dtype.as_numpy_dtype), tuple(size or -1 for size in spec.shape.as_list()))
         for name, spec in signature.structured_input_signature[1].items()
     }
     documents = [request.inputs for request in read_requests(path)]

@@ -96,6 +96,17 @@ def test_score_ranks_a_logged_request(made, server, scenario, capsys, tmp_path):
     assert [row["ctr"] for row in ranking] == sorted((row["ctr"] for row in ranking), reverse=True)
 
 
+@pytest.mark.parametrize("scenario", ["search", "recommendation"])
+def test_score_ranks_the_template_of_a_request(made, server, scenario, capsys, tmp_path):
+    assert main(["request", f"--model={made}/serving", f"--scenario={scenario}"]) == 0
+    (tmp_path / "request.json").write_text(capsys.readouterr().out)
+    arguments = [f"--address={server.address}", f"--scenario={scenario}", f"--request={tmp_path}/request.json"]
+    assert main(["score", *arguments, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["item_id"] for row in rows} == {"item_id 1", "item_id 2"}
+    assert all(0 < row["ctcvr"] < row["ctr"] < 1 for row in rows)
+
+
 def test_score_refuses_what_the_model_does_not_know(made, server, capsys, tmp_path):
     request = json.loads((made / "run" / "requests" / "search.jsonl").read_text().splitlines()[0])
     request["inputs"]["colour"] = "red"

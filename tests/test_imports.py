@@ -8,10 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = (
     "usr_tf",
+    "usr_tf.columns",
     "usr_tf.schema",
     "usr_tf.config",
     "usr_tf.documents",
     "usr_tf.errors",
+    "usr_tf.feature_states",
     "usr_tf.feature_types",
     "usr_tf.files",
     "usr_tf.log_rows",
@@ -21,6 +23,7 @@ GROUND = (
     "usr_tf.tokens",
     "usr_tf.unicode",
     "usr_tf.metrics",
+    "usr_tf.request_contract",
     "usr_tf.evaluation.report",
     "usr_tf.training.history",
 )

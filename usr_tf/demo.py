@@ -76,7 +76,7 @@ def demo(out: str | Path, impressions: int) -> None:
             file = out / f"request_{scenario}.json"
             file.write_text(strict_json(request, indent=2), encoding="utf-8")
             asked = f"{scenario}: {request['inputs'].get('query') or 'no query'} ({file})"
-            console.print(format_ranking(ranker.score(scenario, request), asked))
+            print(format_ranking(ranker.score(scenario, request), asked))
         requests, difference = serving_difference(run, data, ranker)
     if difference > TOLERANCE:
         raise RuntimeError(f"served and offline scores differ by {difference}, expected at most {TOLERANCE}")

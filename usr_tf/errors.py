@@ -1,7 +1,8 @@
 """`InputError`: wrong input of the user."""
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _IN_TRACEBACK = re.compile(
@@ -40,6 +41,13 @@ class InputError(ValueError):
         found = cls.__new__(cls)
         ValueError.__init__(found, match["message"])
         return found
+
+
+def one_of(name: str, known: Iterable[str]) -> str:
+    """What was expected in place of an unknown name: the known names, and the one that is spelt much like it."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"one of {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 class InputErrors(InputError):

@@ -14,7 +14,22 @@ import pydantic
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from usr_tf.columns import (
+    ACTION,
+    COUNTER_PREFIX,
+    EXAMPLES_SUFFIX,
+    HISTORY_PREFIX,
+    ITEM,
+    PAST_QUERIES,
+    PAST_QUERIES_AGE,
+    POSITION,
+    REQUEST,
+    SCENARIO,
+    TIMESTAMP,
+    USER,
+)
 from usr_tf.documents import ANY, Location, Mistake, StrictModel, parse_model, parse_yaml, read_yaml, repeats
+from usr_tf.errors import one_of
 from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType, NormalForm
 
 Group = Literal["user", "item", "query", "context", "candidate"]
@@ -23,8 +38,6 @@ CANDIDATE_GROUPS: tuple[Group, ...] = ("item", "candidate")
 """Groups whose features each candidate of a request has its own value of."""
 MatchKind = Literal["overlap", "coverage", "ngram", "bm25", "cosine", "latest", "best", "recency"]
 
-USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
-ACTION, POSITION = "action", "position"
 RAW_USER, RAW_ITEM = "raw_user_id", "raw_item_id"
 """Columns of a training row that keep the ids as the logs have them; features hold numbers in their place."""
 IDS, NUMBERS, HISTORY, QUERIES = "packed_ids", "packed_numbers", "packed_history", "packed_queries"
@@ -34,8 +47,6 @@ order of `history_columns`, and past queries in the order of `query_columns`. Li
 column of their own."""
 ROW_FORMAT = 2
 """Tells rows that have these columns, in `stats.json`, from those that had one for each feature."""
-EXAMPLES_SUFFIX = "_examples"
-"""`<scenario>_examples` is the signature of serialized rows beside the one of the scenario's name."""
 RESERVED_SCENARIOS = ("serving_default", "overall")
 AGE_BUCKETS = 32
 """Ages of history are told apart by their power of two, in seconds: the last bucket starts at 68 years."""
@@ -45,13 +56,11 @@ TABLES = ("impressions", "actions", "items", "users")
 """Tables of a log directory."""
 OPTIONAL_TABLES = ("users",)
 RESERVED = (REQUEST, TIMESTAMP, SCENARIO, POSITION, ACTION)
-RESERVED_PREFIXES = ("history_", "global_", "oracle_", "raw_", "packed_")
-KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit"})
-"""Keys of the schema that say how the logs are written, and nothing of the rows."""
+RESERVED_PREFIXES = (HISTORY_PREFIX, "global_", "oracle_", "raw_", "packed_")
+KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit", "descriptions"})
+"""Keys of the schema that say how the logs are written and what they mean, and nothing of the rows."""
 IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
-PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
-"""Columns of the user's earlier queries, newest last, and of their ages (ms)."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
@@ -288,6 +297,9 @@ class Schema(StrictModel):
     history: History = History()
     split: Split = Split()
     features: dict[Name, Feature]
+    descriptions: dict[Name, Annotated[str, Field(min_length=1, pattern=r"^[^\n|]*$")]] = {}
+    """What a value of a feature is, with its unit, such as `price: EUR, before tax`: for the page of the request
+    contract (`usr-tf request --describe`)."""
     columns: dict[str, Name] = {}
     """Columns of the logs that have another name there: `event_ts: timestamp` reads `event_ts` as `timestamp`."""
     timestamp_unit: Literal["s", "ms", "us", "ns"] = "ms"
@@ -346,6 +358,9 @@ class Schema(StrictModel):
             column = feature.weights
             if column and (column in self.features or columns.count(column) > 1 or column in RESERVED):
                 yield Mistake(("features", name, "weights"), repr(column), "a column of its own")
+        for name in self.descriptions:
+            if name not in self.features and name not in self.weight_columns:
+                yield Mistake(("descriptions", name), "no such feature", one_of(name, self.features))
         yield from self._bad_columns()
         query = self.features.get("query")
         if self.history.queries and not (query and query.group == "query" and query.kind.tokenize):
@@ -651,12 +666,12 @@ def bucket_column(name: str) -> str:
 
 def counter_column(name: str, window: int | None, event: str) -> str:
     """Name of a raw count: `("item", 604_800_000, "click")` → `counter_item_7d_click`."""
-    return f"counter_{name}_{_window_name(window)}_{event}"
+    return f"{COUNTER_PREFIX}{name}_{_window_name(window)}_{event}"
 
 
 def history_column(name: str) -> str:
     """Name of the history's column for a feature, or for `action`, `scenario` or `age` (ms)."""
-    return f"history_{name}"
+    return f"{HISTORY_PREFIX}{name}"
 
 
 def load_schema(path: str | Path) -> Schema:

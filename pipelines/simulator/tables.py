@@ -48,6 +48,14 @@ features:
   hour:       {{group: context, type: categorical}}
 """
 
+DESCRIPTIONS = """\
+descriptions:
+  price: list price in euros
+  popularity: sales in the month before the shop's first day
+  launch_day: days from the shop's first day to the item's launch, below 0 before it
+  device: the kind of device
+  hour: hour of the day, UTC, as two digits
+"""
 
 SIGNAL_FEATURES: Mapping[str, tuple[str, ...]] = {
     "price": (
@@ -103,6 +111,7 @@ def schema_of(world: World) -> str:
     return (
         SCHEMA.format(scenarios=", ".join(scenario.name for scenario in world.scenarios))
         + "".join(f"  {feature}\n" for feature in features)
+        + DESCRIPTIONS
         + SIGNALS
         + (VECTOR_MATCHES if "vectors" in strength else "")
         + COUNTERS

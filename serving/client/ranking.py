@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from serving.client.formula import Formula
-from usr_tf.schema import ITEM
+from usr_tf.columns import ITEM
 
 SCORE = "score"
 """What a row calls the value of a formula."""
@@ -59,12 +57,25 @@ def rank(
     ]
 
 
-def format_ranking(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Ranking as a table for a rich console."""
-    table = Table(title=title)
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name == ITEM else "right")
-    for row in rows:
-        # Only scores are floats. Text() keeps an id such as "[red]" from being read as markup.
-        table.add_row(*(Text(f"{value:.6f}" if isinstance(value, float) else str(value)) for value in row.values()))
-    return table
+def format_ranking(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> str:
+    """Ranking as a text table: item ids on the left of their column, numbers on the right."""
+    lines = [_printable(title)] if title else []
+    if rows:
+        table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for cells in table:
+            aligned = (
+                cell.ljust(width) if name == ITEM else cell.rjust(width)
+                for name, cell, width in zip(rows[0], cells, widths, strict=True)
+            )
+            lines.append("  ".join(aligned).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else _printable(str(value))  # only scores are floats
+
+
+def _printable(text: str) -> str:
+    """Text on one line, without the control characters that an id may hold."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

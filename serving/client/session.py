@@ -7,24 +7,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from serving.client.errors import DeadlineExceeded, NotFound, Unavailable
+from serving.client.errors import DeadlineExceeded, NotFound, Unavailable, serving_error
 from serving.client.formula import Formula
 from serving.client.ranking import default_output, rank
 from serving.client.transport import MAX_RETRIES, Retry, Transport
-from serving.formats.request import TensorSpec, check_request, quote, request_inputs
+from serving.formats.messages import GetModelMetadataRequest, ModelSpec, PredictRequest, SignatureDefMap
+from serving.formats.request import TensorSpec, check_arrays, check_request, quote, request_inputs
 from serving.formats.signatures import scenarios_of
-from serving.formats.tensors import write_tensor
+from serving.formats.tensors import NO_DTYPE, STRING, dtype_name, is_floating, pack_tensor, tensor_array
 from serving.network.tls import Tls
 from serving.request_log import Record, RequestLog, make_record
-from usr_tf.errors import InputError
-from usr_tf.schema import ITEM
+from usr_tf.columns import ITEM
+from usr_tf.errors import InputError, one_of
 
 Metadata = dict[str, dict[str, TensorSpec]]
 """Signature → input → dtype and shape."""
@@ -35,7 +30,8 @@ _POLL_SECONDS = 0.1
 
 class _Signature(NamedTuple):
     inputs: dict[str, TensorSpec]
-    definition: SignatureDef
+    definition: Any
+    """Its `SignatureDef`."""
 
 
 _Signatures = dict[str, _Signature]
@@ -101,8 +97,9 @@ class Session:
 
         async def ask(signatures: _Signatures) -> dict[str, np.ndarray]:
             if name not in signatures:
-                raise InputError("signature", repr(name), f"one of {', '.join(signatures)}")
-            outputs, _ = await self._ask_outputs(name, signatures[name], inputs, deadline)
+                raise InputError("signature", repr(name), one_of(name, signatures))
+            arrays = _to_arrays(inputs, signatures[name])
+            outputs, _ = await self._ask_outputs(name, signatures[name], arrays, deadline)
             return outputs
 
         return await self._with_signatures(ask, deadline)
@@ -144,7 +141,7 @@ class Session:
         version: int,
         seconds: float,
     ) -> None:
-        moment, inputs = time.time_ns() // 1_000_000, dict(request["inputs"])
+        moment, inputs = log.clock(), dict(request["inputs"])
 
         def record() -> Record:
             return make_record(
@@ -185,20 +182,24 @@ class Session:
         }
         return self._signatures
 
-    def _metadata_request(self) -> GetModelMetadataRequest:
+    def _metadata_request(self) -> Any:
         return GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
 
     async def _ask_outputs(
-        self, name: str, signature: _Signature, inputs: Mapping[str, Any], deadline: float
+        self, signature_name: str, signature: _Signature, inputs: Mapping[str, np.ndarray], deadline: float
     ) -> tuple[dict[str, np.ndarray], int]:
         """Outputs, and the version that answered."""
         request = PredictRequest(model_spec=self._spec)
-        request.model_spec.signature_name = name
-        for key, value in inputs.items():
-            dtype = signature.inputs[key].dtype if key in signature.inputs else None
-            _fill(request.inputs[key], key, value, dtype)
-        response = await self._transport.predict(request, signature.definition, self._left(deadline))
-        outputs = {key: tf.make_ndarray(proto) for key, proto in sorted(response.outputs.items())}
+        request.model_spec.signature_name = signature_name
+        for name, array in inputs.items():
+            pack_tensor(request.inputs[name], array)
+        left = self._left(deadline)
+        response = await self._transport.predict(request, signature.definition, left)
+        try:
+            outputs = {key: tensor_array(proto) for key, proto in sorted(response.outputs.items())}
+        except ValueError as error:
+            call = self._transport.describe(request, left)
+            raise serving_error(grpc.StatusCode.UNIMPLEMENTED, str(error), self.address, call) from error
         return outputs, response.model_spec.version.value
 
     def _deadline(self, timeout: float | None) -> float:
@@ -221,29 +222,59 @@ def _checked(timeout: float) -> float:
 def _find_scenario(scenario: str, signatures: _Signatures) -> _Signature:
     scenarios = scenarios_of(signatures)
     if scenario not in scenarios:
-        raise InputError("scenario", repr(scenario), f"one of {', '.join(scenarios)}")
+        raise InputError("scenario", repr(scenario), one_of(scenario, scenarios))
     return signatures[scenario]
 
 
 def _is_number_an_item(spec: TensorSpec) -> bool:
-    return spec.shape == (-1,) and (spec.dtype.is_floating or spec.dtype.is_integer)
+    return spec.shape == (-1,) and (is_floating(spec.dtype) or spec.dtype.kind in "iu")
 
 
-def _fill(proto: TensorProto, name: str, value: Any, dtype: tf.DType | None) -> None:
-    if dtype is not None and _is_ready(value, dtype):
-        write_tensor(proto, value)  # in a tenth of the time that TensorFlow takes
-        return
-    if not isinstance(value, np.ndarray) and dtype == tf.string:
-        value = np.array(value, dtype=object)  # an array converts far faster than a list of strings
-    try:
-        proto.CopyFrom(tf.make_tensor_proto(value, dtype=dtype))
-    except (TypeError, ValueError) as error:
-        expected = f"a rectangular array of {dtype.name}" if dtype else "a rectangular array"
-        raise InputError(f"inputs.{name}", quote(value), expected) from error
+def _to_arrays(inputs: Mapping[str, Any], signature: _Signature) -> dict[str, np.ndarray]:
+    """Arrays of the signature's dtypes.
+
+    Raises:
+      InputError: names an input that is unknown, missing, ragged, of another shape or length, or not of its dtype.
+    """
+    arrays = {}
+    for name, value in inputs.items():
+        if name not in signature.inputs:
+            raise InputError(f"inputs.{name}", "an unknown input", one_of(name, signature.inputs))
+        dtype = signature.inputs[name].dtype
+        try:
+            arrays[name] = _to_array(value, dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            expected = f"a rectangular array of {dtype_name(dtype)}"
+            raise InputError(f"inputs.{name}", quote(value), expected) from error
+    check_arrays(arrays, signature.inputs, optional=signature.definition.defaults)
+    return arrays
 
 
-def _is_ready(value: Any, dtype: tf.DType) -> bool:
-    """Whether the value is an array of this dtype already, strings as bytes."""
-    if not isinstance(value, np.ndarray) or value.dtype != dtype.as_numpy_dtype:
-        return False
-    return dtype != tf.string or all(type(item) is bytes for item in value.flat)
+def _to_array(value: Any, dtype: np.dtype) -> np.ndarray:
+    array = value if isinstance(value, np.ndarray) else np.array(value, object if dtype == STRING else None)
+    if dtype == STRING:
+        return _strings(array)
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 is infinite in float32
+        cast = array.astype(dtype)
+    exact = is_floating(dtype) or np.array_equal(cast, array)
+    if not exact or (array.dtype.kind not in "iuf" and array.size) or dtype == NO_DTYPE:
+        raise ValueError(f"{array.dtype} is not {dtype}")
+    return cast
+
+
+def _strings(array: np.ndarray) -> np.ndarray:
+    """Array of bytes, with text in UTF-8.
+
+    Raises:
+      TypeError: an element is neither text nor bytes.
+    """
+    values = array.ravel().tolist()
+    if array.dtype == STRING and set(map(type, values)) <= {bytes}:
+        return array
+    encoded = np.empty(len(values), object)
+    encoded[:] = [value.encode() if isinstance(value, str) else value for value in values]
+    if not set(map(type, encoded.tolist())) <= {bytes}:
+        raise TypeError("neither text nor bytes")
+    return encoded.reshape(array.shape)

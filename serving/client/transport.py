@@ -15,14 +15,15 @@ from urllib.parse import quote, unquote
 
 import grpc
 import grpc.aio
-import httpx
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow_serving.apis import model_pb2, prediction_service_pb2_grpc
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from serving.client.errors import Unavailable, serving_error
-from serving.formats.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
+from serving.formats.messages import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    PredictRequest,
+    PredictResponse,
+)
+from serving.formats.rest_json import HTTP_STATUS, STATUS_CODE, read_answer, read_error, read_metadata, write_request
 from serving.network.address import Address, parse_address
 from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
 from serving.network.tls import Tls
@@ -30,6 +31,7 @@ from usr_tf.errors import InputError
 
 MAX_RETRIES = 4
 """gRPC's own maximum."""
+_SERVICE = "tensorflow.serving.PredictionService"
 _INT32_MAX = 2**31 - 1
 _GRPC_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 
@@ -51,7 +53,7 @@ class Retry(NamedTuple):
 
     def service_config(self) -> str:
         """The policy as a gRPC service config, which gRPC applies itself."""
-        name = [{"service": "tensorflow.serving.PredictionService"}]
+        name = [{"service": _SERVICE}]
         policy = {
             "maxAttempts": 1 + self.retries,
             "initialBackoff": f"{self.first_pause}s",
@@ -74,17 +76,18 @@ class Retry(NamedTuple):
 class Transport(Protocol):
     """Persistent connection to one server.
 
-    Its calls raise `ServingError`, after `timeout` seconds at the latest. `signature` tells the names and dtypes of
-    what is answered, which JSON does not. `describe` describes a request for a message.
+    Its calls take and give messages of `serving.formats.messages`, and raise `ServingError`, after `timeout` seconds
+    at the latest. `signature`, a `SignatureDef`, tells the names and dtypes of what is answered, which JSON does not.
+    `describe` describes a request for a message.
     """
 
     address: str
 
     def __init__(self, address: str, tls: Tls | None, retry: Retry): ...
 
-    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse: ...
+    async def metadata(self, request: Any, timeout: float) -> Any: ...
 
-    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse: ...
+    async def predict(self, request: Any, signature: Any, timeout: float) -> Any: ...
 
     async def pause(self, seconds: float) -> None: ...
 
@@ -115,13 +118,13 @@ class GrpcTransport:
             if tls
             else self._channels.insecure_channel(address, options)
         )
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self._metadata, self._predict = stub.GetModelMetadata, stub.Predict
+        self._metadata = self._method("GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse)
+        self._predict = self._method("Predict", PredictRequest, PredictResponse)
 
-    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
+    async def metadata(self, request: Any, timeout: float) -> Any:
         return await self._call(self._metadata, request, timeout)
 
-    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
+    async def predict(self, request: Any, signature: Any, timeout: float) -> Any:
         return await self._call(self._predict, request, timeout)
 
     async def pause(self, seconds: float) -> None:
@@ -132,6 +135,9 @@ class GrpcTransport:
 
     def close(self) -> Any:
         self.channel.close()
+
+    def _method(self, name: str, request: Any, response: Any) -> Callable:
+        return self.channel.unary_unary(f"/{_SERVICE}/{name}", request.SerializeToString, response.FromString)
 
     async def _call(self, method: Callable, request: Any, timeout: float) -> Any:
         with self._typed_errors(request, timeout):
@@ -169,9 +175,12 @@ class RestTransport:
     """
 
     def __init__(self, address: str, tls: Tls | None, retry: Retry):
+        import httpx  # as long to import as all the rest, and gRPC does without
+
         parsed = parse_address(address)
         self.address = str(parsed)
         self._retry = retry
+        self._httpx = httpx
         scheme, verify = ("https", tls.context()) if tls else ("http", False)  # False saves reading authorities
         self._proxy = rest_proxy(parsed, scheme)
         try:
@@ -186,11 +195,11 @@ class RestTransport:
         except (ValueError, ImportError) as error:
             raise InputError(self._proxy, f"no proxy to use ({error})", "http://HOST:PORT") from error
 
-    async def metadata(self, request: GetModelMetadataRequest, timeout: float) -> GetModelMetadataResponse:
+    async def metadata(self, request: Any, timeout: float) -> Any:
         path = f"{_path(request.model_spec)}/metadata"
         return self._call("GET", path, None, read_metadata, self.describe(request, timeout), timeout)
 
-    async def predict(self, request: PredictRequest, signature: SignatureDef, timeout: float) -> PredictResponse:
+    async def predict(self, request: Any, signature: Any, timeout: float) -> Any:
         path, body = f"{_path(request.model_spec)}:predict", write_request(request)
         call = self.describe(request, timeout)
         return self._call("POST", path, body, lambda answer: read_answer(answer, signature), call, timeout)
@@ -230,11 +239,11 @@ class RestTransport:
                 headers={"Content-Type": "application/json"},
                 extensions={"timeout": _TimeLeft(deadline)},
             )
-        except httpx.TimeoutException as error:
+        except self._httpx.TimeoutException as error:
             raise serving_error(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), self.address, call) from error
-        except httpx.TransportError as error:
+        except self._httpx.TransportError as error:
             raise serving_error(grpc.StatusCode.UNAVAILABLE, str(error), self.address, call) from error
-        if response.status_code == httpx.codes.OK:
+        if response.status_code == HTTP_STATUS[grpc.StatusCode.OK]:
             return response.content
         code = STATUS_CODE.get(response.status_code, grpc.StatusCode.UNKNOWN)
         raise serving_error(code, read_error(response.content), self.address, call)
@@ -286,7 +295,7 @@ def _channel_options(retry: Retry) -> list[tuple[str, Any]]:
     return options
 
 
-def _path(spec: model_pb2.ModelSpec) -> str:
+def _path(spec: Any) -> str:
     path = f"/v1/models/{quote(spec.name, safe='')}"
     if spec.HasField("version"):
         return f"{path}/versions/{spec.version.value}"

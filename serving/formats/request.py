@@ -3,32 +3,29 @@
 import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2
 
-from usr_tf.errors import InputError
-from usr_tf.schema import ITEM, PAST_QUERIES, PAST_QUERIES_AGE, history_column
+from serving.formats.tensors import STRING, dtype_of, is_floating
+from usr_tf.columns import COUNTER_PREFIX, HISTORY_PREFIX, ITEM, PAST_QUERIES, PAST_QUERIES_AGE
+from usr_tf.errors import InputError, one_of
 
-HISTORY_PREFIX = history_column("")
-COUNTER_PREFIX = "counter_"
 _DOCUMENT_KEYS = ("scenario", "request_id", "inputs")
 
 
 class TensorSpec(NamedTuple):
-    """Dtype and shape of a signature's input; -1 for any size."""
+    """Dtype and shape of a signature's input; strings are objects (`bytes`), -1 is any size."""
 
-    dtype: tf.DType
+    dtype: np.dtype
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, info: meta_graph_pb2.TensorInfo) -> "TensorSpec":
-        """Specification from a signature's tensor info."""
-        return cls(tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
+    def of(cls, info: Any) -> "TensorSpec":
+        """Specification from a signature's `TensorInfo`."""
+        return cls(dtype_of(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
 
 
 def load_request(path: str | Path) -> dict[str, Any]:
@@ -72,21 +69,55 @@ def request_inputs(
     place = f"{place}: inputs"
     for name in values:
         if name not in specs and not name.startswith(COUNTER_PREFIX):
-            raise InputError(f"{place}.{name}", "an unknown input", f"one of {', '.join(specs)}")
+            raise InputError(f"{place}.{name}", "an unknown input", one_of(name, specs))
     absent = {sequence for sequence in ("action", "query") if not any(_sequence(name) == sequence for name in values)}
     arrays = {}
     for name, spec in specs.items():
         if name in values:
             arrays[name] = _to_array(values[name], spec, f"{place}.{name}")
         elif _sequence(name) in absent:
-            arrays[name] = np.empty((1, 0, 1)[: len(spec.shape)], spec.dtype.as_numpy_dtype)
+            arrays[name] = np.empty((1, 0, 1)[: len(spec.shape)], spec.dtype)
         else:
             raise InputError(f"{place}.{name}", "nothing", _describe(spec))
+    _check_lengths(arrays, specs, place)
+    for name, array in arrays.items():
+        if specs[name].shape[0] != 1 and array.shape[0] == 0:
+            raise InputError(f"{place}.{name}", "no item", "at least one to rank")
+    return arrays
+
+
+def check_arrays(
+    arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], optional: Collection[str] = ()
+) -> None:
+    """Checks that arrays are a signature's inputs, of its shapes; those of `request_inputs` are.
+
+    Lengths are compared where there are items, as a scenario's signature has them.
+
+    Args:
+      optional: inputs that may be missing.
+
+    Raises:
+      InputError: names the input, what was found and what was expected.
+    """
+    for name, spec in specs.items():
+        if name not in arrays:
+            if name in optional:
+                continue
+            raise InputError(f"inputs.{name}", "nothing", _describe(spec))
+        shape = arrays[name].shape
+        free = tuple(-1 if size < 0 else found for size, found in zip(spec.shape, shape, strict=False))
+        if len(shape) != len(spec.shape) or free != spec.shape:
+            sizes = ", ".join("any" if size < 0 else str(size) for size in spec.shape)
+            raise InputError(f"inputs.{name}", f"shape {list(shape)}", f"shape [{sizes}]")
+    if ITEM in arrays:
+        _check_lengths(arrays, specs, "inputs")
+
+
+def _check_lengths(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], place: str) -> None:
     _check_counts({name: array.shape[0] for name, array in arrays.items() if specs[name].shape[0] != 1}, place, "item")
     for sequence in ("action", "query"):
         lengths = {name: array.shape[1] for name, array in arrays.items() if _sequence(name) == sequence}
         _check_counts(lengths, place, sequence)
-    return arrays
 
 
 def _sequence(name: str) -> str | None:
@@ -106,7 +137,7 @@ def check_request(document: Any, place: Any) -> None:
         raise InputError(place, f"{_kind(document)} at the top", "an object with inputs")
     for key in document:
         if key not in _DOCUMENT_KEYS:
-            raise InputError(f"{place}: {key}", "an unknown key", f"one of {', '.join(_DOCUMENT_KEYS)}")
+            raise InputError(f"{place}: {key}", "an unknown key", one_of(key, _DOCUMENT_KEYS))
     if "inputs" not in document:
         raise InputError(f"{place}: inputs", "nothing", "this required key")
     if not isinstance(document["inputs"], Mapping):
@@ -139,57 +170,59 @@ def _to_array(value: Any, spec: TensorSpec, place: str) -> np.ndarray:
         for row, values in zip(array, content, strict=True):
             row[: len(values)] = values
     else:
-        array = np.array(content, spec.dtype.as_numpy_dtype)
+        array = np.array(content, spec.dtype)
     width = spec.shape[-1]
     if dims and width >= 0 and array.shape[-1] != width:
         raise InputError(place, f"{array.shape[-1]} numbers", f"{width}, the width of the vector")
     return array[np.newaxis] if request_side else array
 
 
-def _read_list(values: list[Any], dtype: tf.DType, place: str) -> list[Any]:
+def _read_list(values: list[Any], dtype: np.dtype, place: str) -> list[Any]:
     """`_read_value` of each element; plain values are converted together, because lists are long."""
     kinds, limits = _plain(dtype)
     if kinds.issuperset(map(type, values)):
-        if dtype == tf.string:
+        if dtype == STRING:
             with contextlib.suppress(UnicodeEncodeError):
                 return [value.encode() for value in values]
-        elif all(limits[0] <= value <= limits[1] for value in values):
+        elif not values or (limits[0] <= min(values) and max(values) <= limits[1]):
             return values
     return [_read_value(value, dtype, f"{place}[{i}]") for i, value in enumerate(values)]
 
 
 @functools.cache
-def _plain(dtype: tf.DType) -> tuple[frozenset[type], tuple[float, float]]:
+def _plain(dtype: np.dtype) -> tuple[frozenset[type], tuple[float, float]]:
     """Python types that need only a range check for this dtype, and these values."""
-    if dtype.is_floating:
-        return frozenset((int, float)), (-float(dtype.max), float(dtype.max))
-    if dtype.is_integer:
-        return frozenset((int,)), (int(dtype.min), int(dtype.max))
-    return frozenset((str,) if dtype == tf.string else ()), (0, 0)
+    if is_floating(dtype):
+        limit = float(np.finfo(dtype if dtype.kind == "f" else np.float32).max)  # bfloat16 has float32's exponent
+        return frozenset((int, float)), (-limit, limit)
+    if dtype.kind in "iu":
+        return frozenset((int,)), (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    return frozenset((str,) if dtype == STRING else ()), (0, 0)
 
 
-def _read_value(value: Any, dtype: tf.DType, place: str) -> Any:
-    if dtype == tf.string and (value is None or isinstance(value, str)):
+def _read_value(value: Any, dtype: np.dtype, place: str) -> Any:
+    if dtype == STRING and (value is None or isinstance(value, str)):
         try:
             return (value or "").encode()
         except UnicodeEncodeError as error:
             raise InputError(place, "half a surrogate pair", "Unicode text") from error
-    if dtype == tf.bool and isinstance(value, bool):
+    if dtype == np.bool_ and isinstance(value, bool):
         return value
+    low, high = _plain(dtype)[1]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if dtype.is_integer and is_number and isinstance(value, int) and int(dtype.min) <= value <= int(dtype.max):
+    if dtype.kind in "iu" and is_number and isinstance(value, int) and low <= value <= high:
         return value
-    if dtype.is_floating and value is None:
+    if is_floating(dtype) and value is None:
         return np.nan
-    if dtype.is_floating and is_number and (abs(value) <= float(dtype.max) or value != value):
+    if is_floating(dtype) and is_number and (low <= value <= high or value != value):
         return value
     raise InputError(place, quote(value), f"{_article(dtype)} {_noun(dtype)}")
 
 
 def _neutral(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
     """Array of missing values, as the pipeline encodes them."""
-    value = b"" if spec.dtype == tf.string else np.nan if spec.dtype.is_floating else 0
-    return np.full(shape, value, spec.dtype.as_numpy_dtype)
+    value = b"" if spec.dtype == STRING else np.nan if is_floating(spec.dtype) else 0
+    return np.full(shape, value, spec.dtype)
 
 
 def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
@@ -200,8 +233,6 @@ def _check_counts(counts: Mapping[str, int], place: str, unit: str) -> None:
         if count != counts[reference]:
             expected = f"{counts[reference]}, one for each {unit} of {reference}"
             raise InputError(f"{place}.{name}", f"length {count}", expected)
-    if unit == "item" and counts[reference] == 0:
-        raise InputError(f"{place}.{reference}", "no item", "at least one to rank")
 
 
 def _describe(spec: TensorSpec, dims: int | None = None) -> str:
@@ -214,13 +245,14 @@ def _describe(spec: TensorSpec, dims: int | None = None) -> str:
     return f"a list of {'lists of ' * (dims - 1)}{_noun(spec.dtype)}s{each}"
 
 
-def _noun(dtype: tf.DType) -> str:
-    names = {tf.string: "string", tf.bool: "boolean"}
-    return names.get(dtype, "integer" if dtype.is_integer else "number")
+def _noun(dtype: np.dtype) -> str:
+    if dtype == STRING:
+        return "string"
+    return {"b": "boolean", "i": "integer", "u": "integer"}.get(dtype.kind, "number")
 
 
-def _article(dtype: tf.DType) -> str:
-    return "an" if dtype.is_integer else "a"
+def _article(dtype: np.dtype) -> str:
+    return "an" if dtype.kind in "iu" else "a"
 
 
 def quote(value: Any) -> str:

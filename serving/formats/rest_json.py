@@ -1,29 +1,20 @@
-"""JSON encoding of TF Serving's REST API.
+"""JSON of TF Serving's REST API, the client's side. Needs no TensorFlow.
 
-The forms, and the messages of what is refused, are those of `tensorflow_serving/util/json_tensor.cc` and
-`model_servers/http_rest_api_util.cc`. Tensors are nested lists. A string is JSON text, or `{"b64": …}` where its bytes
-are not UTF-8; `NaN`, `Infinity` and `-Infinity` stand bare, which JSON proper has no word for.
+Tensors are nested lists. A string is JSON text, or `{"b64": …}` where its bytes are not UTF-8; `NaN`, `Infinity` and
+`-Infinity` stand bare, which JSON proper has no word for. `serving.local_server.rest_json` is the server's side.
 """
 
 import base64
-import itertools
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import numpy as np
-import tensorflow as tf
 from google.protobuf import json_format
-from google.protobuf.message import Message
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from serving.formats.status import invalid
-from serving.formats.tensors import write_tensor
+from serving.formats.messages import GetModelMetadataResponse, PredictResponse, SignatureDefMap
+from serving.formats.tensors import STRING, dtype_of, tensor_array, write_tensor
 from usr_tf.errors import InputError
 
 HTTP_STATUS = {
@@ -52,45 +43,33 @@ STATUS_CODE = {
 }
 """The other way: of several codes the first, and so the one that is met."""
 
-_INTEGERS = (tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint32, tf.uint64)
-_KINDS: dict[tf.DType, tuple[type, ...]] = {
-    **dict.fromkeys((tf.float32, tf.float64), (int, float)),
-    **dict.fromkeys(_INTEGERS, (int,)),
-    tf.bool: (bool,),
-    tf.string: (str, dict),
-}
-"""The dtypes that TF Serving has in JSON, and what stands for them there."""
-_LIMITS = {dtype: (int(dtype.min), int(dtype.max)) for dtype in _INTEGERS}
-_BINARY_SUFFIX = "_bytes"
-"""An output of this name is written in base64."""
 _MAX_QUOTED = 256
-_INDENT = 4
-"""As the container indents, but for scores: those are many, and no one reads them so."""
-_Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
+_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+"""NumPy's kind of a dtype → what stands for its values in JSON."""
 
 
-# The client's side
-
-
-def write_request(request: predict_pb2.PredictRequest) -> bytes:
+def write_request(request: Any) -> bytes:
     """Body of a `:predict` request in the columnar form, because inputs differ in their first size.
+
+    Args:
+      request: a `PredictRequest`.
 
     Raises:
       InputError: an empty array that nested lists cannot tell the shape of.
     """
     inputs = {}
     for name, proto in request.inputs.items():
-        array = tf.make_ndarray(proto)
+        array = tensor_array(proto)
         if 0 in array.shape[:-1]:
             expected = "one with values: lists in JSON cannot tell the sizes below an empty one"
             raise InputError(f"inputs.{name}", f"an empty array of shape {list(array.shape)}", expected)
-        inputs[name] = _lists(array, _text)
+        inputs[name] = nested_lists(array, _text)
     document = {"signature_name": request.model_spec.signature_name, "inputs": inputs}
     return json.dumps(document).encode()
 
 
-def read_answer(body: bytes, signature: meta_graph_pb2.SignatureDef) -> predict_pb2.PredictResponse:
-    """Response to `write_request`; names and dtypes that JSON omits come from the signature.
+def read_answer(body: bytes, signature: Any) -> Any:
+    """`PredictResponse` to `write_request`; names and dtypes that JSON omits come from the `SignatureDef`.
 
     Raises:
       ValueError: the body is no such answer.
@@ -99,22 +78,21 @@ def read_answer(body: bytes, signature: meta_graph_pb2.SignatureDef) -> predict_
         outputs = json.loads(body)["outputs"]
         if len(signature.outputs) == 1:  # TF Serving leaves its name out
             outputs = dict.fromkeys(signature.outputs, outputs)
-        response = predict_pb2.PredictResponse()
+        response = PredictResponse()
         for name, info in signature.outputs.items():
-            response.outputs[name].CopyFrom(_tensor(outputs[name], tf.as_dtype(info.dtype)))
-    except (ValueError, LookupError, TypeError, RecursionError, tf.errors.OpError) as error:
+            write_tensor(response.outputs[name], _array(outputs[name], dtype_of(info.dtype)))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no TF Serving answer ({type(error).__name__}: {error})") from error
     return response
 
 
-def read_metadata(body: bytes) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Parses the output of `write_metadata`.
+def read_metadata(body: bytes) -> Any:
+    """`GetModelMetadataResponse` of `GET …/metadata`.
 
     Raises:
       ValueError: the body is no such answer.
     """
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response, signatures = GetModelMetadataResponse(), SignatureDefMap()
     try:
         document = json.loads(body)
         json_format.ParseDict(document["model_spec"], response.model_spec, ignore_unknown_fields=True)
@@ -133,287 +111,48 @@ def read_error(body: bytes) -> str:
         return f"no TF Serving answer ({body[:_MAX_QUOTED].decode(errors='replace')})"
 
 
-# The server's side: what cannot be read raises tf.errors.InvalidArgumentError
-
-
-def parse_request(body: bytes) -> dict[str, Any]:
-    """Parses the JSON object of a `:predict` request."""
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    text = body.decode(errors="surrogateescape").removeprefix("\ufeff").lstrip()
-    try:
-        document, _ = json.JSONDecoder().raw_decode(text)  # the container too ignores what follows
-    except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-    if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {_quote(document)} Is not object")
-    if not isinstance(document.get("signature_name", ""), str):
-        raise invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
-        )
-    return document
-
-
-def read_request(document: Mapping[str, Any], inputs: _Inputs, request: predict_pb2.PredictRequest) -> bool:
-    """Fills `request.inputs` from a parsed request; returns whether it has the row form.
-
-    Args:
-      document: by `parse_request`.
-      inputs: those of the signature asked for, whose dtypes the values take.
-      request: to fill.
-    """
-    rows = "instances" in document
-    if rows and "inputs" in document:
-        message = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
-        raise invalid(f"JSON Value: {_quote(document)} {message}")
-    if not rows and "inputs" not in document:
-        raise invalid("Missing 'inputs' or 'instances' key")
-    for name, tensor in (_read_rows if rows else _read_columns)(document, inputs):
-        request.inputs[name].CopyFrom(tensor)
-    return rows
-
-
-def write_answer(response: predict_pb2.PredictResponse, rows: bool) -> bytes:
-    """Response in the form of the request."""
-    if not response.outputs:
-        raise invalid("Cannot convert empty tensor map to JSON")
-    columns, sizes = {}, {}
-    for name, proto in sorted(response.outputs.items()):
-        array = tf.make_ndarray(proto)
-        if tf.as_dtype(proto.dtype) not in _KINDS:
-            raise invalid(f"Failed to write JSON value for tensor type: {_type_name(proto.dtype)}")
-        array = _short(array) if array.dtype == np.float32 else array
-        columns[name] = _lists(array, _base64 if name.endswith(_BINARY_SUFFIX) else _raw_text)
-        sizes[name] = array.shape[:1]
-    if not rows:
-        return _dump({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
-    for name, size in sizes.items():
-        if not size:
-            raise invalid(f"Tensor name: {name} has no shape information ")
-        expected = next(iter(sizes.values()))
-        if size != expected:
-            message = f"has inconsistent batch size: {size[0]} expecting: {expected[0]}"
-            raise invalid(f"Tensor name: {name} {message}")
-    if len(columns) == 1:
-        return _dump({"predictions": next(iter(columns.values()))})
-    return _dump({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})
-
-
-def write_metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> bytes:
-    """Response to `GET …/metadata`."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    return _dump(
-        {"model_spec": _fields(response.model_spec), "metadata": {"signature_def": _fields(signatures)}}, _INDENT
-    )
-
-
-def write_status(response: get_model_status_pb2.GetModelStatusResponse) -> bytes:
-    """Response to `GET /v1/models/NAME`."""
-    return _dump(_fields(response), _INDENT)
-
-
-def write_error(message: str) -> bytes:
-    """Error response. It may quote request bytes that are not valid UTF-8."""
-    return json.dumps({"error": message}, ensure_ascii=False).encode(errors="replace")
-
-
-def _read_columns(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[str, TensorProto]]:
-    value = document["inputs"]
-    if not isinstance(value, dict) or _is_base64(value):
-        if len(inputs) > 1:
-            raise invalid(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
-                "tensorinfo_map"
-            )
-        value = dict.fromkeys(inputs, value)
-    for name, info in inputs.items():
-        if name not in value:
-            raise invalid(f"Missing named input: {name} in 'inputs' object.")
-        yield name, _tensor(value[name], tf.as_dtype(info.dtype))
-
-
-def _read_rows(document: Mapping[str, Any], inputs: _Inputs) -> Iterator[tuple[str, TensorProto]]:
-    elements = document["instances"]
-    if not isinstance(elements, list):
-        raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
-    if not elements:
-        raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
-    if not isinstance(elements[0], dict) and len(inputs) > 1:
-        raise invalid(
-            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
-            "tensorinfo_map"
-        )
-    named = _is_object(elements[0])
-    dtypes = {name: tf.as_dtype(info.dtype) for name, info in inputs.items()}
-    columns: dict[str, list[Any]] = {name: [] for name in inputs}
-    shapes: dict[str, list[int]] = {}
-    for i, element in enumerate(elements):
-        if _is_object(element) != named:
-            kinds = "object but got list" if named else "value/list but got object"
-            raise invalid(f"Expecting {kinds} at item {i} of input list")
-        for name, value in element.items() if named else [(next(iter(inputs)), element)]:
-            try:
-                if name not in dtypes:  # unlike `inputs` it can be asked for what is no UTF-8
-                    raise invalid(f"JSON object: does not have named input: {name}")
-                values, shape = _flatten(value, dtypes[name])
-                _check_shape(shape, shapes.setdefault(name, shape))
-            except tf.errors.InvalidArgumentError as error:
-                key = f" key: {name}" if named else ""
-                raise invalid(
-                    f"Failed to process element: {i}{key} of 'instances' list. Error: INVALID_ARGUMENT: {error.message}"
-                ) from error
-            columns[name] += values
-        if named and element.keys() != inputs.keys():
-            raise invalid(
-                f"Failed to process element: {i} of 'instances' list. JSON object: {_quote(element)} keys must be "
-                f"equal to: {','.join(sorted(inputs))}"
-            )
-    for name, values in columns.items():
-        yield name, _build(values, [len(elements), *shapes[name]], dtypes[name])
-
-
-def _check_shape(shape: list[int], first: list[int]) -> None:
-    if math.prod(shape) != math.prod(first):
-        raise invalid(f"Expecting tensor size: {math.prod(first)} but got: {math.prod(shape)}")
-    if shape != first:
-        raise invalid(f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
-
-
-def _tensor(value: Any, dtype: tf.DType) -> TensorProto:
-    return _build(*_flatten(value, dtype), dtype)
-
-
-def _flatten(value: Any, dtype: tf.DType) -> tuple[list[Any], list[int]]:
-    """Values of nested lists in order, and their shape, inferred from the first element of each level."""
-    shape, inner = [], value
-    while isinstance(inner, list):
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    values = [value]
-    for level, size in enumerate(shape):
-        for inner in values:
-            if not isinstance(inner, list):
-                raise invalid(
-                    f"JSON Value: {_quote(inner)} found at incorrect level: {level + 1} in the JSON DOM. "
-                    f"Expected at level: {len(shape)}"
-                )
-            if len(inner) != size:
-                raise invalid(
-                    f"Encountered list at unexpected size: {len(inner)} at level: {level} expected size: {size}"
-                )
-        values = list(itertools.chain.from_iterable(values))
-    return _read_values(values, dtype, len(shape)), shape
-
-
-def _read_values(values: list[Any], dtype: tf.DType, rank: int) -> list[Any]:
-    name = _type_name(dtype.as_datatype_enum)
-    if dtype not in _KINDS:
-        message = f"Conversion of JSON Value: {_quote(next(iter(values), None))} to type: {name}"
-        raise tf.errors.UnimplementedError(None, None, message)
-    kinds, limits = _KINDS[dtype], _LIMITS.get(dtype)
-    for value in values:
-        if type(value) is list:
-            raise invalid(f"Encountered list at unexpected level: {rank} expected < {rank}")
-        if type(value) not in kinds or (limits and not limits[0] <= value <= limits[1]):
-            raise invalid(f"JSON Value: {_quote(value)} Type: {_kind(value)} is not of expected type: {name}")
-    return [_read_string(value) for value in values] if dtype == tf.string else values
-
-
-def _read_string(value: str | dict[str, Any]) -> bytes:
-    if isinstance(value, str):
-        try:
-            return value.encode(errors="surrogateescape")
-        except UnicodeEncodeError as error:
-            raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
-    if not _is_base64(value):
-        raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
-    try:
-        return base64.b64decode(value["b64"] + "=" * (-len(value["b64"]) % 4), validate=True)
-    except ValueError as error:
-        raise invalid("Unable to base64 decode") from error
-
-
-def _build(values: list[Any], shape: list[int], dtype: tf.DType) -> TensorProto:
-    try:
-        with np.errstate(over="ignore"):  # 1e300 is infinite in float32
-            array = np.array(values, dtype.as_numpy_dtype).reshape(shape)
-    except (ValueError, OverflowError) as error:  # more axes than NumPy has, or a number of 400 digits
-        raise invalid(f"JSON Value: {error} Type: Array is not of expected type: {dtype.name}") from error
-    proto = TensorProto()
-    write_tensor(proto, array)
-    return proto
-
-
-def _lists(array: np.ndarray, text: Callable[[bytes], Any]) -> Any:
+def nested_lists(array: np.ndarray, text: Callable[[bytes], Any]) -> Any:
     """Nested lists of an array; `text` encodes bytes as JSON."""
-    if array.dtype == object:
+    if array.dtype == STRING:
         texts = np.empty(array.shape, object)
         texts.flat = [text(value) for value in array.flat]
         array = texts
     return array.tolist()
 
 
-def _short(array: np.ndarray) -> np.ndarray:
-    """Float32 as TF Serving prints it: 0.2 rather than 0.20000000298. Both read back equal."""
-    values = array.ravel().tolist()
-    short = np.array([float(f"{value:.6g}") for value in values])
-    exact = np.array([float(f"{value:.9g}") for value in values])
-    return np.where(short.astype(np.float32) == array.ravel(), short, exact).reshape(array.shape)
+def base64_object(value: bytes) -> dict[str, str]:
+    """Bytes as a JSON object."""
+    return {"b64": base64.b64encode(value).decode()}
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a value has the form of `base64_object`."""
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _array(value: Any, dtype: np.dtype) -> np.ndarray:
+    """Array of nested lists, which hold what JSON has for the dtype."""
+    values = np.array(value, object)  # the elements of ragged lists are lists
+    if dtype == STRING:
+        values.flat = [_read_string(each) for each in values.flat]
+        return values
+    found = set(map(type, values.ravel().tolist()))
+    if not found <= _TYPES.get(dtype.kind, set()):
+        raise ValueError(f"{', '.join(sorted(kind.__name__ for kind in found))} where {dtype} was expected")
+    with np.errstate(over="ignore"):  # 1e300 is infinite in float32
+        return np.array(value, dtype)
+
+
+def _read_string(value: Any) -> bytes:
+    if is_base64(value):
+        return base64.b64decode(value["b64"])
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} where a string was expected")
+    return value.encode(errors="surrogateescape")
 
 
 def _text(value: bytes) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return _base64(value)
-
-
-def _raw_text(value: bytes) -> str:
-    return value.decode(errors="surrogateescape")  # which _dump undoes: the container writes the bytes as they are
-
-
-def _base64(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
-
-
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
-
-
-def _fields(message: Message) -> dict[str, Any]:
-    return json_format.MessageToDict(
-        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
-    )
-
-
-def _dump(document: Any, indent: int | None = None) -> bytes:
-    return json.dumps(document, indent=indent, ensure_ascii=False).encode(errors="surrogateescape")
-
-
-def _type_name(dtype: int) -> str:
-    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
-
-
-def _kind(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "Null" if value is None else str(value)
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
-
-
-def _brackets(shape: list[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"
-
-
-def _quote(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "..."
-    return text[:_MAX_QUOTED].encode(errors="replace").decode()
+        return base64_object(value)

@@ -1,15 +1,27 @@
-"""`TensorProto` codec that matches TensorFlow's C++ runtime.
+"""`TensorProto` codec that matches TensorFlow's C++ runtime, and NumPy dtypes of its data types. Needs no TensorFlow.
 
 `tf.make_ndarray` takes longer, and refuses or reads otherwise some of what the runtime takes: strings in
 `tensor_content`, more values than elements, no value at all.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+
+from serving.formats.messages import DataType
+
+try:
+    from ml_dtypes import bfloat16  # comes with TensorFlow; a model of ours has no tensor of it
+except ImportError:
+    bfloat16 = None
+
+STRING = np.dtype(object)
+"""Dtype of strings: arrays of `bytes`."""
+NO_DTYPE = np.dtype(np.void)
+"""Dtype of a data type that NumPy lacks, such as DT_VARIANT."""
 
 
 class _Kind(NamedTuple):
@@ -19,26 +31,32 @@ class _Kind(NamedTuple):
     """What a value of `field` is cut down to: `half_val` holds the 16 bits of a number, `int_val` also small ones."""
 
 
-def _kind(dtype: tf.DType, field: str) -> _Kind:
-    array = np.dtype(dtype.as_numpy_dtype)
+def _kind(dtype: Any, field: str) -> _Kind:
+    array = np.dtype(dtype)
     return _Kind(array, field, np.dtype(np.uint16) if field == "half_val" else array)
 
 
 _KINDS = {
-    dtype.as_datatype_enum: _kind(dtype, field)
-    for field, dtypes in {
-        "half_val": (tf.float16, tf.bfloat16),
-        "float_val": (tf.float32,),
-        "double_val": (tf.float64,),
-        "bool_val": (tf.bool,),
-        "string_val": (tf.string,),
-        "int_val": (tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16),
-        "int64_val": (tf.int64,),
-        "uint32_val": (tf.uint32,),
-        "uint64_val": (tf.uint64,),
-    }.items()
-    for dtype in dtypes
+    DataType.values_by_name[name].number: _kind(dtype, field)
+    for name, dtype, field in (
+        ("DT_HALF", np.float16, "half_val"),
+        ("DT_BFLOAT16", bfloat16, "half_val"),
+        ("DT_FLOAT", np.float32, "float_val"),
+        ("DT_DOUBLE", np.float64, "double_val"),
+        ("DT_BOOL", np.bool_, "bool_val"),
+        ("DT_STRING", STRING, "string_val"),
+        ("DT_INT8", np.int8, "int_val"),
+        ("DT_INT16", np.int16, "int_val"),
+        ("DT_INT32", np.int32, "int_val"),
+        ("DT_UINT8", np.uint8, "int_val"),
+        ("DT_UINT16", np.uint16, "int_val"),
+        ("DT_INT64", np.int64, "int64_val"),
+        ("DT_UINT32", np.uint32, "uint32_val"),
+        ("DT_UINT64", np.uint64, "uint64_val"),
+    )
+    if dtype is not None
 }
+_DATA_TYPES = {kind.dtype: number for number, kind in _KINDS.items()}
 _MAX_ELEMENTS = 2**63 - 1
 _STRING_BYTES = 32
 """What a string takes here and in the runtime beside its text, of which a request may have as little as a byte."""
@@ -80,17 +98,61 @@ def read_tensor(proto: Any, spare: int) -> tuple[np.ndarray, int]:
     return flat.reshape(shape), spare
 
 
+def tensor_array(proto: Any) -> np.ndarray:
+    """Array of a `TensorProto` of someone trusted, however large.
+
+    Raises:
+      ValueError: as `read_tensor`.
+    """
+    return read_tensor(proto, sys.maxsize)[0]
+
+
 def write_tensor(proto: Any, array: np.ndarray) -> None:
     """Fills `proto` in the typed field, as the container does: many clients read `float_val` directly.
 
     Raises:
-      KeyError: an array of a dtype that has no such field here.
+      ValueError: an array of a dtype that has no such field here.
+      TypeError: an array of strings with an element that is not `bytes`.
     """
-    proto.dtype = tf.as_dtype(array.dtype).as_datatype_enum
+    kind = _write_header(proto, array)
+    getattr(proto, kind.field).extend(array.ravel().view(kind.wire).tolist())
+
+
+def pack_tensor(proto: Any, array: np.ndarray) -> None:
+    """Fills `proto` as servers read it fastest: numbers as the array's own bytes, in `tensor_content`.
+
+    Raises:
+      ValueError, TypeError: as `write_tensor`.
+    """
+    if array.dtype == STRING:
+        write_tensor(proto, array)
+    else:
+        _write_header(proto, array)
+        proto.tensor_content = array.tobytes()
+
+
+def dtype_of(data_type: int) -> np.dtype:
+    """Dtype of a `DataType`: objects for strings (`STRING`), `NO_DTYPE` where NumPy has none."""
+    return _KINDS[data_type].dtype if data_type in _KINDS else NO_DTYPE
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """Name of a dtype for messages, as TensorFlow has it: `string` rather than `object`."""
+    return "string" if dtype == STRING else dtype.name
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether it is a dtype of floating-point numbers, bfloat16 too."""
+    return dtype.kind == "f" or dtype == bfloat16
+
+
+def _write_header(proto: Any, array: np.ndarray) -> _Kind:
+    if array.dtype not in _DATA_TYPES:
+        raise ValueError(f"no data type of {array.dtype}")
+    proto.dtype = _DATA_TYPES[array.dtype]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    kind = _KINDS[proto.dtype]
-    getattr(proto, kind.field).extend(array.ravel().view(kind.wire).tolist())
+    return _KINDS[proto.dtype]
 
 
 def _read_shape(proto: Any) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from serving.formats.status import exhausted
 from serving.local_server.call import Call
+from serving.local_server.status import exhausted
 
 T = TypeVar("T")
 

@@ -1,11 +1,10 @@
-"""Prometheus metrics of the local server, with TF Serving's names for the same quantities."""
+"""Prometheus metrics of the local server: TF Serving's names for the same quantities, its own as `usr_serving_*`."""
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
 from serving.local_server.access_log import AccessLog
@@ -40,6 +39,7 @@ class Metrics:
         self._requests = _RequestCount()
         self._registry.register(self._requests)
         self._registry.register(_LiveVersions(live))
+        self._registry.register(_DroppedRecords(logs))
         self._latency = Histogram(
             _REQUEST_LATENCY,
             "Microseconds from a request's arrival to its answer, of those that were answered OK.",
@@ -48,14 +48,10 @@ class Metrics:
             registry=self._registry,
         )
         for name, text, value in (
-            (":usr:serving:requests_running", "Requests that a worker has.", lambda: admission.running),
-            (":usr:serving:requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
+            ("usr_serving_requests_running", "Requests that a worker has.", lambda: admission.running),
+            ("usr_serving_requests_queued", "Requests that wait for a worker.", lambda: admission.queued),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
-        for name in ("access_log", "request_log"):
-            text = f"Records that the {name.replace('_', ' ')} has lost."
-            gauge = Gauge(f":usr:serving:{name}_dropped", text, registry=self._registry)
-            gauge.set_function(functools.partial(_dropped, logs.get(name)))
         ProcessCollector(registry=self._registry)
 
     def observe(self, call: Call) -> None:
@@ -70,10 +66,6 @@ class Metrics:
     def text(self) -> bytes:
         """Metrics in Prometheus's text format."""
         return generate_latest(self._registry)
-
-
-def _dropped(log: AccessLog | RequestLog | None) -> int:
-    return log.dropped if log else 0
 
 
 class _RequestCount(Collector):
@@ -97,9 +89,20 @@ class _LiveVersions(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
-            ":usr:serving:live_version", "1 for every version that is live.", labels=["model_name", "version"]
+            "usr_serving_live_version", "1 for every version that is live.", labels=["model_name", "version"]
         )
         for name, versions in self._live().items():
             for version in versions:
                 family.add_metric([name, str(version)], 1)
+        yield family
+
+
+class _DroppedRecords(Collector):
+    def __init__(self, logs: Mapping[str, AccessLog | RequestLog]):
+        self._logs = logs
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("usr_serving_dropped_records", "Records that a log has lost.", labels=["log"])
+        for name, log in self._logs.items():
+            family.add_metric([name], log.dropped)
         yield family

@@ -26,7 +26,6 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, 
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-from serving.formats.status import code_of, message_of
 from serving.local_server.access_log import AccessLog
 from serving.local_server.admission import Admission
 from serving.local_server.call import Call
@@ -37,6 +36,7 @@ from serving.local_server.reflection import describe
 from serving.local_server.rest import rest_application
 from serving.local_server.servable import Servable, session_config
 from serving.local_server.service import Service
+from serving.local_server.status import code_of, message_of
 from serving.network.address import Address, without_brackets
 from serving.network.tls import ServerTls
 from serving.request_log import RequestLog

@@ -18,8 +18,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-from serving.formats.status import invalid, not_found
 from serving.local_server.servable import Servable
+from serving.local_server.status import invalid, not_found
 from usr_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)

@@ -23,8 +23,10 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from serving.formats.rest_json import (
-    HTTP_STATUS,
+from serving.formats.rest_json import HTTP_STATUS
+from serving.local_server.call import Call
+from serving.local_server.models import Models
+from serving.local_server.rest_json import (
     parse_request,
     read_request,
     write_answer,
@@ -32,10 +34,8 @@ from serving.formats.rest_json import (
     write_metadata,
     write_status,
 )
-from serving.formats.status import code_of, invalid
-from serving.local_server.call import Call
-from serving.local_server.models import Models
 from serving.local_server.service import Service
+from serving.local_server.status import code_of, invalid
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"

@@ -13,8 +13,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from serving.formats.status import exhausted, invalid
 from serving.formats.tensors import read_tensor, write_tensor
+from serving.local_server.status import exhausted, invalid
 from serving.publishing.warmup import read_prediction_logs
 
 _METHODS = [f"tensorflow/serving/{kind}" for kind in ("predict", "classify", "regress")]

@@ -2,11 +2,11 @@
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from serving.formats.status import invalid, not_found
 from serving.local_server.call import Call
 from serving.local_server.models import Models
 from serving.local_server.servable import Servable
 from serving.local_server.served_record import is_scenario, served_record
+from serving.local_server.status import invalid, not_found
 from serving.request_log import RequestLog
 
 

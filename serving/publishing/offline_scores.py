@@ -12,9 +12,9 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import LoggedRequest
 from serving.formats.request import request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from usr_tf.data.parsing import Features, densify
 from usr_tf.run import Run

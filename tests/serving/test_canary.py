@@ -5,7 +5,6 @@ import json
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from serving.client.errors import NotFound, Overloaded
 from serving.formats.logged_requests import LoggedRequest
@@ -33,7 +32,7 @@ class Version:
         self.answers, self.asked = answers, []
 
     def metadata(self):
-        return {"search": {"price": TensorSpec(tf.float32, (-1,))}}
+        return {"search": {"price": TensorSpec(np.dtype(np.float32), (-1,))}}
 
     def predict(self, _, inputs):
         number = int(inputs["price"][0])

@@ -2,18 +2,24 @@
 
 import http.server
 import inspect
+import json
 import re
 import shutil
 import subprocess
 import threading
+import types
 from pathlib import Path
 
 import pytest
 import yaml
 from google.protobuf import text_format
+from prometheus_client.parser import text_string_to_metric_families
 
 import serving
 from serving.client import Ranker
+from serving.local_server.admission import Admission
+from serving.local_server.call import Call
+from serving.local_server.metrics import Metrics
 from tests.serving.tf_serving import METRICS, flag, parse_file
 
 DOCKER = Path(serving.__file__).parent / "docker"
@@ -60,7 +66,7 @@ def test_the_servers_flags_are_tf_servings_and_its_files_are_there(services):
 
 
 def test_only_the_batch_service_batches(services):
-    batching = {name for name, service in services.items() if "--enable_batching=true" in service["command"]}
+    batching = {name for name, service in services.items() if "--enable_batching=true" in service.get("command", ())}
     assert batching == {"usr-batch"}
     assert services["usr-batch"]["profiles"] == ["batch"]
     assert dict(map(flag, services["usr-batch"]["command"]))["enable_model_warmup"] == "false"
@@ -97,15 +103,105 @@ def test_alerts_read_metrics_that_tf_serving_has():
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
-        selectors = re.findall(r"([:a-z_]+)\{([^}]*)\}", rule["expr"])
-        assert selectors
-        for metric, matchers in selectors:
-            labels = dict(re.findall(r'(\w+)[=!]~?"([^"]*)"', matchers))
-            assert labels.pop("job") == job["job_name"]
-            assert labels.keys() <= METRICS.get(metric, set()), rule["alert"]
-            assert metric in {*METRICS, "up"}, rule["alert"]
-        kept = {name for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for name in names.split(", ")}
-        assert kept <= {"instance", "le"}.union(*METRICS.values())
+        check_query(rule["expr"], METRICS | {"up": set()}, job["job_name"])
+
+
+def check_query(query: str, metrics: dict[str, set[str]], job: str) -> set[str]:
+    """Checks that a query reads metrics of the job with labels that they have; returns their names."""
+    selectors = re.findall(r"([:a-z_]+)\{([^}]*)\}", query)
+    assert selectors
+    for metric, matchers in selectors:
+        assert metric in metrics, query
+        labels = dict(re.findall(r'(\w+)[=!]~?"([^"]*)"', matchers))
+        assert labels.pop("job") == job
+        assert labels.keys() <= metrics[metric], query
+    kept = {name for names in re.findall(r"by \(([^)]*)\)", query) for name in names.split(", ")}
+    assert kept <= {"instance"}.union(*(metrics[metric] for metric, _ in selectors)), query
+    return {metric for metric, _ in selectors}
+
+
+@pytest.fixture(scope="module")
+def local_metrics() -> list:
+    """Metric families of the local server after a request."""
+    admission = Admission(1, 1)
+    metrics = Metrics(admission, lambda: {"usr": (1,)}, {"access_log": types.SimpleNamespace(dropped=3)})
+    call = Call("Predict", "GRPC", "")
+    call.ask("usr")
+    call.status, call.ended = "OK", call.arrived
+    metrics.observe(call)
+    families = list(text_string_to_metric_families(metrics.text().decode()))
+    admission.close()
+    return families
+
+
+def test_metrics_of_our_own_are_named_as_prometheus_names_them(local_metrics):
+    own = [family for family in local_metrics if "usr" in family.name]
+    assert {family.name for family in own} == {
+        "usr_serving_dropped_records", "usr_serving_live_version", "usr_serving_requests_queued",
+        "usr_serving_requests_running",
+    }  # fmt: skip
+    for family in own:  # no colon, which is for recording rules; the parser knows a counter by its suffix _total
+        assert re.fullmatch(r"[a-z_]+", family.name)
+        assert family.documentation
+        assert family.type == ("counter" if "dropped" in family.name else "gauge")
+
+
+def test_the_dashboard_reads_metrics_that_the_servers_have(local_metrics):
+    local = {sample.name: set(sample.labels) for family in local_metrics for sample in family.samples}
+    for name in METRICS.keys() & local.keys():
+        assert local[name] <= METRICS[name], name
+    (job,) = read_yaml("prometheus.yml")["scrape_configs"]
+    board = json.loads((DOCKER / "dashboard.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    read = set().union(*(check_query(query, local | METRICS | {"up": set()}, job["job_name"]) for query in queries))
+    assert read > {*METRICS}
+    assert {name for name in read if name.startswith("usr_")} == {
+        "usr_serving_live_version", "usr_serving_requests_queued", "usr_serving_requests_running",
+    }  # fmt: skip
+    (model,) = board["templating"]["list"]
+    of_label = re.fullmatch(r"label_values\((.*), (\w+)\)", model["query"]["query"])
+    assert of_label[2] in METRICS[check_query(of_label[1], METRICS, job["job_name"]).pop()]
+    assert {name for query in queries for name in re.findall(r"\$(\w+)", query)} == {model["name"], "__rate_interval"}
+
+
+def test_the_dashboard_has_panels_side_by_side_with_a_title_and_a_unit():
+    board = json.loads((DOCKER / "dashboard.json").read_text(encoding="utf-8"))
+    ids, places = [], []
+    for panel in board["panels"]:
+        ids.append(panel["id"])
+        assert panel["title"]
+        assert panel["type"] in ("row", "stat", "timeseries")
+        if panel["type"] != "row":
+            assert panel["description"]
+            assert panel["fieldConfig"]["defaults"]["unit"] in ("bytes", "percentunit", "reqps", "short", "µs")
+            assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        places += [(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]
+    assert len(ids) == len(set(ids))
+    assert len(places) == len(set(places))
+
+
+def test_grafana_finds_the_dashboard_and_prometheus(services):
+    volumes = dict(volume.split(":")[:2] for volume in services["grafana"]["volumes"])
+    (provider,) = read_yaml("grafana/dashboards/usr.yml")["providers"]
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert volumes == {"./grafana": "/etc/grafana/provisioning", "./dashboard.json": home}
+    assert Path(home).parent == Path(provider["options"]["path"])
+    (source,) = read_yaml("grafana/datasources/prometheus.yml")["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert f"{port}:{port}" in services[host]["ports"]
+    board = json.loads((DOCKER / "dashboard.json").read_text(encoding="utf-8"))
+    targets = [target for panel in board["panels"] for target in panel.get("targets", ())]
+    for each in (*targets, *board["templating"]["list"], *board["annotations"]["list"]):
+        assert each["datasource"] == {"type": source["type"], "uid": source["uid"]}
+
+
+def test_what_has_no_password_listens_on_this_machine_alone(services):
+    for name in ("grafana", "store"):
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+    assert services["store"]["volumes"] == ["store:/data"]
+    assert "store" in read_yaml("docker-compose.yml")["volumes"]
 
 
 class Status(http.server.BaseHTTPRequestHandler):

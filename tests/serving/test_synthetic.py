@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 import serving.publishing.synthetic as module
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import format_requests
 from serving.formats.request import request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.synthetic import synthetic_requests
 from usr_tf.schema import parse_schema
 

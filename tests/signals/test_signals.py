@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from benchmarks.replay_parity import replay
 from pipelines.preprocess import preprocess
+from serving.features import open_store
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import TensorSpec, request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.warmup import to_examples
 from tests.once import made_once
 from tests.signals.spellings import KINDS, spelled, words
@@ -257,6 +259,17 @@ def test_served_scores_of_logged_requests_are_the_offline_ones(shop, run, model,
                 for item, value in zip(request.inputs["item_id"], values.numpy(), strict=True):
                     worst = max(worst, abs(value - offline[request.request_id.encode(), item.encode()][task]))
     assert worst <= 1e-5
+
+
+def test_requests_rebuilt_from_events_are_the_logged_ones(shop, run, requests, tmp_path):
+    """So their scores are the offline ones too, as those of the logged requests are."""
+    logged = {request.request_id: request.document for request in requests}
+    with open_store(tmp_path / "store", run.schema) as store:
+        rebuilt = [*replay(store, str(shop / "logs"), logged)]
+    assert len(rebuilt) == len(logged) > 100
+    assert all(document == logged[document["request_id"]] for document in rebuilt)
+    counted = [document["inputs"][name] for document in rebuilt for name in run.schema.counter_columns]
+    assert sum(any(values) for values in counted) > 100
 
 
 def test_a_snapshot_scores_as_its_own_counts_in_the_request_do(run, by_request, by_snapshot, requests):

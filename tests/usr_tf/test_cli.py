@@ -141,6 +141,14 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
         "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),
         "schema: infer": (["schema", f"--infer={empty}"], "found no impressions file"),
+        "features: action": (["features", f"--store={folder / 'f'}"], "found nothing, expected load or ingest"),
+        "features: logs": (["features", "load", f"--store={folder / 'f'}", f"--logs={empty}"], "schema.yaml"),
+        "features: input": (["features", "ingest", f"--store={folder / 'f'}"], "--input, --kafka: found nothing"),
+        "features: store": (
+            ["features", "ingest", f"--store={folder / 'f'}", f"--input={config}"],
+            "expected a feature store that",
+        ),
+        "features: other": (["features", "load", f"--store={folder / 'f'}", "--follow"], "a flag of the other action"),
         "preprocess: logs": (
             ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
             "schema.yaml: found no readable",
@@ -256,7 +264,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(monkeypatch,
 
 
 def test_extras_name_a_module_of_each_of_their_requirements():
-    of_module = metadata.packages_distributions()
+    of_module = metadata.packages_distributions() | {"google.protobuf": ["protobuf"]}  # `google` has many
     named = {extra: {_normal(of_module[module][0]) for module in modules} for extra, modules in EXTRAS.items()}
     assert named == {extra: _requirements(extra) for extra in EXTRAS}
 

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import request_inputs
-from serving.formats.signatures import read_signatures, schema_specs, signature_specs
+from serving.formats.signatures import read_signatures, signature_specs
 from tests.usr_tf.fixtures import random_rows, small_config
 from tests.usr_tf.test_model import OFF, make
 from usr_tf.backbones import BACKBONES

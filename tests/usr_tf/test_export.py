@@ -14,7 +14,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import usr_tf.export as export_module
-from serving.formats.request import TensorSpec, request_inputs
+from serving.formats.contract import schema_specs
+from serving.formats.request import request_inputs
 from serving.publishing.warmup import to_examples
 from tests.serving.warmup_records import read_warmup_records
 from tests.usr_tf.fixtures import small_config, toy_schema
@@ -74,7 +75,7 @@ def differ(one: dict, other: dict) -> None:
 
 
 def logged(run: Run, scenario: str) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
-    specs = {name: TensorSpec(spec.dtype, spec_shape(spec)) for name, spec in request_spec(run.schema).items()}
+    specs = schema_specs(run.schema)
     for line in (run.requests / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines():
         document = json.loads(line)
         yield document, request_inputs(document["inputs"], specs)
@@ -82,10 +83,6 @@ def logged(run: Run, scenario: str) -> Iterator[tuple[dict, dict[str, np.ndarray
 
 def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def spec_shape(spec: tf.TensorSpec) -> tuple[int, ...]:
-    return tuple(-1 if size is None else size for size in spec.shape)
 
 
 # The contract
@@ -203,7 +200,7 @@ def test_a_whole_history_is_cut_as_the_pipeline_cut_it(toy_run, toy_data, served
     actions = sorted(read_lines(logs / "actions.jsonl"), key=lambda row: [row[name] for name in order])
     offline = predict(toy_run.load_model(), toy_data, "test")
     place = {key: row for row, key in enumerate(zip(offline.request, offline.item, strict=True))}
-    specs = {name: TensorSpec(spec.dtype, spec_shape(spec)) for name, spec in request_spec(toy_run.schema).items()}
+    specs = schema_specs(toy_run.schema)
     longest = 0
     for document, inputs in list(logged(toy_run, "search"))[:10]:
         moment = moments[document["request_id"]]
@@ -481,7 +478,7 @@ def test_a_request_that_is_copied_for_every_item_would_be_seen(module, toy_run):
         return {"x": tf.repeat(inputs["spend"], tf.shape(inputs["price"])[0]) + inputs["price"]}
 
     assert spread(tf.function(score).get_concrete_function(spec).graph)
-    assert model.schema == toy_schema()
+    assert model.schema == toy_schema().with_normal_forms(None)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

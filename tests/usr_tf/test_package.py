@@ -39,8 +39,8 @@ def test_is_content_with_a_tensorflow_of_keras_2():
 
 NEEDED = {
     "baseline": ["usr_tf.baseline.lightgbm", "lightgbm"],
-    "client": ["serving.client", "serving.publishing.canary", "serving.publishing.smoke"],
-    "serve": ["serving.local_server"],
+    "client": ["serving.client", "serving.formats.contract"],
+    "serve": ["serving.local_server", "serving.publishing.canary", "serving.publishing.smoke"],
     "pipelines": ["pipelines.simulator.simulate", "pipelines.preprocess", "pipelines.score", "pipelines.evaluate"],
     "train": [
         "usr_tf.train",
@@ -53,7 +53,7 @@ NEEDED = {
 """Extra → what it is for."""
 BROUGHT = {
     "baseline": {"numpy", "scipy"},
-    "pipelines": {"grpc"},
+    "pipelines": {"google.protobuf", "grpc"},
     "train": {"apache_beam", "pyarrow", "tensorflow_metadata", "tfx_bsl"},
 }
 """Extra → what its requirements require."""

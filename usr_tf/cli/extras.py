@@ -7,12 +7,13 @@ from usr_tf.errors import InputError
 
 _TENSORFLOW = ("tensorflow", "tensorflow_serving")
 _FIGURES = ("matplotlib", "pandas", "scipy", "sklearn")
-_CLIENT = ("grpc", "httpx", "numpy", "orjson", *_TENSORFLOW)
-_SERVE = (*_CLIENT, "aiohttp", "grpc_health", "grpc_reflection", "prometheus_client")
+_CLIENT = ("grpc", "httpx", "numpy", "orjson", "google.protobuf")
+_SERVE = (*_CLIENT, *_TENSORFLOW, "aiohttp", "grpc_health", "grpc_reflection", "prometheus_client", "rich")
 
 EXTRAS = {
     "baseline": ("lightgbm",),
     "client": _CLIENT,
+    "features": ("kafka", "orjson", "redis"),
     "serve": _SERVE,
     "pipelines": (
         *_TENSORFLOW,
@@ -21,6 +22,7 @@ EXTRAS = {
         "numpy",
         "orjson",
         "pyarrow",
+        "rich",
         "tensorflow_metadata",
         "tensorflow_transform",
         "tf_keras",
@@ -36,7 +38,7 @@ EXTRAS = {
         "tf_keras",
     ),
 }
-"""Extra → top-level modules, one for each requirement of the extra in setup.py."""
+"""Extra → modules, one for each requirement of the extra in setup.py."""
 
 
 def require(extras: Iterable[str], place: str) -> None:
@@ -48,6 +50,13 @@ def require(extras: Iterable[str], place: str) -> None:
     extras = tuple(extras)
     for extra in extras:
         for module in EXTRAS[extra]:
-            if importlib.util.find_spec(module) is None:
+            if not _is_installed(module):
                 install = f"pip install 'usr-tf[{','.join(extras)}]'"
                 raise InputError(place, f"no module {module}", f"what this installs: {install}")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that the module is in
+        return False

@@ -178,9 +178,9 @@ def _explain(values: flags.FlagValues, _: Sequence[str]) -> None:
     if not values.request:
         raise InputError(f"{PROGRAM} explain: --request", "nothing", "this required flag")
 
+    from serving.formats.contract import schema_specs
     from serving.formats.logged_requests import read_requests
     from serving.formats.request import load_request, request_inputs
-    from serving.formats.signatures import schema_specs
     from usr_tf.counter_snapshot import open_snapshot
     from usr_tf.evaluation.explain import (
         BACKGROUND,

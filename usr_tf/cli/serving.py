@@ -113,8 +113,9 @@ def _score_flags(values: flags.FlagValues) -> None:
 
 
 def _score(values: flags.FlagValues, _: Sequence[str]) -> None:
+    import sys
+
     import orjson
-    from rich.console import Console
 
     from serving.client import Ranker, RestRanker
     from serving.client.ranking import format_ranking
@@ -131,14 +132,29 @@ def _score(values: flags.FlagValues, _: Sequence[str]) -> None:
         timeout=values.timeout,
         tls=tls if any(tls) else None,
     ) as ranker:
-        with Console(stderr=True).status(f"waiting for {ranker.address}"):
-            left = ranker.wait_until_ready()
+        if sys.stderr.isatty():
+            print(f"waiting for {ranker.address}", file=sys.stderr)
+        left = ranker.wait_until_ready()
         ranking = ranker.score(values.scenario, request, values.by, values.request, timeout=left)
     if values["json"].value:
         for row in ranking:
             print(orjson.dumps(row).decode())  # NaN as null
     else:
-        Console().print(format_ranking(ranking, f"{values.scenario} {request.get('request_id', '')}".strip()))
+        print(format_ranking(ranking, f"{values.scenario} {request.get('request_id', '')}".strip()))
+
+
+def _request_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("model", None, "Directory of the model's versions, or one version", flag_values=values)
+    flags.DEFINE_string("scenario", None, "Scenario to ask for", flag_values=values)
+    flags.DEFINE_bool("describe", False, "In place of a template: what each input is, in Markdown", flag_values=values)
+
+
+def _request(values: flags.FlagValues, _: Sequence[str]) -> None:
+    from serving.formats.contract import describe_contract, open_contract, request_template, template_json
+
+    contract = open_contract(values.model)
+    document = request_template(contract, values.scenario, f"{PROGRAM} request: --scenario")
+    print(describe_contract(contract, values.scenario).rstrip() if values.describe else template_json(document))
 
 
 def _publish_flags(values: flags.FlagValues) -> None:
@@ -249,11 +265,21 @@ VERBS = {
         example="--model SERVING --rest_port 8501",
         extras=("serve",),
     ),
+    "request": Verb(
+        "Print a template of a request, or what each input of it is",
+        _request_flags,
+        _request,
+        ("model", "scenario"),
+        tensorflow=False,
+        example="--model SERVING --scenario search",
+        extras=("client",),
+    ),
     "score": Verb(
         "Rank the items of a request by a served model",
         _score_flags,
         _score,
         ("scenario", "request"),
+        tensorflow=False,
         example="--scenario search --request request.json --by 'ctr + 5 * ctcvr'",
         extras=("client",),
     ),
@@ -272,6 +298,6 @@ VERBS = {
         ("requests",),
         "requests",
         example="--requests GOLDEN.jsonl --max_rank_change 0.1",
-        extras=("client",),
+        extras=("serve",),
     ),
 }

@@ -203,18 +203,27 @@ def test_an_unknown_version_is_told(connect, options, kind, message):
         ranker.score("search", {"inputs": SEARCH})
 
 
-def test_what_the_server_refuses_is_told(ranker, search_inputs):
-    search_inputs["attributes"] = search_inputs["attributes"][:2]
-    with pytest.raises(
-        Refused, match=rf"^{ranker.address}: Predict search of usr, within .*: found INVALID_ARGUMENT \(.*ncompat"
-    ):
-        ranker.predict("search", search_inputs)
+def test_what_the_server_refuses_is_told(ranker):
+    told = rf"^{ranker.address}: Predict search_examples of usr, within .*: found INVALID_ARGUMENT \(.*parse"
+    with pytest.raises(Refused, match=told):
+        ranker.predict("search_examples", {"examples": [b"no example"]})
 
 
-def test_a_missing_input_is_refused(ranker, search_inputs):
-    del search_inputs["price"]
-    with pytest.raises(Refused, match="price"):
-        ranker.predict("search", search_inputs)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("price", None, "found nothing, expected a list of numbers, one for each item"),
+        ("prise", [1, 2, 3], r"found an unknown input, expected one of attributes, .*; did you mean price\?"),
+        ("price", [1, 2], "found length 2, expected 3, one for each item of item_id"),
+        ("attributes", [[b"x"], [b""]], "found length 2, expected 3, one for each item of item_id"),
+        ("price", [[1, 2, 3]], r"found shape \[1, 3\], expected shape \[any\]"),
+        ("query", ["tea", "cup"], r"found shape \[2\], expected shape \[1\]"),
+    ],
+)
+def test_arrays_that_are_not_the_signatures_are_named(ranker, search_inputs, name, value, message):
+    inputs = {key: each for key, each in (search_inputs | {name: value}).items() if each is not None}
+    with pytest.raises(InputError, match=f"^inputs.{name}: {message}"):
+        ranker.predict("search", inputs)
 
 
 def test_predict_refuses_an_unknown_signature(ranker, search_inputs):

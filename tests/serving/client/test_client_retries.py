@@ -30,7 +30,8 @@ from serving.client.errors import (
     serving_error,
 )
 from serving.client.transport import Retry
-from serving.formats.rest_json import HTTP_STATUS, write_answer, write_error, write_metadata
+from serving.formats.rest_json import HTTP_STATUS
+from serving.local_server.rest_json import write_answer, write_error, write_metadata
 from tests.serving.rankers import InLoop
 from usr_tf.cli import main
 from usr_tf.errors import InputError

@@ -1,10 +1,7 @@
 """Rankings: order, rows and table."""
 
-import io
-
 import numpy as np
 import pytest
-from rich.console import Console
 
 from serving.client.formula import Formula
 from serving.client.ranking import default_output, format_ranking, rank
@@ -55,20 +52,18 @@ def test_the_output_to_rank_by_is_ctr_or_the_first(outputs, expected):
     assert default_output(outputs) == expected
 
 
-def _printed(rows):
-    console = Console(file=io.StringIO(), width=80)
-    console.print(format_ranking(rows, title="search"))
-    return console.file.getvalue()
-
-
 def test_format_ranking_prints_every_row():
-    text = _printed([{"rank": 1, "item_id": "[bold]a", "ctr": 0.25, "ctcvr": 0.125}])
-    for cell in ("search", "rank", "[bold]a", "0.250000", "0.125000"):
-        assert cell in text
+    rows = [{"rank": 9, "item_id": "a", "ctr": 0.25}, {"rank": 10, "item_id": "[bold]\x1b[31m\nb", "ctr": 12.5}]
+    assert format_ranking(rows, "search").splitlines() == [
+        "search",
+        "rank  item_id              ctr",
+        "   9  a               0.250000",
+        "  10  [bold]�[31m�b  12.500000",
+    ]
 
 
 def test_format_ranking_of_nothing():
-    assert "0." not in _printed([])
+    assert format_ranking([], "search") == "search"
 
 
 @pytest.mark.parametrize(

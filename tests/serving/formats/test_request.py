@@ -4,23 +4,23 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.formats.request import TensorSpec, load_request, request_inputs
+from serving.formats.tensors import STRING
 from usr_tf.errors import InputError
 
 SPECS = {
-    "user_id": TensorSpec(tf.string, (1,)),
-    "age": TensorSpec(tf.float32, (1,)),
-    "tags": TensorSpec(tf.string, (1, -1)),
-    "item_id": TensorSpec(tf.string, (-1,)),
-    "price": TensorSpec(tf.float32, (-1,)),
-    "attributes": TensorSpec(tf.string, (-1, -1)),
-    "history_item_id": TensorSpec(tf.string, (1, -1)),
-    "history_attributes": TensorSpec(tf.string, (1, -1, -1)),
-    "history_age": TensorSpec(tf.int64, (1, -1)),
+    "user_id": TensorSpec(STRING, (1,)),
+    "age": TensorSpec(np.dtype(np.float32), (1,)),
+    "tags": TensorSpec(STRING, (1, -1)),
+    "item_id": TensorSpec(STRING, (-1,)),
+    "price": TensorSpec(np.dtype(np.float32), (-1,)),
+    "attributes": TensorSpec(STRING, (-1, -1)),
+    "history_item_id": TensorSpec(STRING, (1, -1)),
+    "history_attributes": TensorSpec(STRING, (1, -1, -1)),
+    "history_age": TensorSpec(np.dtype(np.int64), (1, -1)),
 }
 VALUES = {
     "user_id": "u",
@@ -51,9 +51,7 @@ def test_each_kind_of_input_becomes_its_array():
         "history_age": [[9, 5]],
     }
     assert {name: array.tolist() for name, array in arrays.items()} == expected
-    assert {name: array.dtype for name, array in arrays.items()} == {
-        name: spec.dtype.as_numpy_dtype for name, spec in SPECS.items()
-    }
+    assert {name: array.dtype for name, array in arrays.items()} == {name: spec.dtype for name, spec in SPECS.items()}
 
 
 def test_the_leading_one_may_be_spelt_out():
@@ -92,6 +90,10 @@ def test_padding_loses_nothing(rows):
     ("change", "message"),
     [
         ({"brand": "x"}, "r.json: inputs.brand: found an unknown input, expected one of user_id, age, tags,"),
+        (
+            {"prize": [1, 2]},
+            f"r.json: inputs.prize: found an unknown input, expected one of {', '.join(SPECS)}; did you mean price?",
+        ),
         ({"user_id": 5}, "r.json: inputs.user_id: found 5, expected a string"),
         ({"user_id": ["u", "v"]}, 'r.json: inputs.user_id: found ["u", "v"], expected a string'),
         ({"user_id": "\ud800"}, "r.json: inputs.user_id: found half a surrogate pair, expected Unicode text"),
@@ -146,7 +148,10 @@ def test_load_request_reads_a_document(tmp_path):
         (b"[]", "found a list at the top, expected an object with inputs"),
         (b"{}", ": inputs: found nothing, expected this required key"),
         (b'{"inputs": [1]}', ": inputs: found a list, expected an object of input names and values"),
-        (b'{"inputs": {}, "request": 1}', ": request: found an unknown key, expected one of scenario, request_id, inp"),
+        (
+            b'{"inputs": {}, "request": 1}',
+            ": request: found an unknown key, expected one of scenario, request_id, inputs; did you",
+        ),
         (b'{"inputs": {}, "scenario": 1}', ": scenario: found a number, expected a string"),
     ],
 )

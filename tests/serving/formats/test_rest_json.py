@@ -14,15 +14,12 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from serving.formats.rest_json import (
     HTTP_STATUS,
     STATUS_CODE,
-    parse_request,
     read_answer,
     read_error,
     read_metadata,
-    read_request,
-    write_answer,
-    write_error,
     write_request,
 )
+from serving.local_server.rest_json import parse_request, read_request, write_answer, write_error
 from usr_tf.errors import InputError
 
 _DTYPES = [np.float32, np.float64, np.int8, np.int16, np.int32, np.uint8, np.uint32, np.int64, np.uint64, np.bool_]

@@ -112,8 +112,8 @@ def test_beyond_the_workers_and_the_queue_a_request_is_refused_at_once(export, s
         request = predict_request(search_inputs)
         accepted = [caller.stub.Predict.future(request, timeout=TIMEOUT) for _ in range(2)]
         held.wait()
-        eventually(lambda: metric(server, ":usr:serving:requests_queued") == 1)
-        assert metric(server, ":usr:serving:requests_running") == 1
+        eventually(lambda: metric(server, "usr_serving_requests_queued") == 1)
+        assert metric(server, "usr_serving_requests_running") == 1
         assert refusal(lambda: caller.predict(search_inputs)) == (
             Code.RESOURCE_EXHAUSTED,
             "1 requests are running and 1 are waiting",
@@ -124,7 +124,7 @@ def test_beyond_the_workers_and_the_queue_a_request_is_refused_at_once(export, s
         held.leave.release(2)
         for future in accepted:
             np.testing.assert_allclose(list(future.result().outputs["ctr"].float_val), SEARCH_CTR, rtol=1e-6)
-        eventually(lambda: metric(server, ":usr:serving:requests_running") == 0)
+        eventually(lambda: metric(server, "usr_serving_requests_running") == 0)
 
 
 def test_a_client_that_hangs_up_frees_its_place_and_is_not_run(export, search_inputs, monkeypatch):
@@ -135,10 +135,10 @@ def test_a_client_that_hangs_up_frees_its_place_and_is_not_run(export, search_in
         held.wait()
         with Caller(server.address) as other:
             pending = other.stub.Predict.future(predict_request(search_inputs), timeout=TIMEOUT)
-            eventually(lambda: metric(server, ":usr:serving:requests_queued") == 1)
+            eventually(lambda: metric(server, "usr_serving_requests_queued") == 1)
         # Its channel is closed: the connection breaks off.
         assert pending.code() == Code.CANCELLED
-        eventually(lambda: metric(server, ":usr:serving:requests_queued") == 0)
+        eventually(lambda: metric(server, "usr_serving_requests_queued") == 0)
         eventually(lambda: metric(server, ':tensorflow:serving:request_count{model_name="",status="CANCELLED"}') == 1)
         held.leave.release(2)
         first.result()
@@ -154,7 +154,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_not_run(export, search_
         held.wait()
         request = predict_request(search_inputs)
         assert refusal(lambda: caller.stub.Predict(request, timeout=0.05))[0] == Code.DEADLINE_EXCEEDED
-        eventually(lambda: metric(server, ":usr:serving:requests_queued") == 0)
+        eventually(lambda: metric(server, "usr_serving_requests_queued") == 0)
         held.leave.release()
         first.result()
         assert held.runs == 1
@@ -225,7 +225,7 @@ def test_requests_are_counted_under_tf_servings_names(export, search_inputs):
         labels = '{API="Predict",entrypoint="GRPC",model_name="usr"}'
         assert metric(server, f":tensorflow:serving:request_latency_count{labels}") == 3
         assert metric(server, f":tensorflow:serving:request_latency_sum{labels}") > 0
-        assert metric(server, ':usr:serving:live_version{model_name="usr",version="1"}') == 1
+        assert metric(server, 'usr_serving_live_version{model_name="usr",version="1"}') == 1
         assert metric(server, "process_resident_memory_bytes") > 0
 
 
@@ -375,7 +375,7 @@ def test_draining_turns_health_off_and_finishes_what_was_accepted(export, search
         assert next(watch).status == Health.SERVING
         accepted = [caller.stub.Predict.future(predict_request(search_inputs), timeout=TIMEOUT) for _ in range(3)]
         held.wait()
-        eventually(lambda: metric(server, ":usr:serving:requests_queued") == 2)
+        eventually(lambda: metric(server, "usr_serving_requests_queued") == 2)
 
         closing = threading.Thread(target=running.close)  # as SIGTERM does
         closing.start()

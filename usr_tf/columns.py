@@ -1,0 +1,12 @@
+"""Names of columns that logs, rows and requests share. Imports nothing, so that a client of a server starts fast."""
+
+USER, ITEM, REQUEST, TIMESTAMP, SCENARIO = "user_id", "item_id", "request_id", "timestamp", "scenario"
+ACTION, POSITION = "action", "position"
+HISTORY_PREFIX = "history_"
+"""What the columns of histories start with."""
+COUNTER_PREFIX = "counter_"
+"""What the columns of counts start with."""
+PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
+"""Columns of the user's earlier queries, newest last, and of their ages (ms)."""
+EXAMPLES_SUFFIX = "_examples"
+"""`<scenario>_examples` is the signature of serialized rows beside the one of the scenario's name."""
