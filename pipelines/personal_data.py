@@ -67,7 +67,7 @@ def _edit(logs_dir: str, out: str, edit: Edit, name: str, beam_args: Sequence[st
         columns = () if table in WITHOUT_USERS else layout_of(schema, table).sources[USER]
         for path in paths:
             if columns:
-                check_format(path)
+                check_format(path, columns)
             files.append((table, path, FileSystems.join(out, path.removeprefix(top)), columns))
     try:
         if match_in(out, ["**"]):
@@ -86,12 +86,16 @@ def _edit(logs_dir: str, out: str, edit: Edit, name: str, beam_args: Sequence[st
     )
     try:
         run(pipeline)
+        rows: Rows = read_json(report)
+        for table, counts in rows.items():
+            if counts["read"] and counts["unreadable"] == counts["read"]:
+                source = ", ".join(layout_of(schema, table).sources[USER])
+                raise InputError(inputs[table][0], f"no row with a user id of {counts['read']:,}", f"a column {source}")
         with FileSystems.create(FileSystems.join(out, SCHEMA), "text/plain") as stream:
             stream.write(schema.to_yaml().encode("utf-8"))
     except BaseException:
         FileSystems.delete(match_in(out, ["**"]))
         raise
-    rows: Rows = read_json(report)
     return rows
 
 

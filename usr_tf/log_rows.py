@@ -20,16 +20,18 @@ from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, 
 NUMBER_TEXT = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 WHOLE_TEXT = r"[+-]?\d{1,38}"
 MISSING_TEXT = r"|(?i:nan|[+-]?inf(?:inity)?)"
-_NUMBER_TEXT = re.compile(NUMBER_TEXT, re.ASCII)
+NUMBER = re.compile(NUMBER_TEXT, re.ASCII)
 _MISSING_TEXT = re.compile(MISSING_TEXT, re.ASCII)
-_WHOLE_TEXT = re.compile(WHOLE_TEXT, re.ASCII)
+WHOLE_NUMBER = re.compile(WHOLE_TEXT, re.ASCII)
+BOOLEANS = {"true": 1, "false": 0}
+"""Texts that stand for numbers, whatever their case."""
 EXACT = 2**53
 """Whole floats below it are integers without doubt."""
 
 ValueKind = Value | Literal["integer"]
 _DESCRIPTIONS: dict[ValueKind, str] = {
     "string": "a text or a whole number",
-    "integer": "a whole number",
+    "integer": "a whole number from 1",
     "number": "a number",
     "strings": "a list of texts or whole numbers",
     "numbers": "a list of numbers",
@@ -191,8 +193,10 @@ def _number(text: str, column: LogColumn, name: str) -> int | float | None:
     """The number, or the moment in ms, that a text spells; None if it spells a missing one."""
     if _MISSING_TEXT.fullmatch(text):
         return None
-    if _NUMBER_TEXT.fullmatch(text):
-        if column.kind == "integer" and _WHOLE_TEXT.fullmatch(text):
+    if column.kind == "number" and text.lower() in BOOLEANS:
+        return BOOLEANS[text.lower()]
+    if NUMBER.fullmatch(text):
+        if column.kind == "integer" and WHOLE_NUMBER.fullmatch(text):
             return int(text)
         number = float(text)
         return number if math.isfinite(number) else None

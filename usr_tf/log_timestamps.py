@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from usr_tf.errors import InputError
@@ -34,12 +35,15 @@ def check_unit(place: str, numbers: Sequence[int | float], unit: str) -> None:
       place: their file and column.
 
     Raises:
-      InputError: all of them lie between 2000 and 2100 in another unit. Numbers of no such unit pass.
+      InputError: nine tenths of them lie between 2000 and 2100 in another unit, or one tenth does where others do so in
+        the schema's. Numbers of no such unit pass.
     """
-    found = unit_of(numbers)
-    if found is None or found == unit:
+    counts = Counter(filter(None, map(unit_of, ([number] for number in numbers))))
+    share = 0.1 if counts.pop(unit, 0) else 0.9
+    found = next((name for name, count in counts.items() if count >= share * len(numbers)), None)
+    if found is None:
         return
-    first = min(numbers)
+    first = min(number for number in numbers if unit_of([number]) == found)
     moment = datetime.datetime.fromtimestamp(first / PER_SECOND[found], datetime.UTC)
     ratio = PER_SECOND[unit] / PER_SECOND[found]
     factor = f"times {ratio:,.0f}" if ratio > 1 else f"divided by {1 / ratio:,.0f}"

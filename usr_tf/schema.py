@@ -62,7 +62,7 @@ KEYS_OF_LOGS = frozenset({"columns", "timestamp_unit", "descriptions"})
 IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -82,7 +82,7 @@ def _format_duration(milliseconds: int) -> str:
 
 
 def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise ValueError("expected letters, digits and underscores, a letter first")
     return value
 
@@ -382,7 +382,7 @@ class Schema(StrictModel):
             yield from self._check_counter(("counters", name), counter)
         if self.history_match:
             for action in self.history.actions:
-                if not _NAME.fullmatch(action):
+                if not NAME.fullmatch(action):
                     expected = "letters, digits and underscores, a letter first, as history_match names signals by it"
                     yield Mistake(("history", "actions"), repr(action), expected)
 

@@ -5,13 +5,15 @@ A cast of a whole column gives what `rows.convert_row_by_row` gives of its value
 
 import dataclasses
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pa_json
 import pyarrow.types as kinds
 
 from pipelines.logs.columns import FLOAT, INTEGER, NUMBERS, STRING, STRINGS, Column
 from usr_tf.errors import InputError
-from usr_tf.log_rows import EXACT, MISSING_TEXT, NUMBER_TEXT
+from usr_tf.log_rows import BOOLEANS, EXACT, MISSING_TEXT, NUMBER_TEXT
 from usr_tf.log_timestamps import ISO_8601, PER_SECOND
 
 
@@ -70,6 +72,8 @@ def _castable(found: pa.DataType, column: Column) -> bool:
 
 
 def _plain_type(found: pa.DataType) -> pa.DataType:
+    if isinstance(found, pa.BaseExtensionType):
+        return STRING if _is_uuid(found) else _plain_type(found.storage_type)
     if kinds.is_dictionary(found) or kinds.is_run_end_encoded(found):
         return _plain_type(found.value_type)
     if kinds.is_large_string(found) or kinds.is_string_view(found):
@@ -86,6 +90,10 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
 def _element(column: Column) -> Column:
     """A column of the elements of a column of lists."""
     return Column("string" if column.kind == "strings" else "number")
+
+
+def _is_uuid(found: pa.DataType) -> bool:
+    return isinstance(found, pa.UuidType)
 
 
 def _is_list(found: pa.DataType) -> bool:
@@ -105,6 +113,10 @@ def _peel(element: pa.DataType) -> pa.DataType:
 
 def plain_values(values: pa.Array) -> pa.Array:
     found = values.type
+    if isinstance(found, pa.BaseExtensionType):
+        if _is_uuid(found):
+            return pa.array([None if value is None else str(value) for value in values.to_pylist()], STRING)
+        return plain_values(values.storage)
     if kinds.is_dictionary(found):
         return plain_values(values.dictionary_decode())
     if kinds.is_run_end_encoded(found):
@@ -153,7 +165,11 @@ def _to_strings(values: pa.Array) -> pa.Array:
 
 def _to_floats(values: pa.Array) -> pa.Array:
     if kinds.is_string(values.type) or kinds.is_binary(values.type):
-        values = _numbers_of(values.cast(STRING))
+        texts = values.cast(STRING)
+        if pc.any(pc.match_substring_regex(texts, f"^(?i:{'|'.join(BOOLEANS)})$")).as_py():
+            for word, number in BOOLEANS.items():
+                texts = pc.if_else(pc.equal(pc.ascii_lower(texts), word), str(number), texts)
+        values = _numbers_of(texts)
     elif kinds.is_boolean(values.type):
         values = values.cast(pa.int8())
     return values.cast(FLOAT)
@@ -163,7 +179,7 @@ def _to_integers(values: pa.Array, column: Column) -> pa.Array:
     if kinds.is_string(values.type) or kinds.is_binary(values.type):
         texts = values.cast(STRING)
         if column.moment and pc.any(pc.match_substring(texts, "-")).as_py():
-            return _moments_of(texts, column)
+            return _moments_of(pc.if_else(_is_missing(texts), None, texts), column)
         values = _numbers_of(texts)
     elif not (kinds.is_integer(values.type) or kinds.is_floating(values.type) or kinds.is_decimal(values.type)):
         raise pa.ArrowInvalid(f"{values.type}")
@@ -183,7 +199,7 @@ def _to_integers(values: pa.Array, column: Column) -> pa.Array:
 
 def _numbers_of(texts: pa.Array) -> pa.Array:
     """Numbers that texts spell, null where they spell a missing one; integers where all are."""
-    missing = pc.match_substring_regex(texts, f"^(?:{MISSING_TEXT})$")
+    missing = _is_missing(texts)
     if not pc.all(pc.or_(missing, pc.match_substring_regex(texts, f"^(?:{NUMBER_TEXT})$")), min_count=0).as_py():
         raise pa.ArrowInvalid("texts that are no numbers")
     texts = pc.if_else(missing, None, pc.replace_substring_regex(texts, r"^\+", ""))
@@ -196,25 +212,31 @@ def _numbers_of(texts: pa.Array) -> pa.Array:
         return numbers
 
 
+def _is_missing(texts: pa.Array) -> pa.Array:
+    return pc.match_substring_regex(texts, f"^(?:{MISSING_TEXT})$")
+
+
 def _moments_of(texts: pa.Array, column: Column) -> pa.Array:
-    """Milliseconds of ISO 8601 texts that all name a zone, or none of which does."""
+    """Milliseconds of ISO 8601 texts, UTC where they name no zone."""
     if not pc.all(pc.match_substring_regex(texts, f"^(?:{ISO_8601})$"), min_count=0).as_py():
         raise pa.ArrowInvalid("texts that are no moments")
     if not column.dates and not pc.all(pc.match_substring(texts, ":"), min_count=0).as_py():
         raise pa.ArrowInvalid("dates without a time")
     texts = pc.replace_substring_regex(texts, " ?(?:UTC|Z)$", "Z")
     zoned = pc.match_substring_regex(texts, r"(?:Z|[+-]\d{2}:?\d{2})$")
-    if pc.all(zoned, min_count=0).as_py() and pc.any(zoned, min_count=0).as_py():
-        return _floor(texts.cast(pa.timestamp("us", "UTC")))
-    return _floor(texts.cast(pa.timestamp("us")))
+    if not pc.any(zoned, min_count=0).as_py():
+        return _floor(texts.cast(pa.timestamp("us")))
+    midnight = pc.if_else(pc.match_substring(texts, ":"), "Z", "T00:00Z")
+    texts = pc.if_else(zoned, texts, pc.binary_join_element_wise(texts, midnight, ""))
+    return _floor(texts.cast(pa.timestamp("us", "UTC")))
 
 
 def _cast_lists(values: pa.Array, column: Column) -> pa.Array:
     if kinds.is_null(values.type):
         return values.cast(column.type)
-    if kinds.is_string(values.type) and column.separator:
-        if pc.any(pc.starts_with(values, "[")).as_py():
-            raise pa.ArrowInvalid("lists in JSON")
+    if kinds.is_string(values.type) and pc.any(pc.starts_with(values, "[")).as_py():
+        values = _parse_lists(values, column)
+    elif kinds.is_string(values.type) and column.separator:
         values = pc.split_pattern(pc.if_else(pc.equal(values, ""), None, values), column.separator)
     if not kinds.is_list(values.type):
         raise pa.ArrowInvalid(f"{values.type} for a list")
@@ -222,6 +244,35 @@ def _cast_lists(values: pa.Array, column: Column) -> pa.Array:
         return values
     elements = cast_column(plain_values(values.flatten()), _element(column))
     return _with_elements(values, elements)
+
+
+def _parse_lists(texts: pa.Array, column: Column) -> pa.Array:
+    """Lists that texts spell in JSON."""
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)
+    if not pc.all(pc.match_substring_regex(texts, r"^\[[^{}\n]*\]$"), min_count=0).as_py():
+        raise pa.ArrowInvalid("texts that are no lists of values, or only perhaps")
+    lines = pc.binary_join_element_wise('{"":', pc.fill_null(texts, "null"), "}\n", "")
+    block = pa.py_buffer("".join(lines.to_pylist()).encode())
+    options = pa_json.ReadOptions(use_threads=False, block_size=block.size + 1)
+    try:
+        known = pa_json.ParseOptions(explicit_schema=pa.schema({"": column.type}))
+        parsed = pa_json.read_json(pa.BufferReader(block), options, known)
+    except pa.ArrowInvalid:
+        parsed = pa_json.read_json(pa.BufferReader(block), options)
+    values = parsed.column(0).combine_chunks()
+    if kinds.is_list(values.type) and kinds.is_timestamp(values.type.value_type):
+        raise pa.ArrowInvalid("texts that Arrow takes for moments")
+    return values
+
+
+def drop_null_elements(lists: pa.ListArray) -> pa.ListArray:
+    """The same lists without elements that are null."""
+    elements = lists.flatten()
+    kept = elements.is_valid().to_numpy(zero_copy_only=False)
+    before = np.concatenate([[0], np.cumsum(kept)])
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    offsets = before[np.concatenate([[0], np.cumsum(lengths)])]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), elements.drop_null(), mask=lists.is_null())
 
 
 def _with_elements(lists: pa.ListArray, elements: pa.Array) -> pa.ListArray:

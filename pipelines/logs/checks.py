@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.logs.columns import Layout, layout_of
+from pipelines.logs.files import MAX_LINE_BYTES
 from pipelines.logs.formats import Block, read_blocks
 from pipelines.logs.tables import check_types, check_units, convert_block, parse_lines, partition_values
 from usr_tf.errors import InputError
 from usr_tf.files import strict_json
 from usr_tf.log_rows import feature_of
-from usr_tf.schema import USER, Schema
+from usr_tf.schema import POSITION, USER, Schema
 
 _ROWS = 10_000
 """Rows of each file that are looked at."""
@@ -21,6 +23,13 @@ _FILES = 16
 _QUOTED = 100
 _OF_THE_SCHEMA = ("unknown_scenario", "action_not_in_schema")
 """Reasons that say nothing about the form of the rows: all actions may be of a kind that no task needs."""
+_OF_THE_ROW = {
+    "broken_json": "one JSON object a row",
+    "not_an_object": "one JSON object a row",
+    "line_too_long": f"rows of at most {MAX_LINE_BYTES >> 20} MiB",
+    "wrong_number_of_fields": "as many fields as the header has",
+}
+"""Reasons that are of no column, and what is expected."""
 
 
 def check_table(schema: Schema, table: str, paths: list[str]) -> None:
@@ -28,7 +37,7 @@ def check_table(schema: Schema, table: str, paths: list[str]) -> None:
 
     Raises:
       InputError: the table or a column is missing, a column is of a type that the schema's cannot come from, its
-        timestamps are of another unit, or no row looked at is sound.
+        timestamps are of another unit, its positions count from 0, or no row looked at is sound.
     """
     layout = layout_of(schema, table)
     if not paths:
@@ -42,6 +51,8 @@ def check_table(schema: Schema, table: str, paths: list[str]) -> None:
         raise InputError(paths[0], "no rows", f"at least one row of {table}")
     for sample in samples:
         found |= sample.columns
+    if not found:  # no line is an object
+        _refuse_unsound(samples, layout)
     for name, column in layout.columns.items():
         feature = feature_of(name, schema)
         if not found & {*layout.sources[name]} and (column.required or feature):
@@ -62,7 +73,7 @@ class _Sample:
         self.path, self.block = path, block
         self.constants = partition_values(path)
         if isinstance(block.rows, pa.RecordBatch):
-            self.columns = {*block.rows.schema.names}
+            self.columns = {*(block.columns or block.rows.schema.names)}
         else:
             self.columns = set().union(*(row.keys() for row in parse_lines(block.rows, _ROWS)))
         self.columns |= self.constants.keys()
@@ -70,8 +81,8 @@ class _Sample:
     @classmethod
     def of(cls, path: str, layout: Layout) -> "_Sample | None":
         """Sample of a file; None if it has no rows."""
-        blocks = read_blocks(path, None)
-        block = next((block for block in blocks if len(block.numbers) or block.rejected), None)
+        blocks = read_blocks(path, layout.names)
+        block = next((block for block in blocks if block.rejected or _has_rows(block)), None)
         blocks.close()
         if block is None:
             return None
@@ -85,7 +96,7 @@ class _Sample:
     def check(self, layout: Layout) -> None:
         if isinstance(self.block.rows, pa.RecordBatch):
             check_types(self.path, self.block.rows.schema, layout)
-        check_units(self.path, self.block, layout, _ROWS)
+        check_units(self.path, self.block, layout, _ROWS, self.constants)
 
     def convert(self, layout: Layout) -> tuple[pa.RecordBatch, list[dict]]:
         batch, rejected = convert_block(
@@ -95,16 +106,21 @@ class _Sample:
         return batch, wrong + rejected
 
 
+def _has_rows(block: Block) -> bool:
+    return bool(block.rows.strip()) if isinstance(block.rows, bytes) else block.rows.num_rows > 0
+
+
 def spread(paths: Sequence[str], files: int) -> list[str]:
     """Some files from the first to the last."""
     return [paths[i] for i in sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(files, len(paths)))})]
 
 
 def _refuse_unsound(samples: list[_Sample], layout: Layout) -> None:
-    """Refuses a table none of whose sampled rows is sound."""
+    """Refuses a table none of whose sampled rows is sound, or whose positions count from 0."""
     rejected: list[tuple[_Sample, dict]] = []
     for sample in samples:
         batch, wrong = sample.convert(layout)
+        _refuse_positions_from_0(sample, batch, wrong)
         if batch.num_rows or any(row["reason"] in _OF_THE_SCHEMA for row in wrong):
             return
         rejected += [(sample, row) for row in wrong]
@@ -112,11 +128,28 @@ def _refuse_unsound(samples: list[_Sample], layout: Layout) -> None:
         return
     [(reason, _)] = Counter(row["reason"] for _, row in rejected).most_common(1)
     sample, row = next((sample, row) for sample, row in rejected if row["reason"] == reason)
-    name = next((name for name in layout.columns if reason.endswith(f"_{name}")), None)
+    named = [name for name in layout.columns if f"_{name}_" in f"_{reason}_" and reason not in _OF_THE_ROW]
+    name = max(named, key=len, default=None)
     where = f"{sample.path}:{row['place']}" + (f": column {name!r}" if name else "")
     content = row["row"]
     if name and isinstance(content, dict):
-        content = next((content[source] for source in layout.sources[name] if content.get(source) is not None), None)
-    quoted = content if isinstance(content, str) else strict_json(content, default=str, ensure_ascii=False)
-    expected = layout.columns[name].description if name else "one JSON object a row"
+        values = (*map(content.get, layout.sources[name]), *map(sample.constants.get, layout.sources[name]))
+        content = next((value for value in values if value is not None), None)
+    content = _quote(content) if isinstance(content, bytes) else content
+    quoted = content if isinstance(content, str) else strict_json(content, default=_quote, ensure_ascii=False)
+    expected = layout.columns[name].description if name else _OF_THE_ROW.get(reason, "a sound row")
     raise InputError(where, f"{quoted[:_QUOTED]} ({reason}), none of {len(rejected):,} rows is sound", expected)
+
+
+def _refuse_positions_from_0(sample: _Sample, batch: pa.RecordBatch, wrong: list[dict]) -> None:
+    """Refuses positions that begin with 0 rather than 1: the first item of each request would be rejected."""
+    below = sum(row["reason"] == "position_below_1" for row in wrong)
+    if below and batch.num_rows:
+        first = pc.sum(pc.equal(batch.column(POSITION), 1)).as_py() or 0
+        if below >= first:
+            found = f"positions from 0 ({below:,} of {batch.num_rows + len(wrong):,} rows are below 1)"
+            raise InputError(f"{sample.path}: column {POSITION!r}", found, "positions from 1")
+
+
+def _quote(value: object) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -4,6 +4,9 @@ import bz2
 import contextlib
 import gzip
 import io
+import os
+import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -42,6 +45,17 @@ COMPRESSIONS = (
 )
 _BROKEN = (EOFError, OSError, zlib.error)
 """A compressed stream that is cut off, and one that is damaged, by the readers of `COMPRESSIONS`."""
+_KINDS = {
+    **{each.magic: f"{each.name} bytes, compressed twice or under another suffix" for each in COMPRESSIONS},
+    b"PAR1": "a Parquet file",
+    b"Obj\x01": "an Avro file",
+    b"PK\x03\x04": "a zip archive or a workbook",
+    b"\xff\xfe": "text in UTF-16 or UTF-32",
+    b"\xfe\xff": "text in UTF-16 or UTF-32",
+}
+"""By the first bytes, files that are not the text which their name promises."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_FIRST_BYTES = 512
 
 
 def compression_of(path: str) -> Compression | None:
@@ -131,6 +145,19 @@ class _BrokenAfter(EOFError):
     """A broken stream, and how many lines were read of it."""
 
 
+def check_text(path: str, start: bytes) -> None:
+    """Refuses a file that is no text, by its first bytes after decompression.
+
+    Raises:
+      InputError: they are those of another kind of file, or control characters, as UTF-16 and binary files have.
+    """
+    kind = next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
+    if kind is None and _CONTROL.search(start.partition(b"\n")[0], 0, _FIRST_BYTES):
+        kind = f"bytes that are no text ({start[:16]!r})"
+    if kind:
+        raise InputError(path, kind, "text in UTF-8")
+
+
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file.
@@ -146,11 +173,16 @@ def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
         try:
             yield pq.ParquetFile(raw)
         except (pa.ArrowException, OSError) as error:
+            if "lists to be of size" in str(error):
+                found = "a list of fixed size that is null, which Arrow cannot read"
+                raise InputError(path, found, "lists of any size") from error
             raise InputError(path, f"no whole Parquet file ({error})", "a Parquet file") from error
 
 
 def _open_raw(path: str) -> BinaryIO:
     if "://" not in path:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe can be read only once, and waits for its writer
+            raise OSError("a directory, a pipe or a device")
         return open(path, "rb")
     from apache_beam.io.filesystems import FileSystems  # takes seconds
 

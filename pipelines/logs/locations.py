@@ -1,5 +1,6 @@
 """Files of log tables: files, shards, folders as Spark and Hive write them, Delta and Iceberg tables."""
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -7,6 +8,7 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.beam.file_system import match_in
+from pipelines.logs.files import compression_of
 from pipelines.logs.formats import describe_suffixes, lakehouse, split_suffix
 from usr_tf.errors import InputError
 from usr_tf.schema import OPTIONAL_TABLES
@@ -18,24 +20,29 @@ _UNFINISHED = "_temporary"
 def find_files(logs: str, table: str) -> list[str]:
     """Files of a table in a log directory, sorted by name; empty for an absent optional table.
 
-    They are `TABLE.SUFFIX`, shards `TABLE-….SUFFIX`, and what is in the folder `TABLE`.
+    They are `TABLE.SUFFIX`, shards `TABLE-….SUFFIX`, and what is in folders of such names or `TABLE`.
 
     Raises:
-      InputError: a required table has no file, or as `match_files`.
+      InputError: a required table has no file, a link leads nowhere, or as `match_files`.
     """
-    paths = _match(logs, [f"{table}*", f"{table}/**"], "a directory of logs")
-    names = {path: _inside(path, logs) for path in paths}
-    folder = [path for path, name in names.items() if name.startswith(f"{table}/")]
+    paths = _match(logs, [f"{table}*", f"{table}*/**"], "a directory of logs")
+    _refuse_broken_links(logs, table)
     files = []
-    for path, name in names.items():
-        rest = name.removeprefix(table)
-        if rest.startswith("_"):
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        top, slash, _ = _inside(path, logs).partition("/")
+        rest = top.removeprefix(table)
+        if rest.startswith("_") and (not slash or split_suffix(path)[1]):
             raise InputError(path, f"a file that may be of {table}", f"{table}-….SUFFIX for a shard, or another name")
-        if "/" not in name and not rest[:1].isalnum():  # `itemsets.csv` is no file of `items`
+        if rest.startswith("_") or rest[:1].isalnum():  # `itemsets.csv` is no file of `items`
+            continue
+        if slash:
+            folders.setdefault(top, []).append(path)
+        else:
             files.append(path)
     found = _check(files, table)
-    if folder:
-        found += _in_folder(FileSystems.join(logs, table), folder, table)
+    for top, inside in folders.items():
+        found += _in_folder(FileSystems.join(logs, top), inside, table)
     if not found and table not in OPTIONAL_TABLES:
         raise InputError(
             logs,
@@ -57,6 +64,8 @@ def match_files(where: str, table: str) -> list[str]:
         inside = _match(where, ["**"], f"files of {table}")
         paths = [] if inside else sorted(file.path for file in FileSystems.match([where])[0].metadata_list)
     except (ValueError, BeamIOError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(where, f"no readable files ({error})", f"files of {table}") from error
     found = _in_folder(where, inside, table) if inside else _check(paths, table)
     if not found:
@@ -69,6 +78,19 @@ def _match(directory: str, patterns: list[str], expected: str) -> list[str]:
         return sorted({*match_in(directory, patterns)})
     except (ValueError, BeamIOError) as error:  # ValueError: a file system that Beam does not have
         raise InputError(directory, f"no readable directory ({error})", expected) from error
+
+
+def _refuse_broken_links(logs: str, table: str) -> None:
+    """Refuses a local table of which a link leads nowhere: listings leave such links out."""
+    if not os.path.isdir(logs):
+        return
+    for entry in sorted(os.listdir(logs)):
+        if entry.startswith(table):
+            path = os.path.join(logs, entry)
+            inside = (os.path.join(top, name) for top, _, names in os.walk(path) for name in names)
+            broken = next((each for each in (path, *inside) if not os.path.exists(each)), None)
+            if broken:
+                raise InputError(broken, "a link that leads nowhere", "a file")
 
 
 def _in_folder(folder: str, paths: Iterable[str], table: str) -> list[str]:
@@ -93,6 +115,12 @@ def _check(paths: list[str], table: str) -> list[str]:
     for path in paths:
         if not split_suffix(path)[1]:
             raise InputError(path, f"another kind of file for {table}", f"one that ends in {describe_suffixes()}")
+    plain: dict[str, str] = {}
+    for path in paths:
+        compression = compression_of(path)
+        name = path[: -len(compression.suffix)] if compression else path
+        if plain.setdefault(name, path) != path:
+            raise InputError(path, f"{plain[name].rpartition('/')[2]} beside it", "one of them, if it is the same file")
     sets: dict[tuple[str, int], set[int]] = {}
     for path in paths:
         stem = split_suffix(path)[0]

@@ -6,6 +6,7 @@ that each bad row is set aside with its place and reason, and the rest of its bl
 
 import contextlib
 import dataclasses
+import decimal
 import json
 import math
 import re
@@ -19,26 +20,29 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from pipelines.logs import bigquery
-from pipelines.logs.casts import cast_column, check_type, to_plain
+from pipelines.logs.casts import cast_column, check_type, drop_null_elements, to_plain
 from pipelines.logs.columns import (
     FLOAT,
     LINE_BITS,
     NUMBERS,
     STRING,
     STRINGS,
+    Column,
     Layout,
     layout_of,
 )
 from pipelines.logs.formats import Block, read_blocks
 from pipelines.logs.rows import convert_row_by_row
 from usr_tf.errors import InputError
-from usr_tf.log_rows import is_optional_key
+from usr_tf.log_rows import NUMBER, WHOLE_NUMBER, is_optional_key
 from usr_tf.log_timestamps import LAST_MOMENT, check_unit
 from usr_tf.schema import POSITION, TIMESTAMP, Schema
 
 _PARTITION = re.compile(r"(?P<name>[^/=]+)=(?P<value>[^/]*)(?=/)")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _UNIT_ROWS = 1_000
+_PART_ROWS = 256
+"""Rows of a block that are converted one by one if any of them is not sound."""
 
 
 def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tuple[pa.RecordBatch, list[dict]]]:
@@ -59,7 +63,7 @@ def read_file(path: str, number: int, schema: Schema, table: str) -> Iterator[tu
         places = np.asarray(block.numbers, np.int64) + base
         rejected = [{"place": base + line, "reason": reason, "row": text} for line, reason, text in block.rejected]
         if index == 0:
-            check_units(path, block, layout, _UNIT_ROWS)
+            check_units(path, block, layout, _UNIT_ROWS, constants)
         batch, wrong = convert_block(path, block, places, layout, constants)
         yield batch, rejected + wrong
 
@@ -98,34 +102,45 @@ def check_types(path: str, found: pa.Schema, layout: Layout) -> None:
                 check_type(f"{path}: column {source!r}", found.field(source).type, column)
 
 
-def check_units(path: str, block: Block, layout: Layout, limit: int) -> None:
+def check_units(path: str, block: Block, layout: Layout, limit: int, constants: dict[str, str | None]) -> None:
     """Refuses a file with a column of moments that are plainly of another unit than the schema's.
 
     Args:
       limit: first rows of the block that are looked at.
+      constants: values of columns that the rows do not have.
 
     Raises:
       InputError: there is such a column.
     """
     for name in layout.moments:
-        numbers = _first_numbers(block, layout.sources[name], limit)
+        numbers = _first_numbers(block, layout.sources[name], limit, constants)
         check_unit(f"{path}: column {name!r}", numbers, layout.columns[name].unit)
 
 
-def _first_numbers(block: Block, sources: tuple[str, ...], limit: int) -> list[int | float]:
-    """Values of the first `limit` rows that are numbers, or texts of whole numbers, as the logs have them."""
+def _first_numbers(
+    block: Block, sources: tuple[str, ...], limit: int, constants: dict[str, str | None]
+) -> list[int | float]:
+    """Values of the first `limit` rows that are numbers, or texts of numbers, as the logs have them."""
     if isinstance(block.rows, pa.RecordBatch):
         present = [name for name in sources if name in block.rows.schema.names]
         rows = block.rows.select(present).slice(0, limit).to_pylist() if present else []
     else:
         rows = parse_lines(block.rows, limit)
-    values = (row.get(name) for row in rows for name in sources)
-    numbers = (int(value) if isinstance(value, str) and value.isdecimal() else value for value in values)
-    return [
-        value
-        for value in numbers
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    ]
+    values = [value for row in rows for name in sources if (value := row.get(name)) is not None]
+    numbers = map(_plain_number, values or map(constants.get, sources))
+    return [number for number in numbers if number is not None and math.isfinite(number)]
+
+
+def _plain_number(value: Any) -> int | float | None:
+    """The number that a value is or spells."""
+    if isinstance(value, bytes | str):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if WHOLE_NUMBER.fullmatch(text):
+            return int(text)
+        return float(text) if NUMBER.fullmatch(text) else None
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def parse_lines(block: bytes, limit: int) -> list[dict]:
@@ -150,17 +165,39 @@ def convert_block(
     Raises:
       InputError: a column of texts of a typed file is not in UTF-8.
     """
-    rows: list[Any]
+    rows: bytes | pa.RecordBatch
     if isinstance(block.rows, pa.RecordBatch):
-        plain, layout = _to_plain(block, layout)
-        batch = _convert(plain, places, layout, constants)
-        rows = _to_rows(plain, path) if batch is None else []
+        rows, layout = _to_plain(block, layout)
     else:
-        batch = _convert_lines(block.rows, places, layout, constants)
-        rows = block.rows[:-1].split(b"\n") if batch is None else []
-    if batch is not None:
-        return batch, []
-    return convert_row_by_row(rows, places.tolist(), layout, constants)
+        rows = block.rows
+    whole = _convert_part(rows, places, layout, constants)
+    if whole is not None:
+        return whole, []
+    lines = rows[:-1].split(b"\n") if isinstance(rows, bytes) else []
+    batches, rejected = [], []
+    for start in range(0, len(places), _PART_ROWS):  # most of which are sound, as a rule
+        end = min(start + _PART_ROWS, len(places))
+        part: list[bytes] | pa.RecordBatch
+        if isinstance(rows, bytes):
+            part = lines[start:end]
+            batch = _convert_part(b"\n".join(part) + b"\n", places[start:end], layout, constants)
+        else:
+            part = rows.slice(start, end - start)
+            batch = _convert_part(part, places[start:end], layout, constants)
+        if batch is None:
+            values = part if isinstance(part, list) else _to_rows(part, path)
+            batch, wrong = convert_row_by_row(values, places[start:end].tolist(), layout, constants)
+            rejected += wrong
+        batches.append(batch)
+    return pa.concat_batches(batches), rejected
+
+
+def _convert_part(
+    rows: bytes | pa.RecordBatch, places: np.ndarray, layout: Layout, constants: dict[str, str | None]
+) -> pa.RecordBatch | None:
+    if isinstance(rows, pa.RecordBatch):
+        return _convert(rows, places, layout, constants)
+    return _convert_lines(rows, places, layout, constants)
 
 
 def _to_rows(batch: pa.RecordBatch, path: str) -> list[dict]:
@@ -189,7 +226,10 @@ def _convert_lines(
     block: bytes, places: np.ndarray, layout: Layout, constants: dict[str, str | None]
 ) -> pa.RecordBatch | None:
     if block.startswith(b"{") + block.count(b"\n{") != len(places):  # blank lines, or two objects on one line
-        return None
+        lines = [line.strip() for line in block[:-1].split(b"\n")]
+        block, places = b"\n".join(filter(None, lines)) + b"\n", places[[bool(line) for line in lines]]
+        if not len(places) or block.startswith(b"{") + block.count(b"\n{") != len(places):
+            return None
     try:
         parsed = _parse_json(block, layout)
         if parsed.num_rows != len(places):
@@ -216,12 +256,23 @@ def _convert(
             values = pc.coalesce(*present) if len(present) > 1 else present[0] if present else None
             if values is None:
                 values = pa.nulls(len(places), column.type)
-            arrays.append(pc.if_else(pc.equal(values, ""), None, values) if is_optional_key(name, column) else values)
+            arrays.append(_without_missing(name, column, values))
         batch = pa.RecordBatch.from_arrays([*arrays, pa.array(places)], schema=layout.arrow)
         batch.validate(full=True)
     except (pa.ArrowException, ValueError):
         return None
     return batch if _is_clean(batch, layout) else None
+
+
+def _without_missing(name: str, column: Column, values: pa.Array) -> pa.Array:
+    """Values with null for those that count as missing, and lists of texts without null elements."""
+    if is_optional_key(name, column):
+        return pc.if_else(pc.equal(values, ""), None, values)
+    if column.type == FLOAT and pc.any(pc.is_nan(values)).as_py():
+        return pc.if_else(pc.is_nan(values), None, values)
+    if column.type == STRINGS and pc.list_flatten(values).null_count:
+        return drop_null_elements(values)
+    return values
 
 
 def _parse_json(block: bytes, layout: Layout) -> pa.Table:

@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.logs.casts import plain_values
 from pipelines.logs.files import open_bytes, open_parquet
 from pipelines.logs.formats import Block, read_blocks, split_suffix
+from pipelines.logs.tables import partition_values
 from usr_tf.errors import InputError
+from usr_tf.log_rows import LogColumn, RejectedRow, coerce
 from usr_tf.schema import USER
 
 Edit = Callable[[str], str | None]
@@ -30,6 +33,7 @@ Counts = collections.Counter[str]
 """Rows `read`, `written`, `removed` by the edit, and `unreadable`: without a user id that `usr-tf preprocess` reads."""
 
 _ROWS = 32_768
+_USER_COLUMN = LogColumn("string", required=True)
 _COMPRESSED: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0),
     ".bz2": lambda raw: bz2.BZ2File(raw, "wb"),
@@ -37,12 +41,17 @@ _COMPRESSED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def check_format(path: str) -> None:
+def check_format(path: str, columns: Sequence[str] = (USER,)) -> None:
     """Checks that `edit_file` can write files of this kind.
 
+    Args:
+      columns: those that user ids are read from.
+
     Raises:
-      InputError: it cannot.
+      InputError: it cannot, or the ids are in the names of folders.
     """
+    if not partition_values(path).keys().isdisjoint(columns):
+        raise InputError(path, "user ids in the name of a folder", "a column of them in the file")
     suffix = split_suffix(path)[1]
     if not suffix.startswith((".jsonl", ".ndjson", ".json", ".parquet")):
         raise InputError(path, f"a {suffix} file", "JSON or Parquet, which user ids are edited in")
@@ -109,7 +118,9 @@ def _edit_parquet(
     parquet: pq.ParquetFile, path: str, raw: Any, edit: Edit, columns: Sequence[str], counts: Counts
 ) -> None:
     schema = parquet.schema_arrow
-    places = [schema.get_field_index(name) for name in columns if name in schema.names]
+    places = [at for name in columns for at, each in enumerate(schema.names) if each == name]
+    if len(places) > len({schema.names[at] for at in places}):
+        raise InputError(f"{path}: column {schema.names[places[0]]!r}", "it twice", "each column once")
     if not places:
         raise InputError(f"{path}: column {columns[-1]!r}", f"only {', '.join(schema.names)}", "this required column")
     for place in places:
@@ -118,7 +129,10 @@ def _edit_parquet(
         for batch in parquet.iter_batches(_ROWS):
             counts["read"] += len(batch)
             try:
-                users = [_user(values) for values in zip(*(batch.column(at).to_pylist() for at in places), strict=True)]
+                users = [
+                    _user(values)
+                    for values in zip(*(plain_values(batch.column(at)).to_pylist() for at in places), strict=True)
+                ]
             except UnicodeDecodeError as error:
                 raise InputError(path, f"text that is not UTF-8 ({error})", "UTF-8 in columns of strings") from error
             edited = pa.array([_count(user, edit, counts) for user in users], pa.string())
@@ -134,15 +148,10 @@ def _count(user: str | None, edit: Edit, counts: Counts) -> str | None:
 
 
 def _user(values: Sequence[Any]) -> str | None:
-    """User id of the first value that there is, as `pipelines.logs.rows` reads it; None where it reads none."""
+    """User id of the first value that there is, as `usr-tf preprocess` reads it; None where it reads none."""
     value = next((each for each in values if each is not None), None)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int) or value == "":
-        return None
     try:
-        return str(value).encode().decode()
-    except UnicodeEncodeError:  # half a surrogate pair
+        user: str = coerce(value, _USER_COLUMN, USER)
+    except RejectedRow:
         return None
+    return user

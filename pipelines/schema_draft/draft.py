@@ -17,6 +17,7 @@ from usr_tf.log_timestamps import PER_SECOND, UNITS, unit_of
 from usr_tf.schema import (
     ACTION,
     ITEM,
+    NAME,
     POSITION,
     REQUEST,
     RESERVED,
@@ -37,6 +38,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 _OPTIONAL = (POSITION, QUERY)
 _GROUPS = {"impressions": "context", "items": "item", "users": "user"}
+_TASKS = ("ctr", "ctcvr")
 _MOST_SCENARIOS = 20
 _MOST_MATCHES = 3
 
@@ -88,7 +90,7 @@ class _Draft:
         self._features: dict[str, Guess] = {}
         for table, group in _GROUPS.items():
             for name in samples[table].columns:
-                if name not in self._features and self._may_be_feature(name):
+                if name not in self._features and name not in RESERVED:
                     self._features[name] = self._guess(table, group, name)
 
     def text(self) -> str:
@@ -97,15 +99,11 @@ class _Draft:
         lines += [*self._history(), "split: {valid: 0.1, test: 0.1}  # by time"]
         lines += self._moments()
         if self._columns:
-            lines += ["columns:  # LOG COLUMN: ours", *(f"  {name}: {key}" for name, key in self._columns.items())]
+            lines += ["columns:  # LOG COLUMN: ours"]
+            lines += [f"  {_scalar(name)}: {key}" for name, key in self._columns.items()]
         lines += self._feature_lines()
         lines += self._signals()
         return "\n".join(lines) + "\n"
-
-    def _may_be_feature(self, name: str) -> bool:
-        if name == QUERY:
-            return True
-        return name not in RESERVED and not name.startswith(RESERVED_PREFIXES)
 
     def _guess(self, table: str, group: str, name: str) -> Guess:
         column = profile(self._samples[table], name)
@@ -118,6 +116,8 @@ class _Draft:
             words = max(column.lengths, default=4)
             keys = {"group": "query", "type": "text", "max_length": max(1, min(words, 8))}
             return Guess(keys, f"{column.distinct:,} queries, {column.missing / column.rows:.0%} without one")
+        if name.startswith(RESERVED_PREFIXES) or name in _TASKS:
+            return Guess(None, "a reserved name: rename it under columns")
         if not name.isidentifier() or not name.isascii() or name.startswith("_"):
             return Guess(None, "a name other than letters, digits and underscores: rename it under columns")
         return guess_feature(group, column, table == "impressions" and self._differs_in_request(name))
@@ -144,15 +144,18 @@ class _Draft:
 
     def _scenarios(self) -> list[str]:
         found = profile(self._samples["impressions"], SCENARIO).values
+        where = f"{self._samples['impressions'].example}: column {SCENARIO!r}"
         if len(found) > _MOST_SCENARIOS:
             few = ", ".join(str(value) for value, _ in found.most_common(3))
-            where = f"{self._samples['impressions'].example}: column {SCENARIO!r}"
             raise InputError(where, f"{len(found):,} values ({few}, …)", f"at most {_MOST_SCENARIOS} scenarios")
+        _check_names(where, found)
         counts = ", ".join(f"{value} {count:,}" for value, count in found.most_common())
         return [f"scenarios: {_flow([str(value) for value, _ in found.most_common()])}  # {counts} impressions"]
 
     def _actions(self) -> Counter[str]:
-        return Counter({str(name): n for name, n in profile(self._samples["actions"], ACTION).values.items()})
+        found = profile(self._samples["actions"], ACTION).values
+        _check_names(f"{self._samples['actions'].example}: column {ACTION!r}", found)
+        return Counter({str(name): n for name, n in found.items()})
 
     def _task_actions(self) -> list[str]:
         """The action of each task: a click, then a purchase, or a cart where there is none."""
@@ -164,7 +167,7 @@ class _Draft:
 
     def _tasks(self) -> list[str]:
         counts = ", ".join(f"{value} {count:,}" for value, count in self._actions().most_common())
-        tasks = zip(("ctr", "ctcvr"), self._task_actions(), strict=False)
+        tasks = zip(_TASKS, self._task_actions(), strict=False)
         return [
             f"tasks:  # a chain, each task after the one before it; actions: {counts}",
             *(f"  - {_flow({'name': name, 'action': action})}" for name, action in tasks),
@@ -197,9 +200,9 @@ class _Draft:
             if keys and keys["type"] == "text" and name == self._title() and self._has_query():
                 keys["shares"] = QUERY
             if keys:
-                lines.append(f"  {name + ':':<{width}} {_flow(keys)}  # {_comment(guess.comment)}")
+                lines.append(f"  {_scalar(name) + ':':<{width}} {_flow(keys)}  # {_comment(guess.comment)}")
             else:
-                lines.append(f"  # {name}: {_comment(guess.comment)}")
+                lines.append(f"  # {_comment(f'{name}: {guess.comment}')}")
         return lines
 
     def _keys(self) -> dict[str, dict[str, Any]]:
@@ -224,14 +227,14 @@ class _Draft:
             texts += finest
             if texts:
                 lines.append("match:")
-                lines += [f"  query_{name}: {{features: [query, {name}]}}" for name in texts[:_MOST_MATCHES]]
+                lines += [f"  query_{name}: {{features: {_flow([QUERY, name])}}}" for name in texts[:_MOST_MATCHES]]
         if categories:
             lines.append(f"history_match: {_flow(categories)}")
         counted = f"actions: {_flow(self._task_actions())}"
         lines.append("counters:  # rates as of each impression; delay: how late an event is known at serving")
         lines.append(f"  item: {{key: [item_id], {counted}, windows: [7d, all], by_scenario: true, delay: 1h}}")
         for name in finest[:1]:
-            lines.append(f"  user_{name}: {{key: [user_id, {name}], {counted}, delay: 1h, prior: 10}}")
+            lines.append(f"  user_{name}: {{key: {_flow([USER, name])}, {counted}, delay: 1h, prior: 10}}")
         if self._has_query():
             lines.append(f"  query_item: {{key: [query, item_id], {counted}, delay: 1h, prior: 10}}")
         return lines
@@ -241,5 +244,24 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000).strip()
 
 
+def _scalar(name: str) -> str:
+    """A key as YAML, quoted where it would be another value: `"on"`."""
+    return _flow([name])[1:-1]
+
+
 def _comment(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _check_names(where: str, found: Counter[Any]) -> None:
+    """Checks values of which the schema makes names of columns.
+
+    Raises:
+      InputError: there is none, or one cannot be such a name.
+    """
+    if not found:
+        raise InputError(where, "no value", "a text in every row")
+    for value, _ in found.most_common():
+        if not NAME.fullmatch(str(value)):
+            expected = "letters, digits and underscores, a letter first, as names of columns are made of it"
+            raise InputError(where, repr(value)[:100], expected)

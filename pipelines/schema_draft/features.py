@@ -16,6 +16,10 @@ _WORDS = 2
 _HISTORY_VALUES = (3, 20_000)
 """Categories of an item that say something of a history: neither a flag nor a key."""
 _LONGEST_LIST = 20
+_WIDEST = 4096
+"""Of vectors, by the schema."""
+_UNUSABLE = {"object", "list", "moment", "infinite"}
+"""Kinds of elements that no type of list holds."""
 
 
 @dataclasses.dataclass
@@ -60,8 +64,10 @@ def _reason_against(column: Profile) -> str:
     if column.kind in ("mixed", "object"):
         kinds = ", ".join(sorted(column.kinds))
         return f"values of several kinds ({kinds})" if column.kind == "mixed" else "objects, which no type holds"
-    if column.kind == "list" and ({*column.elements} & {"object", "list", "moment"} or not column.elements):
+    if column.kind == "list" and ({*column.elements} & _UNUSABLE or {*column.elements} <= {"null"}):
         return "lists without values of one kind"
+    if column.kind == "list" and "float" in column.elements and _width(column) is None:
+        return f"lists of fractions without one length of at most {_WIDEST:,}, which no type holds"
     if column.kind == "moment" or (column.kind != "list" and names.is_moment(column.name) and column.distinct > _FEW):
         return "a moment, which means nothing to a model as it is"
     if names.is_locator(column.name):
@@ -75,8 +81,8 @@ def _reason_against(column: Profile) -> str:
 
 def _type_keys(column: Profile) -> dict[str, Any]:
     if column.kind == "list":
-        if {*column.elements} <= {"integer", "float"} and "float" in column.elements and len(column.lengths) == 1:
-            [width] = column.lengths
+        width = _width(column)
+        if width is not None:
             return {"type": "vector", "width": width}
         longest = max(column.lengths)
         return {"type": "categorical_list", "max_length": min(longest or 1, _LONGEST_LIST)}
@@ -87,6 +93,14 @@ def _type_keys(column: Profile) -> dict[str, Any]:
     if _is_text(column):
         return {"type": "text", "max_length": _quantile(column.lengths, 0.98)}
     return {"type": "categorical"}
+
+
+def _width(column: Profile) -> int | None:
+    """Width of a list of fractions that all have the same one."""
+    if {*column.elements} <= {"integer", "float"} and "float" in column.elements and len(column.lengths) == 1:
+        [width] = column.lengths
+        return width if width <= _WIDEST else None
+    return None
 
 
 def _is_category(column: Profile) -> bool:

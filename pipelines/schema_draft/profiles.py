@@ -59,7 +59,7 @@ class Profile:
     lengths: Counter[int]
     """Lengths of lists, words of texts."""
     elements: Counter[str]
-    """Kinds of the elements of lists."""
+    """Kinds of the elements of lists, and `null` and `infinite`."""
 
     @property
     def kind(self) -> str:
@@ -113,7 +113,7 @@ def profile(sample: Sample, name: str) -> Profile:
         if kind == "list":
             found.lengths[len(value)] += 1
             for element in value:
-                found.elements[_kind(element)] += 1
+                found.elements[_element_kind(element)] += 1
                 if _kind(element) in ("text", "number_text", "integer", "boolean"):
                     found.values[element] += 1
         elif kind != "object":
@@ -147,13 +147,19 @@ def _lists(texts: list[str], separator: str) -> list[Any]:
     return list(texts)
 
 
+def _element_kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "infinite" if isinstance(value, float) and not math.isfinite(value) else _kind(value)
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
         return "integer"
     if isinstance(value, float | decimal.Decimal):
-        return "integer" if value == int(value) and isinstance(value, decimal.Decimal) else "float"
+        return "integer" if isinstance(value, decimal.Decimal) and value == value.to_integral_value() else "float"
     if isinstance(value, str | bytes):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         try:

@@ -4,22 +4,20 @@ Lines, records and blocks of CSV come out, one file after the other, none of the
 """
 
 import glob
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from pipelines.logs import bigquery
 from pipelines.logs.files import line_blocks, open_bytes, open_parquet
-from pipelines.sources.json_documents import read_documents, starts_document
+from pipelines.logs.formats import avro, csv, json
 from usr_tf.errors import InputError
 
-_CSV_BLOCK_BYTES = 16 << 20
 _RECORDS = 4_096
 
 
@@ -38,7 +36,7 @@ class InputFile(NamedTuple):
 class Record(NamedTuple):
     path: str
     number: int
-    """Its line or row, from 1."""
+    """Its line, row or object, from 1."""
     value: Any
 
 
@@ -109,8 +107,8 @@ class Inputs:
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Record]:
         """Records of all files, whose first bytes tell what they are.
 
-        JSON lines come as bytes; values of JSON arrays, objects over several lines and rows of Parquet, Avro and
-        BigQuery as dictionaries.
+        JSON comes as bytes, also the elements of arrays and objects over several lines; rows of Parquet, Avro and
+        BigQuery come as dictionaries.
 
         Args:
           columns: The top-level columns to read of tables, where they exist; all by default. JSON is left whole.
@@ -127,38 +125,26 @@ class Inputs:
                 yield from _rows_of(file, self._parquet_batches(file, columns))
             elif magic == b"Obj\x01":
                 yield from self._avro_rows(file)
-            elif starts_document(*_first_two_lines(file)):
-                yield from self._documents_of(file)
             else:
-                yield from self._lines_of(file)
+                yield from self._json_of(file)
 
     def csv_blocks(self, file: InputFile, columns: Sequence[str], delimiter: str = ",") -> Iterator[CsvBlock]:
-        """Blocks of a CSV file with a header; rows with a wrong number of fields are rejected.
+        """Blocks of a CSV file with a header; rows with a wrong number of fields or broken text are rejected.
 
         Raises:
-          InputError: a column is missing, or the file is unreadable or no CSV.
+          InputError: a column is missing, or the file is unreadable, empty or no CSV.
         """
-        wrong: deque[pa_csv.InvalidRow] = deque()
-        first = 2
-        with open_bytes(file.path, advance=self._advance) as stream:
-            try:
-                for batch in _csv_reader(stream, columns, delimiter, wrong):
-                    skipped: list[int] = []
-                    while wrong and wrong[0].number - first < batch.num_rows + len(skipped):
-                        skipped.append(self._reject_fields(file, wrong.popleft()) - first)
-                    numbers = np.arange(first, first + batch.num_rows + len(skipped))
-                    first += len(numbers)
-                    yield CsvBlock(file.path, np.delete(numbers, skipped), batch.to_pandas())
-            except pa.ArrowKeyError as error:
-                missing = str(error).split("'")[1]
-                raise InputError(
-                    f"{file.path}: column {missing!r}", "none in its header", ", ".join(columns)
-                ) from error
-            except pa.ArrowInvalid as error:
-                expected = f"CSV in UTF-8, with no row above {_CSV_BLOCK_BYTES >> 20} MiB"
-                raise InputError(f"{file.path}: after row {first - 1}", str(error), expected) from error
-        for row in wrong:
-            self._reject_fields(file, row)
+        block = None
+        for block in csv.read_blocks(file.path, columns, delimiter, self._advance):
+            for name in columns:
+                if name not in (block.columns or ()):
+                    raise InputError(f"{file.path}: column {name!r}", "none in its header", ", ".join(columns))
+            for number, reason, _ in block.rejected:
+                self.reject(file.path, number, reason)
+            rows = block.rows.select(list(columns)).to_pandas()  # type: ignore[union-attr]  # of CSV
+            yield CsvBlock(file.path, np.asarray(block.numbers, np.int64), rows)
+        if block is None:
+            raise InputError(file.path, "an empty file", f"CSV with the columns {', '.join(columns)}")
 
     def csv_rows(self, columns: Sequence[str], delimiter: str = ",") -> Iterator[Record]:
         """Rows of all CSV files, each a dictionary of text."""
@@ -180,27 +166,21 @@ class Inputs:
             self.reject(block.path, int(block.numbers[row]), reason)
         return block.rows[~any_wrong]
 
-    def _reject_fields(self, file: InputFile, row: pa_csv.InvalidRow) -> int:
-        self.reject(file.path, row.number, f"{row.actual_columns} fields for {row.expected_columns} columns")
-        return row.number
-
     def _lines_of(self, file: InputFile) -> Iterator[Record]:
         for number, line in _numbered_lines(line_blocks(file.path, advance=self._advance)):
             yield Record(file.path, number, line)
 
-    def _documents_of(self, file: InputFile) -> Iterator[Record]:
-        for number, value in read_documents(file.path, line_blocks(file.path, advance=self._advance)):
-            yield Record(file.path, number, value)
+    def _json_of(self, file: InputFile) -> Iterator[Record]:
+        for block in json.read_blocks(file.path, None, self._advance):
+            lines = block.rows[:-1].split(b"\n")  # type: ignore[union-attr]  # of JSON
+            for number, line in zip(block.numbers, lines, strict=True):
+                if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+                    yield Record(file.path, number, text)
 
     def _avro_rows(self, file: InputFile) -> Iterator[Record]:
-        import fastavro  # comes with Beam
-
-        with open_bytes(file.path, advance=self._advance) as stream:
-            try:
-                for number, row in enumerate(fastavro.reader(stream), start=1):
-                    yield Record(file.path, number, row)
-            except (ValueError, EOFError, LookupError, TypeError) as error:
-                raise InputError(file.path, f"no whole Avro file ({error})", "an Avro file") from error
+        rows = (row for rows in avro.read_rows(file.path, self._advance) for row in rows)
+        for number, row in enumerate(rows, start=1):
+            yield Record(file.path, number, row)
 
     def _parquet_batches(self, file: InputFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         with open_parquet(file.path) as parquet:
@@ -277,11 +257,6 @@ def _first_bytes(file: InputFile) -> bytes:
         return stream.read(4)
 
 
-def _first_two_lines(file: InputFile) -> tuple[bytes, bytes]:
-    lines = (line for _, line in _numbered_lines(line_blocks(file.path)))
-    return next(lines, b""), next(lines, b"")
-
-
 def _numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Non-blank lines without space around them, by their numbers from 1."""
     lines = (line for block in blocks for line in block[:-1].split(b"\n"))
@@ -320,22 +295,3 @@ def _beam_file_systems() -> Any:
 
     FileSystems.set_options(PipelineOptions([]))
     return FileSystems
-
-
-def _csv_reader(
-    stream: IO[bytes], columns: Sequence[str], delimiter: str, wrong: deque[pa_csv.InvalidRow]
-) -> Iterator[pa.RecordBatch]:
-    def skip(row: pa_csv.InvalidRow) -> str:
-        wrong.append(row)
-        return "skip"
-
-    return pa_csv.open_csv(
-        stream,
-        read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pa_csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types={name: pa.string() for name in columns},
-            strings_can_be_null=False,
-        ),
-    )

@@ -27,7 +27,7 @@ def rows(paths):
 @pytest.fixture
 def delta(tmp_path):
     deltalake = pytest.importorskip("deltalake")
-    path = tmp_path / "logs" / "items"
+    path = tmp_path / "logs of é" / "items"
     deltalake.write_deltalake(str(path), FIRST, partition_by=["day"])
     return path
 
@@ -75,4 +75,15 @@ def test_an_iceberg_table_is_its_newest_snapshot(iceberg):
     with table.update_schema() as update:
         update.rename_column("day", "weekday")
     with pytest.raises(InputError, match="found an Iceberg table whose column is named day and weekday"):
+        find_files(str(path.parent), "items")
+
+
+def test_an_iceberg_column_that_was_dropped_and_added_again_is_refused(iceberg):
+    from pyiceberg.types import StringType
+
+    path, table = iceberg
+    for change in ("delete", "add"):
+        with table.update_schema() as update:
+            _ = update.delete_column("day") if change == "delete" else update.add_column("day", StringType())
+    with pytest.raises(InputError, match="found an Iceberg table whose column day was dropped and added again"):
         find_files(str(path.parent), "items")

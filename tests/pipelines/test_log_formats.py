@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import os
 
 import fastavro
 import numpy as np
@@ -64,6 +65,9 @@ def read(*paths, schema=SCHEMA):
         ("items.json.gz", COMPRESS[".gz"](json.dumps(ITEMS, indent=1).encode())),
         ("items.json", "".join(json.dumps(item, indent=4) + "\n" for item in ITEMS).encode()),
         ("items.json", ",\n".join(json.dumps(item) for item in ITEMS).encode().join([b"[\n", b"\n]\n"])),
+        ("items.json", "\n".join(json.dumps([item]) for item in ITEMS).encode()),  # an array a line
+        ("items.json", LINES.replace(b'"price": ', b'"price":\n')),
+        ("items.jsonl", b"\n  " + LINES.replace(b"\n", b" \n\n")),
     ],
 )
 def test_json_is_read_in_every_shape_and_compression(tmp_path, monkeypatch, name, content):
@@ -80,7 +84,7 @@ def test_json_is_read_in_every_shape_and_compression(tmp_path, monkeypatch, name
         ('[{"item_id": "a"}', "the end of the file after 1 objects"),
         ('[{"item_id": "a"} {"item_id": "b"}]', "no comma after 1 objects"),
         ('[{"item_id": "a"}, {"item_id": ]', "no whole JSON after 1 objects"),
-        ('[{"item_id": "a"}]\n{"item_id": "b"}', "something after the array after 1 objects"),
+        ('[{"item_id": "a"}]\n]', "no whole JSON after 1 objects"),
         ('{\n"item_id": "a"\n}\n{\n"item_id":\n', "no whole JSON after 1 objects"),
     ],
 )
@@ -91,10 +95,36 @@ def test_broken_json_documents_are_refused_with_how_many_came_before(tmp_path, t
         list(read_file(str(path), 0, SCHEMA, "items"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("items.jsonl", LINES.decode().encode("utf-16"), "found text in UTF-16"),
+        ("items.csv", "item_id,day".encode("utf-16-le"), "found bytes that are no text"),
+        ("items.jsonl.gz", gzip.compress(gzip.compress(LINES)), "found gzip bytes, compressed twice"),
+        ("items.json", b"PK\x03\x04", "found a zip archive"),
+        ("items.csv", b"PAR1\x15\x04", "found a Parquet file"),
+        ("items.jsonl", b"items\0\0\0ustar", "found bytes that are no text"),
+        ("items.avro", LINES, "found no Avro file .its first bytes are b'{\"it'"),
+        ("items.jsonl", b"{'item_id': 'a'}\n" * 2, ":1: found {'item_id': 'a'} .broken_json., none of 2 rows is sound"),
+        ("items.jsonl", b"[1]\n", ":1: found .*not_an_object.*expected one JSON object a row"),
+        (
+            "items.csv",
+            b"item_id,day,price,tags\na\nb\n",
+            ":2: found a .wrong_number_of_fields.*expected as many fields as the head",
+        ),
+        ("items.jsonl", b" \n\n", "found no rows"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_refused_by_what_it_holds(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("damage", ["cut", "other", "empty"])
 def test_a_broken_compressed_file_is_refused(tmp_path, suffix, damage):
-    whole = COMPRESS[suffix](np.random.default_rng(0).bytes(3_000_000) + b"\n")
+    whole = COMPRESS[suffix](np.random.default_rng(0).bytes(1_500_000).hex().encode() + b"\n")
     path = tmp_path / f"items.jsonl{suffix}"
     path.write_bytes({"cut": whole[:-9], "other": b"\x00" + whole, "empty": b""}[damage])
     with pytest.raises(InputError, match=rf"items\.jsonl{suffix}: found .*, expected a whole (gzip|zstd|bzip2) file"):
@@ -131,9 +161,13 @@ def test_csv_takes_types_from_the_schema(tmp_path, name, delimiter):
     ("content", "message"),
     [
         (b"item_id,day,day\na,b,c\n", "column 'day': found it twice in the header"),
-        (b"item_id,day,price,tags\n\xff,,,\n", "after row 1: found .*, expected CSV in UTF-8 with a header"),
+        (
+            b"item_id,day,price,tags\n\xff,,,\n",
+            "items.csv:2: column 'item_id': found \ufffd,,, .broken_text_item_id., none of 1",
+        ),
         (b"item_id,day,price\na,b,1\n", "column 'tags': found only day, item_id, price"),
         (b"item_id,day,price,tags\n", "found no rows, expected at least one row of items"),
+        (b"item_id,day,price,tags", "found no rows, expected at least one row of items"),
         (b"", "found no rows, expected at least one row of items"),
     ],
 )
@@ -141,6 +175,34 @@ def test_csv_that_cannot_be_read_is_refused(tmp_path, content, message):
     (tmp_path / "items.csv").write_bytes(content)
     with pytest.raises(InputError, match=rf"items\.csv(: )?{message}" if "after" in message else message):
         read(tmp_path / "items.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'\n\n"item_id" , day,price, tags \n00123,a,1,x\n',
+        b"item_id\rday\rprice\rtags".replace(b"\r", b",") + b"\r00123,a,1,x\r",
+        b"\xef\xbb\xbfitem_id,day,price,tags,,,other,other\r\n00123,a,TRUE,x,,,1,2\r\n",
+        "item_id\tday\tprice\ttags\tähem\n00123\ta\t1\tx\té\n".encode(),
+    ],
+)
+def test_csv_headers_of_every_shape(tmp_path, content):
+    (tmp_path / "items.csv").write_bytes(content)
+    assert read(tmp_path / "items.csv") == ([{"item_id": "00123", "day": "a", "price": 1.0, "tags": ["x"]}], {})
+
+
+def test_csv_rows_that_are_not_utf8_are_set_aside(tmp_path, monkeypatch):
+    for size in (1 << 20, 1):
+        monkeypatch.setattr("pipelines.logs.formats.csv._PIECE_BYTES", size)
+        rows = ["item_id,day,price,tags", "é,€,1,x", "a,caf\udce9,1,x", "b,mon,1,x,\udce9", "c,mon,1,\udce9", "😀,,,"]
+        (tmp_path / "items.csv").write_bytes("\n".join(rows).encode("utf-8", "surrogateescape"))
+        sound, rejected = read(tmp_path / "items.csv")
+        assert [row["item_id"] for row in sound] == ["é", "😀"]
+        assert rejected == {
+            "items.csv:3": "broken_text_day",
+            "items.csv:4": "wrong_number_of_fields",
+            "items.csv:5": "broken_text_tags",
+        }
 
 
 def write_avro(path, rows, codec="deflate"):
@@ -165,6 +227,35 @@ def test_avro_is_read_and_a_broken_file_refused(tmp_path, codec):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(InputError, match=r"items\.avro: found no Avro file"):
         read(path)
+
+
+def test_an_avro_union_of_several_types_is_read_as_texts(tmp_path):
+    several = ["null", "string", "long", {"type": "array", "items": "string"}]
+    fields = [{"name": name, "type": several} for name in (*ITEMS[0], "unread")]
+    rows = [
+        {"item_id": 7, "day": "mon", "price": 2, "tags": ["x"], "unread": 1},
+        {"item_id": "a", "day": None, "price": "1.5", "tags": None, "unread": ["y"]},
+    ]
+    with (tmp_path / "items.avro").open("wb") as file:
+        fastavro.writer(file, {"type": "record", "name": "Item", "fields": fields}, rows)
+    assert read(tmp_path / "items.avro") == (
+        [
+            {"item_id": "7", "day": "mon", "price": 2.0, "tags": ["x"]},
+            {"item_id": "a", "day": None, "price": 1.5, "tags": None},
+        ],
+        {},
+    )
+
+
+def test_only_the_columns_of_the_schema_are_read_of_parquet(tmp_path):
+    columns = {name: pa.array([row[name] for row in ITEMS]) for name in ITEMS[0]}
+    vectors = pa.array([[1, 2], None, None], pa.list_(pa.int8(), 2))  # which Arrow writes and cannot read
+    arrays = [*columns.values(), vectors, vectors]
+    pq.write_table(pa.table(arrays, names=[*columns, "unread", "unread"]), tmp_path / "items.parquet")
+    assert read(tmp_path / "items.parquet") == (ITEMS, {})
+    pq.write_table(pa.table([*columns.values(), columns["day"]], names=[*columns, "day"]), tmp_path / "items.parquet")
+    with pytest.raises(InputError, match="column 'day': found it twice, expected each column once"):
+        read(tmp_path / "items.parquet")
 
 
 def test_a_column_may_have_another_name_in_the_logs(tmp_path):
@@ -230,6 +321,27 @@ def test_files_of_a_table_are_found_in_order_whatever_their_format(tmp_path):
     assert find_files(str(folder), "users") == []
 
 
+@pytest.mark.parametrize("name", ["items.parquet", "items-2026", "items"])
+def test_a_folder_named_as_a_file_is_read(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "_SUCCESS").touch()
+    pq.write_table(pa.table({"item_id": ["a"]}), tmp_path / name / "part-0.parquet")
+    assert find_files(str(tmp_path), "items") == [f"{tmp_path}/{name}/part-0.parquet"]
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "items-2.jsonl", "items/part-1.jsonl"])
+def test_a_link_that_leads_nowhere_and_a_pipe_are_refused(tmp_path, name):
+    (tmp_path / "items-1.jsonl").write_bytes(LINES)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(InputError, match=f"{name}: found a link that leads nowhere, expected a file"):
+        find_files(str(tmp_path), "items")
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: found no readable file .a directory, a pipe or a device"):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -240,6 +352,8 @@ def test_files_of_a_table_are_found_in_order_whatever_their_format(tmp_path):
         (["items.jsonl", "items-2.jsonl.lz4"], r"items-2\.jsonl\.lz4: found another kind of file"),
         (["items.jsonl", "items.jsonl.partial"], "another kind of file"),
         (["items.jsonl", "items_2.jsonl"], r"items_2\.jsonl: found a file that may be of items"),
+        (["items.jsonl", "items.jsonl.gz"], r"items\.jsonl\.gz: found items\.jsonl beside it"),
+        (["items/a.parquet", "items_old/a.parquet"], "items_old/a.parquet: found a file that may be of items"),
         (["items/a.parquet", "items/notes.txt"], "items/notes.txt: found another kind of file"),
     ],
 )

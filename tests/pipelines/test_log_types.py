@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import uuid
 from decimal import Decimal
 
 import numpy as np
@@ -75,6 +76,7 @@ EXACT = [
     ("item_id", pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
     ("item_id", pa.array([b"a", "é".encode()], pa.binary()), ["a", "é"]),
     ("item_id", pa.array([b"ab", b"cd"], pa.binary(2)), ["ab", "cd"]),
+    ("item_id", pa.array([uuid.UUID(int=7).bytes] * 2, pa.uuid()), [str(uuid.UUID(int=7))] * 2),
     ("item_id", pa.array([True, False]), ["true", "false"]),
     ("item_id", pa.array([DAY, DAY]), ["2025-10-09"] * 2),
     ("price", pa.array([1.25, 2], pa.float32()), [1.25, 2.0]),
@@ -84,6 +86,8 @@ EXACT = [
     ("price", pa.array([True, None]), [1.0, None]),
     ("price", pa.array(["1.25", ""]), [1.25, None]),
     ("price", pa.array(["+2", "NaN"]), [2.0, None]),
+    ("price", pa.array(["True", "false"]), [1.0, 0.0]),
+    ("price", pa.array([float("nan"), 2]), [None, 2.0]),
     ("price", pa.nulls(2), [None, None]),
     ("tags", pa.array([[1], None]), [["1"], None]),
     ("tags", pa.array([["a"], []], pa.large_list(pa.large_string())), [["a"], []]),
@@ -92,7 +96,11 @@ EXACT = [
     ("tags", repeated(["a", "b"], []), [["a", "b"], []]),
     ("tags", repeated(None, ["c"]), [None, ["c"]]),
     ("tags", pa.array([[{"item": "a"}], []]), [["a"], []]),
+    ("tags", pa.array([["a", None], [None]]), [["a"], []]),
     ("tags", pa.array(['["a", 1]', ""]), [["a", "1"], None]),
+    ("tags", pa.array(['["2025-10-09", null]', "[]"]), [["2025-10-09"], []]),
+    ("tags", pa.array(["[12345678901234567890]", '["é"]'], pa.json_()), [["12345678901234567890"], ["é"]]),
+    ("size", pa.array(["[1, 2.5]", '["1", 2]']), [[1.0, 2.5], [1.0, 2.0]]),
     ("size", pa.array([[1, 2], None]), [[1.0, 2.0], None]),
     ("size", pa.array([["1", "2"], None]), [[1.0, 2.0], None]),
     ("timestamp", pa.array([NOON, None], pa.timestamp("s", "UTC")), [NOON_MS, None]),
@@ -105,6 +113,8 @@ EXACT = [
     ("timestamp", pa.array(["2025-10-09T12:00:00Z", "2025-10-09 14:00:00+02:00"]), [NOON_MS, NOON_MS]),
     ("timestamp", pa.array(["2025-10-09 12:00:00.123456 UTC", "2025-10-09T12:00:00Z"]), [NOON_MS + 123, NOON_MS]),
     ("timestamp", pa.array(["2025-10-09T12:00", "2025-10-09"]), [NOON_MS, DAY_MS]),
+    ("timestamp", pa.array(["2025-10-09T14:00+02:00", "2025-10-09"]), [NOON_MS, DAY_MS]),
+    ("timestamp", pa.array(["2025-10-09T12:00", ""]), [NOON_MS, None]),
 ]
 
 
@@ -131,6 +141,19 @@ REFUSED = [
         pa.array(["soon"]),
         r"soon \(wrong_type_timestamp\), none of 1 rows is sound",
         "a moment",
+    ),
+    ("impressions", "timestamp", pa.array(["1760011200.5"]), "seconds since 1970 .1760011200.5 is", "milliseconds"),
+    ("impressions", "timestamp", pa.array([Decimal("1760011200.5")]), "seconds since 1970", "milliseconds"),
+    ("impressions", "timestamp", pa.array([NOON_MS] * 9 + [NOON_MS // 1000]), "seconds since 1970", "milliseconds"),
+    ("impressions", "timestamp", pa.array([0] + [NOON_MS // 1000] * 9), "seconds since 1970", "milliseconds"),
+    ("impressions", "position", pa.array([1, 0, 2]), r"positions from 0 .1 of 3 rows are below 1", "positions from 1"),
+    ("impressions", "position", pa.array([0]), r"0 .position_below_1., none of 1 rows", "a whole number from 1"),
+    (
+        "impressions",
+        "user_id",
+        pa.array([b"\xff"]),
+        r"\\xff .broken_text_user_id., none of 1",
+        "a text or a whole number",
     ),
     ("impressions", "user_id", pa.array([{"id": "u", "kind": 1}]), "the type struct<id", "a text or a whole number"),
     ("impressions", "user_id", pa.array([1.5]), r"1.5 \(wrong_type_user_id\)", "a text or a whole number"),

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -185,3 +186,32 @@ def test_a_broken_file_leaves_no_logs_behind(tmp_path):
     with pytest.raises(InputError, match=r"impressions\.jsonl\.gz: found a broken gzip stream"):
         forget(str(logs), str(tmp_path / "out"), ["u"])
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "user"),
+    [
+        (pa.array([b"u", b"v"]), "u"),
+        (pa.array([1, 2]), "1"),
+        (pa.array([1, 2]).cast(pa.decimal128(20, 0)), "1"),
+        (pa.array([bytes(16), b"v" * 16], pa.uuid()), "00000000-0000-0000-0000-000000000000"),
+    ],
+)
+def test_a_user_id_is_read_as_preprocess_reads_it(tmp_path, values, user):
+    pq.write_table(pa.table({"user_id": values, "n": [1, 2]}), tmp_path / "users.parquet")
+    counts = edit_file(
+        str(tmp_path / "users.parquet"), str(tmp_path / "out.parquet"), lambda each: None if each == user else each
+    )
+    assert counts == {"read": 2, "removed": 1, "written": 1}
+    assert pq.read_table(tmp_path / "out.parquet").column("n").to_pylist() == [2]
+
+
+@pytest.mark.parametrize("name", ["impressions.jsonl", "impressions/user_id=person-1/part-0.jsonl"])
+def test_a_table_of_which_no_user_id_can_be_read_is_refused(tmp_path, capsys, name):
+    logs = tmp_path / "logs"
+    write_logs(logs, SCHEMA, {"actions": [], "items": []})
+    (logs / name).parent.mkdir(parents=True, exist_ok=True)
+    (logs / name).write_text('{"person": "person-1"}\n')
+    assert main(["forget", "--logs", str(logs), "--out", str(tmp_path / "out"), "--user_id", "person-1"]) == 2
+    assert re.search(r"found (no row with a user id of 1|user ids in the name of a folder), ", capsys.readouterr().err)
+    assert not any(path.is_file() for path in tmp_path.glob("out/**/*"))

@@ -134,3 +134,35 @@ def test_logs_without_a_key_or_with_too_many_scenarios_are_refused(shop):
     write(shop, "impressions", [])
     with pytest.raises(InputError, match=r"impressions\.jsonl: found no rows"):
         draft_schema(str(shop))
+
+
+def test_columns_of_every_name_and_kind_give_a_schema_that_holds(shop):
+    odd = {"on": "a", "null": "b", "ctr": "c", "raw_x": "d", "a\nb": "e", "é": "f"}
+    lists = {"wide": [0.5] * 5000, "nan": [0.5, float("nan")], "gaps": ["a", None], "ragged": [0.5]}
+    rows = [json.loads(line) for line in (shop / "items.jsonl").read_text().splitlines()]
+    values = [{name: f"{value}{n % 2}" for name, value in odd.items()} for n in range(len(rows))]
+    items = [{**row, **value, **lists} for row, value in zip(rows, values, strict=True)]
+    items[0]["ragged"] = [0.5, 1.5]
+    write(shop, "items", items)
+    text = draft_schema(str(shop))
+    schema = parse_schema(text)
+    assert {"on", "null", "gaps"} <= schema.features.keys()
+    assert not {"ctr", "raw_x", "wide", "nan", "ragged"} & schema.features.keys()
+    for name in ("ctr", "raw_x", "a b", "wide", "nan", "ragged"):
+        assert f"\n  # {name}: " in text
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "message"),
+    [
+        ("impressions", "channel", "home page", "column 'scenario': found 'home page', expected letters, digits"),
+        ("impressions", "channel", None, "column 'scenario': found no value"),
+        ("actions", "event", "Add to cart", "column 'action': found 'Add to cart', expected letters, digits"),
+        ("actions", "event", None, "column 'action': found no value"),
+    ],
+)
+def test_scenarios_and_actions_that_cannot_be_names_are_refused(shop, table, column, value, message):
+    rows = [json.loads(line) for line in (shop / f"{table}.jsonl").read_text().splitlines()]
+    write(shop, table, [{**row, column: value} for row in rows])
+    with pytest.raises(InputError, match=message):
+        draft_schema(str(shop))

@@ -16,3 +16,5 @@ class Block(NamedTuple):
     rejected: tuple[RejectedLine, ...] = ()
     list_separator: str | None = None
     """Between the values of a list that is a text."""
+    columns: tuple[str, ...] | None = None
+    """Names of all columns of the file, of which `rows` may have some; None where rows are lines."""

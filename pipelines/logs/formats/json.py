@@ -1,11 +1,12 @@
-"""JSON files of log tables: one object a line, one array, or objects spread over several lines."""
+"""JSON files of log tables: one object a line, arrays, or objects spread over several lines."""
 
 import codecs
 import io
 import json
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from pipelines.logs.files import MAX_LINE_BYTES, open_bytes, split_lines
+from pipelines.logs.files import MAX_LINE_BYTES, check_text, open_bytes, split_lines
 from pipelines.logs.formats.block import Block
 from usr_tf.errors import InputError
 
@@ -13,22 +14,27 @@ _PEEK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
 _BLOCK_ROWS = 16_384
 _BOM = b"\xef\xbb\xbf"
-_BLANK = " \t\r\n"
+_BLANK = re.compile(r"[ \t\r\n]*")
 _JSON = json.JSONDecoder()
 
 
-def read_blocks(path: str, columns: Sequence[str] | None) -> Generator[Block]:
-    """Blocks of lines, one object each. The numbers of an array's elements and of spread objects count those.
+def read_blocks(
+    path: str, columns: Sequence[str] | None, advance: Callable[[int], object] = lambda size: None
+) -> Generator[Block]:
+    """Blocks of lines, one object each. The numbers of arrays' elements and of spread objects count those.
+
+    Args:
+      advance: receives how many more bytes of the file have been read.
 
     Raises:
-      InputError: the file is unreadable, its compressed stream is broken, or an array or a spread object is.
+      InputError: the file is unreadable or no text, its compressed stream is broken, or an array or a spread object is.
     """
-    with open_bytes(path) as stream:
+    with open_bytes(path, advance=advance) as stream:
         start = _peek(stream)
-        is_array = _is_array(start)
+        check_text(path, start)
         lines = (
-            _lines_of_documents(path, stream, start, is_array)
-            if is_array or _is_spread(start)
+            _lines_of_documents(path, stream, start)
+            if _is_array(start) or _is_spread(start)
             else split_lines(path, stream, start)
         )
         number = 1
@@ -51,25 +57,30 @@ def _peek(stream: io.BufferedIOBase) -> bytes:
 def _is_array(start: bytes) -> bool:
     """Whether a file begins with an array of objects."""
     text = start.removeprefix(_BOM).lstrip()
-    return text.startswith(b"[") and text[1:].lstrip()[:1] in (b"{", b"]", b"")
+    return text.startswith(b"[") and text[1:].lstrip()[:1] in (b"{", b"]", b"n", b"")  # of null
 
 
 def _is_spread(start: bytes) -> bool:
     """Whether a file begins with an object that goes on in the next line."""
     first, newline, rest = start.removeprefix(_BOM).lstrip().partition(b"\n")
-    if not newline or not first.startswith(b"{") or rest.lstrip()[:1] not in (b'"', b"}"):
+    if not newline or not first.startswith(b"{"):
+        return False
+    goes_on = (b":", b"[") if rest.lstrip().startswith(b"{") else (b":", b"[", b",")  # or the line is cut off
+    if not first.rstrip().endswith(goes_on) and not rest.lstrip().startswith((b'"', b"}")):
         return False
     try:
         json.loads(first)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(first.decode("utf-8", "replace").rstrip())  # it lacks its end alone
     except (ValueError, RecursionError):
-        return True
+        pass
     return False
 
 
-def _lines_of_documents(path: str, stream: io.BufferedIOBase, start: bytes, is_array: bool) -> Iterator[bytes]:
-    """Each document of a stream, or each element of its one array, as a line."""
+def _lines_of_documents(path: str, stream: io.BufferedIOBase, start: bytes) -> Iterator[bytes]:
+    """Each document of a stream, or each element of its arrays, as a line."""
     lines: list[str] = []
-    for text in _documents(path, stream, start, is_array):
+    for text in _documents(path, stream, start):
         lines.append(text.replace("\n", " "))  # which no string of JSON holds as it is
         if len(lines) == _BLOCK_ROWS:
             yield ("\n".join(lines) + "\n").encode()
@@ -78,39 +89,38 @@ def _lines_of_documents(path: str, stream: io.BufferedIOBase, start: bytes, is_a
         yield ("\n".join(lines) + "\n").encode()
 
 
-def _documents(path: str, stream: io.BufferedIOBase, start: bytes, is_array: bool) -> Iterator[str]:
+def _documents(path: str, stream: io.BufferedIOBase, start: bytes) -> Iterator[str]:
     texts = _Texts(path, stream, start.removeprefix(_BOM))
     number = 0
-    if is_array:
-        texts.skip(_BLANK)
-        texts.take(1)
+    in_array = needs_comma = False
     while True:
         texts.skip(_BLANK)
-        if is_array and texts.at("]"):
+        if in_array and texts.at("]"):
             texts.take(1)
-            texts.skip(_BLANK)
-            is_array = False
-            if not texts.ended:
-                raise _broken(path, number, "something after the array")
-        if texts.ended:
-            if is_array:
+            in_array = False
+        elif not in_array and texts.at("["):
+            texts.take(1)
+            in_array, needs_comma = True, False
+        elif texts.ended:
+            if in_array:
                 raise _broken(path, number, "the end of the file")
             return
-        if is_array and number:
-            if not texts.at(","):
-                raise _broken(path, number, "no comma")
-            texts.take(1)
-            texts.skip(_BLANK)
-        size = texts.size_of_document()
-        if size is None:
-            raise _broken(path, number, "no whole JSON")
-        number += 1
-        yield texts.take(size)
+        else:
+            if in_array and needs_comma:
+                if not texts.at(","):
+                    raise _broken(path, number, "no comma")
+                texts.take(1)
+                texts.skip(_BLANK)
+            size = texts.size_of_document()
+            if size is None:
+                raise _broken(path, number, "no whole JSON")
+            number, needs_comma = number + 1, True
+            yield texts.take(size)
 
 
 def _broken(path: str, number: int, what: str) -> InputError:
     return InputError(
-        path, f"{what} after {number:,} objects", "JSON: one array of objects, or objects one after the other"
+        path, f"{what} after {number:,} objects", "JSON: arrays of objects, or objects one after the other"
     )
 
 
@@ -130,9 +140,11 @@ class _Texts:
     def at(self, text: str) -> bool:
         return not self.ended and self._text.startswith(text, self._position)
 
-    def skip(self, characters: str) -> None:
-        while not self.ended and self._text[self._position] in characters:
-            self._position += 1
+    def skip(self, pattern: re.Pattern[str]) -> None:
+        while not self.ended:
+            self._position = pattern.match(self._text, self._position).end()  # type: ignore[union-attr]  # or ""
+            if self._position < len(self._text):
+                return
 
     def take(self, size: int) -> str:
         taken = self._text[self._position : self._position + size]

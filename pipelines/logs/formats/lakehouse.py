@@ -37,7 +37,7 @@ def _delta_files(folder: str) -> list[str]:
         table = deltalake.DeltaTable(folder)
         features = {*(table.protocol().reader_features or ())}
         mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
-        files = [uri.removeprefix("file://") for uri in table.file_uris()]
+        files = [_delta_path(folder, uri, table.table_uri) for uri in table.file_uris()]
         vectors = "deletionVectors" in features and _has_deletion_vectors(table)
     except (DeltaError, OSError, ValueError) as error:
         raise InputError(
@@ -52,6 +52,13 @@ def _delta_files(folder: str) -> list[str]:
     if not files:
         raise InputError(folder, "a Delta table without rows", "at least one row")
     return files
+
+
+def _delta_path(folder: str, uri: str, top: str) -> str:
+    """Path of a file, of whose URI only the table's part is percent-encoded."""
+    path, top = (each.removeprefix("file://").rstrip("/") for each in (uri, top))
+    inside = path.removeprefix(f"{top}/")
+    return path if inside == path else f"{folder.rstrip('/')}/{inside}"
 
 
 def _has_deletion_vectors(table: Any) -> bool:
@@ -72,17 +79,25 @@ def _iceberg_files(folder: str, metadata: str) -> list[str]:
         table = StaticTable.from_metadata(metadata)
         tasks = list(table.scan().plan_files())
         names: dict[int, set[str]] = {}
+        ids: dict[str, set[int]] = {}
         for schema in table.metadata.schemas:
             for field in schema.fields:
                 names.setdefault(field.field_id, set()).add(field.name)
+                ids.setdefault(field.name, set()).add(field.field_id)
     except (OSError, ValueError, ValidationError) as error:
-        raise InputError(metadata, f"no readable Iceberg table ({error})", "an Iceberg table") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(metadata, f"no readable Iceberg table ({reason})", "an Iceberg table") from error
     if any(task.delete_files for task in tasks):
         raise InputError(folder, "an Iceberg table with delete files", "one whose data files are rewritten")
     renamed = next((sorted(each) for each in names.values() if len(each) > 1), None)
     if renamed:
         raise InputError(
             folder, f"an Iceberg table whose column is named {' and '.join(renamed)}", "one without renamed columns"
+        )
+    again = next((name for name, columns in ids.items() if len(columns) > 1), None)
+    if again:
+        raise InputError(
+            folder, f"an Iceberg table whose column {again} was dropped and added again", "one whose data files are new"
         )
     formats = {task.file.file_format.name for task in tasks} - {"PARQUET"}
     if formats:

@@ -161,7 +161,7 @@ def test_rows_that_cannot_be_read_are_set_aside(tmp_path):
     assert len(logs.impressions) == 1
     assert [(row["file"].rpartition("/")[2], row["line"], row["reason"]) for row in logs.rejected] == [
         ("src_inter.csv", 2, "click_cnt: no number from 0"),
-        ("src_inter.csv", 3, "2 fields for 9 columns"),
+        ("src_inter.csv", 3, "wrong_number_of_fields"),
         ("rec_inter.csv", 2, "user_id: none"),
         ("rec_inter.csv", 3, "item_id: none"),
         ("rec_inter.csv", 4, "timestamp: no number from 1"),

@@ -190,12 +190,12 @@ def test_where_all_is_rejected_the_error_tells_why_and_lists_the_rows(tmp_path, 
     ("content", "found"),
     [
         (b"", "found no rows"),
-        (b'[{"a": 1},\n {"a": 2},\n {"a": ', "in: line 3: found no JSON, or JSON that breaks off"),
-        (b'[{"a": 1},\n {"a" 2},\n {"a": 3}]', "in: line 2: found no JSON, or JSON that breaks off"),
-        (b'[{"a": "caf\xe9"}]', "in: after line 1: found text that is not UTF-8"),
+        (b'[{"a": 1},\n {"a": 2},\n {"a": ', "in: found no whole JSON after 2 objects"),
+        (b'[{"a": 1},\n {"a" 2},\n {"a": 3}]', "in: found no whole JSON after 1 objects"),
+        (b'[{"a": "caf\xe9"}]', "in: found text that is not UTF-8"),
         (b"PAR1 is no Parquet", "in: found no whole Parquet file"),
-        (b"Obj\x01 is no Avro", "in: found no whole Avro file"),
-        ("\ufeff[]".encode("utf-16"), "such as"),
+        (b"Obj\x01 is no Avro", "in: found no Avro file that can be read"),
+        ("\ufeff[]".encode("utf-16"), "in: found text in UTF-16"),
     ],
 )
 def test_what_is_no_export_is_refused(tmp_path, source, content, found):
