@@ -19,6 +19,7 @@ EXTRAS = {
         *_TENSORFLOW,
         *_FIGURES,
         "apache_beam",
+        "fastavro",
         "numpy",
         "orjson",
         "pyarrow",
