@@ -110,6 +110,7 @@ setup(
     package_data={
         "usr_tf": ["configs/*.yaml", "py.typed", "evaluation/report/*.css"],
         "usr_tf.experiments": ["specs/*.yaml"],
+        "usr_tf.play": ["page/*"],
         "serving": ["docker/*", "kubernetes/*"],
     },
     install_requires=["absl-py", "pydantic>=2", "pyyaml", "rich"],

@@ -11,8 +11,10 @@ GROUND = (
     "usr_tf.schema",
     "usr_tf.config",
     "usr_tf.errors",
+    "usr_tf.feature_states",
     "usr_tf.feature_types",
     "usr_tf.files",
+    "usr_tf.log_rows",
     "usr_tf.streams",
     "usr_tf.pseudonyms",
     "usr_tf.tokens",
@@ -21,7 +23,7 @@ GROUND = (
     "usr_tf.evaluation.report",
     "usr_tf.training.history",
 )
-TOP = ("usr_tf.cli", "usr_tf.demo", "usr_tf.experiments")
+TOP = ("usr_tf.cli", "usr_tf.demo", "usr_tf.experiments", "usr_tf.play")
 MODULES = sorted(path for top in ("usr_tf", "pipelines", "serving") for path in (ROOT / top).rglob("*.py"))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from usr_tf import __version__
-from usr_tf.cli import completion, experiments, logs, models, serving
+from usr_tf.cli import completion, experiments, logs, models, play, serving
 from usr_tf.cli.extras import require
 from usr_tf.cli.interrupt import Interrupts
 from usr_tf.cli.usage import Group, usage, verb_help
@@ -29,7 +29,7 @@ GROUPS = [
     Group("All steps at once", models.DEMO, "demo"),
     Group("Logs and Beam jobs", logs.VERBS, "preprocess"),
     Group("Models", models.VERBS, "train"),
-    Group("Serving", serving.VERBS, "serve"),
+    Group("Serving", serving.VERBS | play.VERBS, "serve"),
     Group("Experiments", experiments.VERBS, "tune"),
     Group("The program itself", completion.VERBS, "completion"),
 ]
