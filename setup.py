@@ -46,6 +46,7 @@ TOOLS = [
     "duckdb",
     "hypothesis",
     "mypy",
+    "playwright",
     "pytest",
     "pytest-xdist",
     "ranx",

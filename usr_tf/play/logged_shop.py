@@ -99,9 +99,11 @@ def read_shop(logs: str | Path, base: Backend | None = None, counters: bool = Tr
       counters: whether the store in memory counts; most of its time goes there.
 
     Raises:
-      InputError: unreadable logs, or none with a row.
+      InputError: unreadable logs, no impression, or a store of another schema.
     """
     schema = load_schema(Path(logs) / "schema.yaml")
+    if base is not None:
+        FeatureStore(base, schema, place="--store")  # refuses one of another schema
     inputs, reader = find_tables(str(logs)), EventReader(schema)
     tables = {table: _read(schema, table, names) for table, names in inputs.items() if names}
     impressions = tables["impressions"]

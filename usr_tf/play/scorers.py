@@ -79,7 +79,7 @@ class ServedModel:
         scenario, specs = document["scenario"], self._ranker.metadata()
         if scenario not in specs:
             raise InputError(self.name, f"no signature {scenario!r}", f"one of {', '.join(specs)}")
-        return self._ranker.predict(scenario, _arrays(document, specs[scenario]))
+        return self._ranker.predict(scenario, _arrays(document, specs[scenario], self.name))
 
     def explain(self, document: Document, row: int, served: Scores) -> dict[str, Any]:
         """Explanation of a candidate (docs/explain.md), with a warning where the run's scores are not the served ones.
@@ -92,7 +92,7 @@ class ServedModel:
         with self._lock:
             self._explainer = self._explainer or _explainer(self._run)
             scenario = document["scenario"]
-            request = _arrays(document, _specs(self._run))
+            request = _arrays(document, _specs(self._run), self._run.directory)
             mine = self._explainer.score(scenario, request)
             (explanation,) = self._explainer.explain(
                 scenario, request, [row], _background(self._run, scenario), steps=_STEPS
@@ -124,16 +124,16 @@ class Trees:
 
     def score(self, document: Document) -> Scores:
         """Scores of a request document."""
-        arrays, scenario = _arrays(document, self._specs), document["scenario"]
+        arrays, scenario = _arrays(document, self._specs, self.name), document["scenario"]
         if self._counters:
             counts = self._counters.look_up({name: tf.constant(values) for name, values in arrays.items()}, scenario)
             arrays |= {name: values.numpy() for name, values in counts.items()}
         return self._score(tf.constant(to_examples(arrays)), scenario)
 
 
-def _arrays(document: Document, specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+def _arrays(document: Document, specs: Mapping[str, TensorSpec], model: Any) -> dict[str, np.ndarray]:
     """Those inputs of a request document that a model takes."""
-    return request_inputs({name: value for name, value in document["inputs"].items() if name in specs}, specs)
+    return request_inputs({name: value for name, value in document["inputs"].items() if name in specs}, specs, model)
 
 
 def _explainer(run: Run) -> Explainer:
