@@ -13,11 +13,16 @@ DEVELOP := $(VENV)/.develop-$(VERSION)
 PEERS := .venv-peers
 NO_PYTHON := found no Python 3.11, 3.12 or 3.13, expected one on PATH or as PYTHON=
 
-.PHONY: demo test test-all parity peers paper paper-small docs lint format wheel dist extras constraints clean
+.PHONY: demo loop test test-all parity peers paper paper-small docs lint format wheel dist extras constraints clean
 
 demo: $(INSTALLED)
 	rm -rf demo_out
 	$(BIN)/usr-tf demo --out demo_out
+
+# Three simulated days: what is served is logged, imported and trained on, and the next model ranks better.
+loop: $(INSTALLED)
+	rm -rf loop_out
+	$(BIN)/python tools/closed_loop.py --out loop_out
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -74,7 +79,7 @@ constraints:
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo_out paper_out build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo_out loop_out paper_out build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(INSTALLED): setup.py constraints.txt
 	@test -n "$(VERSION)" || { echo "$(NO_PYTHON)" >&2; exit 2; }

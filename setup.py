@@ -13,6 +13,7 @@ TENSORFLOW = ["tensorflow>=2.21,<2.22", "tensorflow-serving-api==2.19.1"]  # the
 FIGURES = ["matplotlib", "pandas", "scikit-learn", "scipy"]
 CLIENT = ["grpcio", "httpx", "numpy", "orjson", *TENSORFLOW]
 SERVE = [*CLIENT, "aiohttp", "grpcio-health-checking", "grpcio-reflection", "prometheus-client"]
+FEATURES = ["kafka-python", "orjson", "redis"]
 PIPELINES = [
     *TENSORFLOW,
     *FIGURES,
@@ -118,13 +119,14 @@ setup(
     extras_require={
         "client": CLIENT,
         "serve": SERVE,
+        "features": FEATURES,
         "pipelines": PIPELINES,
         "train": TRAIN,
         "baseline": BASELINE,
         "lakehouse": LAKEHOUSE,
         "notebook": NOTEBOOK,
         "docs": DOCS,
-        "dev": [*PIPELINES, *TRAIN, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
+        "dev": [*PIPELINES, *TRAIN, *FEATURES, *BASELINE, *LAKEHOUSE, *NOTEBOOK, *DOCS, *TOOLS],
         "parity": ["torch", "torch-rechub==0.9.0"],
     },
     entry_points={"console_scripts": ["usr-tf=usr_tf.cli:main"]},

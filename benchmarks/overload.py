@@ -25,6 +25,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from benchmarks.serving import shop
+from serving.client.transport import proxy_options
 
 _METHOD = "/tensorflow.serving.PredictionService/Predict"
 _DEADLINE_SECONDS = 60
@@ -52,7 +53,7 @@ async def capacity(address: str, message: bytes, clients: int, seconds: float) -
         while time.monotonic() < end:
             await asked.ask(send, message)
 
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, proxy_options(None)) as channel:
         send = channel.unary_unary(_METHOD)
         await asked.ask(send, message)
         asked.clear()
@@ -63,7 +64,7 @@ async def capacity(address: str, message: bytes, clients: int, seconds: float) -
 async def overload(address: str, message: bytes, rate: float, seconds: float) -> Answers:
     """Open-loop load: `rate` requests per second, evenly spaced."""
     asked, start, tasks = _Asked(), time.monotonic(), []
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, proxy_options(None)) as channel:
         send = channel.unary_unary(_METHOD)
         for number in itertools.count():
             due = start + number / rate

@@ -51,6 +51,7 @@ class RequestLog:
       max_bytes: size, not compressed, at which a file is completed and the next one begun.
       max_seconds: age at which a file is.
       max_waiting: records that may wait to be written.
+      clock: gives the time of a record, ms UTC; the machine's by default.
 
     Raises:
       InputError: the directory cannot be written, or a number is out of its range.
@@ -63,10 +64,12 @@ class RequestLog:
         max_bytes: int = 256 << 20,
         max_seconds: float = 3600.0,
         max_waiting: int = 1_000,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ):
         if not 0 <= sample <= 1:
             raise InputError("sample", str(sample), "a share from 0 to 1")
         self.dropped = 0
+        self.clock = clock
         self.directory = Path(directory)
         self._sample, self._max_bytes, self._max_seconds = sample, max_bytes, max_seconds
         self._waiting: queue.Queue[Callable[[], Record] | None] = queue.Queue(max_waiting)

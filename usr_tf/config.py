@@ -1,15 +1,15 @@
 """Training configuration: the typed `config.yaml`, its defaults, and `--set key=value`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from usr_tf.documents import Mistake, StrictModel, parse_model, parse_yaml, read_yaml
 from usr_tf.errors import InputError
-from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
 Units = Annotated[int, Field(ge=1)]
 BackboneName = Literal["shared_bottom", "mmoe", "ple", "star", "m2m", "apg", "pepnet"]
@@ -19,11 +19,7 @@ Pooling = Literal["mean", "din"]
 """Values of `history.pooling`, keys of `usr_tf.history_encoders.HISTORY_ENCODERS`."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Contrastive(_Strict):
+class Contrastive(StrictModel):
     """Contrastive loss on interests and on rescaled features (DESIGN §4.3)."""
 
     variant: Literal["same_view", "augmented"] = "augmented"
@@ -46,7 +42,7 @@ class Contrastive(_Strict):
     """Weight of the loss on rescaled features; 0 disables it."""
 
 
-class Usr(_Strict):
+class Usr(StrictModel):
     """Parts of USR, each of which can be switched off."""
 
     ie: bool = True
@@ -72,7 +68,7 @@ class Usr(_Strict):
     contrastive_loss: Contrastive = Contrastive()
 
 
-class History(_Strict):
+class History(StrictModel):
     """History encoder: what the model reads of the user's history."""
 
     describe: tuple[Literal["action", "scenario", "age", "position"], ...] = ("action", "scenario", "age")
@@ -89,7 +85,7 @@ class History(_Strict):
     """Sizes of the hidden layers of DIN's activation unit; torch-rechub's default."""
 
 
-class PositionTower(_Strict):
+class PositionTower(StrictModel):
     """Position bias: learned in training, left out of every score."""
 
     enabled: bool = False
@@ -100,7 +96,7 @@ class PositionTower(_Strict):
     """Share of the training rows whose position is masked; the value of Zhao et al. (RecSys 2019)."""
 
 
-class _Backbone(_Strict):
+class _Backbone(StrictModel):
     """Base class of the backbones' sizes."""
 
     widths: ClassVar[dict[str, list[list[int]]]] = {}
@@ -202,7 +198,7 @@ class APG(_Backbone):
     """Hidden layers of the network that generates the core."""
 
 
-class Schedule(_Strict):
+class Schedule(StrictModel):
     """Learning-rate schedule of the whole optimizer: warm-up, then decay."""
 
     warmup_steps: int = Field(0, ge=0)
@@ -219,14 +215,12 @@ class Schedule(_Strict):
         """Whether the learning rate changes."""
         return self.decay != "none" or self.warmup_steps > 0
 
-    @model_validator(mode="after")
-    def _drops_have_steps(self) -> "Schedule":
+    def mistakes(self) -> Iterator[Mistake]:
         if self.decay == "step" and self.decay_steps is None:
-            raise ValueError("decay_steps: found null, expected the steps between two drops of decay 'step'")
-        return self
+            yield Mistake(("decay_steps",), "null", "the steps between two drops of decay 'step'")
 
 
-class Train(_Strict):
+class Train(StrictModel):
     """Training settings."""
 
     epochs: int = Field(10, ge=1)
@@ -272,14 +266,12 @@ class Train(_Strict):
         first, last = map(int, self.profile.split("-"))
         return first, last
 
-    @model_validator(mode="after")
-    def _profile_has_steps(self) -> "Train":
+    def mistakes(self) -> Iterator[Mistake]:
         if self.profiled_steps and self.profiled_steps[0] > self.profiled_steps[1]:
-            raise ValueError(f"profile: found {self.profile!r}, expected A-B with A not above B")
-        return self
+            yield Mistake(("profile",), repr(self.profile), "A-B with A not above B")
 
 
-class Signals(_Strict):
+class Signals(StrictModel):
     """Families of signals that the model reads, of those that the schema has."""
 
     match: bool = True
@@ -289,7 +281,7 @@ class Signals(_Strict):
     """The user's earlier queries, as a sequence."""
 
 
-class Export(_Strict):
+class Export(StrictModel):
     """What an exported model holds beside the network."""
 
     counters: Literal["snapshot", "request"] = "snapshot"
@@ -301,7 +293,7 @@ _NOT_OF_A_STEP |= {"log_steps", "histograms", "profile"}
 """Keys of `train` that may change while a run is unfinished."""
 
 
-class Config(_Strict):
+class Config(StrictModel):
     """Training configuration, the whole of `config.yaml`."""
 
     seed: int = Field(0, ge=0, lt=2**32)

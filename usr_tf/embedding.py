@@ -169,8 +169,10 @@ class FeatureEmbedding(keras.layers.Layer):
         """
         real = tf.not_equal(features[PAST_QUERIES_AGE], 0)
         vectors = self._side_by_side({"query": features[PAST_QUERIES]}, check)
-        ages = tf.cast(tf.gather(self._query_ages, features[PAST_QUERIES_AGE]), self.compute_dtype)
-        return vectors + ages, real
+        ages = features[PAST_QUERIES_AGE]
+        if check:
+            ages = tf.squeeze(_check_ids(ages[..., tf.newaxis], [PAST_QUERIES_AGE], [AGE_BUCKETS]), axis=-1)
+        return vectors + tf.cast(tf.gather(self._query_ages, ages), self.compute_dtype), real
 
     def _side_by_side(
         self, values: Mapping[str, tf.Tensor], check: bool, weights: Mapping[str, tf.Tensor] | None = None
@@ -185,7 +187,9 @@ class FeatureEmbedding(keras.layers.Layer):
         for name in lists:
             vectors = self._look_up(values[name], [name], check)
             if weights and name in weights:
-                weight = tf.cast(weights[name], self.compute_dtype) * tf.cast(values[name] != 0, self.compute_dtype)
+                weight = tf.where(values[name] != 0, weights[name], 0.0)
+                largest = tf.reduce_max(tf.abs(weight), axis=-1, keepdims=True)  # the sum of large weights is infinite
+                weight = tf.cast(tf.math.divide_no_nan(weight, largest), self.compute_dtype)
                 count = tf.reduce_sum(tf.abs(weight), axis=-1, keepdims=True)
                 vectors *= weight[..., tf.newaxis]
             else:

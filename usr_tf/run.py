@@ -11,10 +11,11 @@ import tensorflow as tf
 from usr_tf.baseline.run import TreeRun, is_tree_run, open_tree_run
 from usr_tf.config import Config, load_config
 from usr_tf.data import Data, open_data, vocabulary_sizes
+from usr_tf.documents import read_yaml
 from usr_tf.errors import InputError
 from usr_tf.files import replace_text, write_whole
 from usr_tf.model import USRModel
-from usr_tf.schema import KEYS_OF_LOGS, SUCCESS, Schema, load_schema, read_yaml
+from usr_tf.schema import KEYS_OF_LOGS, SUCCESS, Schema, load_schema
 
 _OLDER_MODEL = {"cross": "none", "number_bins": 1}
 """Values of keys for runs of versions that did not have them."""

@@ -4,17 +4,17 @@ Logs, pipeline, model and serving all take their names from here. Needs no Tenso
 """
 
 import functools
+import itertools
 import re
-from collections.abc import Hashable
-from importlib.resources.abc import Traversable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer
 
-from usr_tf.errors import InputError
+from usr_tf.documents import ANY, Location, Mistake, StrictModel, parse_model, parse_yaml, read_yaml, repeats
 from usr_tf.feature_types import FEATURE_TYPES, KEYS_OF_IDS, FeatureType, NormalForm
 
 Group = Literal["user", "item", "query", "context", "candidate"]
@@ -52,8 +52,6 @@ IMPRESSION = "impression"
 """What counters call the event of an impression, beside the actions."""
 PAST_QUERIES, PAST_QUERIES_AGE = "history_queries", "history_queries_age"
 """Columns of the user's earlier queries, newest last, and of their ages (ms)."""
-
-Model = TypeVar("Model", bound=BaseModel)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
@@ -102,25 +100,21 @@ Window = Annotated[int | None, BeforeValidator(_parse_window), PlainSerializer(_
 Name = Annotated[str, pydantic.AfterValidator(_check_name)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Task(_Strict):
+class Task(StrictModel):
     """Task: one step of the chain, with its name and action."""
 
     name: Name
     action: str = Field(min_length=1)
 
 
-class Labels(_Strict):
+class Labels(StrictModel):
     """Label windows. In milliseconds here, as `1h` in the file."""
 
     attribution: Duration = _UNIT_MS["h"]
     global_window: Duration = _UNIT_MS["d"]
 
 
-class PastQueries(_Strict):
+class PastQueries(StrictModel):
     """The user's own earlier queries, as a second sequence."""
 
     max_length: int = Field(20, ge=1, le=1_000)
@@ -129,7 +123,7 @@ class PastQueries(_Strict):
     """Tokens of each query that are kept."""
 
 
-class History(_Strict):
+class History(StrictModel):
     """History: actions that a row carries, and their maximum number."""
 
     actions: tuple[str, ...] = ()
@@ -137,7 +131,7 @@ class History(_Strict):
     queries: PastQueries | None = None
 
 
-class Match(_Strict):
+class Match(StrictModel):
     """Similarity of a request's feature and a candidate's, as numbers of each row."""
 
     features: tuple[Name, Name]
@@ -147,7 +141,7 @@ class Match(_Strict):
     """Which similarities; all that suit the features when absent."""
 
 
-class Counter(_Strict):
+class Counter(StrictModel):
     """Counts of impressions and actions by a key, strictly before each impression, less a delay."""
 
     key: tuple[Name, ...] = Field(min_length=1, max_length=2)
@@ -178,17 +172,15 @@ class Counter(_Strict):
         return tuple(counter_column(name, window, event) for window in self.windows for event in self.events)
 
 
-class Split(_Strict):
+class Split(StrictModel):
     """Time split: shares of train, valid and test, latest last."""
 
     valid: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> "Split":
+    def mistakes(self) -> Iterator[Mistake]:
         if self.valid + self.test >= 1:
-            raise ValueError("expected valid + test below 1")
-        return self
+            yield Mistake((), str({"valid": self.valid, "test": self.test}), "valid + test below 1")
 
 
 def _check_type(value: Any) -> Any:
@@ -198,7 +190,7 @@ def _check_type(value: Any) -> Any:
     return value
 
 
-class Feature(_Strict):
+class Feature(StrictModel):
     """Feature. Keys other than `group` and `type` have defaults that suit most shops."""
 
     group: Group
@@ -236,27 +228,25 @@ class Feature(_Strict):
     weights: Name | None = None
     """List only: the column, beside the list's own, that holds a weight of each value."""
 
-    @model_validator(mode="after")
-    def _keys_suit_the_type(self) -> "Feature":
+    def mistakes(self) -> Iterator[Mistake]:
         allowed = self.kind.keys
-        for key in sorted(self.model_fields_set - {"group", "type", "in_history"} - allowed):
-            raise ValueError(f"{key}: found on a {self.type} feature, expected one of {sorted(allowed)}")
+        keys = self.model_fields_set & allowed
+        for key in self.model_fields_set - {"group", "type", "in_history"} - allowed:
+            yield Mistake((key,), f"on a {self.type} feature", f"one of {sorted(allowed)}")
         if self.in_history and (self.group != "item" or not self.kind.in_history):
             suitable = " or ".join(name for name, kind in FEATURE_TYPES.items() if kind.in_history)
-            raise ValueError(
-                f"in_history: found on a {self.group} feature of type {self.type}, "
-                f"expected an item feature of type {suitable}"
-            )
+            found = f"on a {self.group} feature of type {self.type}"
+            yield Mistake(("in_history",), found, f"an item feature of type {suitable}")
         for key, meaning in self.kind.required.items():
             if getattr(self, key) is None:
-                raise ValueError(f"{key}: found nothing, expected {meaning}")
+                yield Mistake((key,), "nothing", meaning)
         if self.kind.input == "number" and self.embedding_size and not self.buckets:
-            raise ValueError("embedding_size: found on a number without buckets, expected buckets beside it")
-        if self.shares and (found := self.model_fields_set & KEYS_OF_IDS):
-            raise ValueError(f"shares: found beside {min(found)}, expected that key on {self.shares} alone")
-        if self.hash_buckets and self.model_fields_set & {"min_count", "vocabulary_size", "oov_buckets"}:
-            raise ValueError("hash_buckets: found beside a vocabulary key, expected one or the other")
-        return self
+            found = "on a number without buckets"
+            yield Mistake(("embedding_size",), found, "buckets beside it", needs=(("buckets",),))
+        if "shares" in keys and keys & KEYS_OF_IDS:
+            yield Mistake(("shares",), f"beside {min(keys & KEYS_OF_IDS)}", f"that key on {self.shares} alone")
+        if "hash_buckets" in keys and keys & {"min_count", "vocabulary_size", "oov_buckets"}:
+            yield Mistake(("hash_buckets",), "beside a vocabulary key", "one or the other")
 
     @property
     def kind(self) -> FeatureType:
@@ -289,7 +279,7 @@ class Feature(_Strict):
         return self.max_length or self.kind.length
 
 
-class Schema(_Strict):
+class Schema(StrictModel):
     """Schema, the whole of `schema.yaml`."""
 
     scenarios: tuple[Name, ...] = Field(min_length=1)
@@ -309,109 +299,152 @@ class Schema(_Strict):
     counters: dict[Name, Counter] = {}
     """Counts and rates as of each impression."""
 
-    @model_validator(mode="after")
-    def _names_agree(self) -> "Schema":
-        _refuse_repeats("scenarios", self.scenarios)
-        _refuse_repeats("tasks", self.task_names)
-        _refuse_repeats("history.actions", self.history.actions)
+    def mistakes(self) -> Iterator[Mistake]:
+        earlier = [*self._bad_names(), *self._bad_references()]
+        yield from earlier or self._clashing_signals()
+
+    def _bad_names(self) -> Iterator[Mistake]:
+        """Names that stand twice, are reserved, or belong to another kind of feature."""
+        yield from repeats(("scenarios",), self.scenarios)
+        yield from repeats(("tasks",), self.task_names)
+        yield from repeats(("history", "actions"), self.history.actions)
         for scenario in self.scenarios:
             if scenario in RESERVED_SCENARIOS or scenario.endswith(EXAMPLES_SUFFIX):
-                raise ValueError(
-                    f"scenarios: found the reserved name {scenario!r}, expected a name other than "
-                    f"{', '.join(RESERVED_SCENARIOS)} and not ending in {EXAMPLES_SUFFIX}"
-                )
+                expected = f"a name other than {', '.join(RESERVED_SCENARIOS)} and not ending in {EXAMPLES_SUFFIX}"
+                yield Mistake(("scenarios",), f"the reserved name {scenario!r}", expected)
         for name in self.task_names:
             if name in RESERVED or name.startswith(RESERVED_PREFIXES):
-                raise ValueError(f"tasks: found the reserved column {name!r}, expected another name for the task")
+                yield Mistake(("tasks",), f"the reserved column {name!r}", "another name for the task")
         for name, feature in self.features.items():
             if name in RESERVED or name.startswith(RESERVED_PREFIXES) or name in self.task_names:
-                raise ValueError(
-                    f"features.{name}: found a reserved column, expected a name other than "
-                    f"{', '.join((*RESERVED, *self.task_names))} and not starting with "
-                    f"{', '.join(RESERVED_PREFIXES)}"
-                )
+                taken, prefixes = ", ".join((*RESERVED, *self.task_names)), ", ".join(RESERVED_PREFIXES)
+                expected = f"a name other than {taken} and not starting with {prefixes}"
+                yield Mistake(("features", name), "a reserved column", expected)
             if name == "age" and feature.in_history:  # whose column would be that of the actions' ages
-                raise ValueError("features.age: found in_history, expected another name for a feature of the history")
+                yield Mistake(("features", name), "in_history", "another name for a feature of the history")
             owner = {USER: "user", ITEM: "item"}.get(name)
             if owner and (feature.group != owner or feature.type != "categorical"):
-                raise ValueError(f"features.{name}: found {feature.group} {feature.type}, expected {owner} categorical")
+                yield Mistake(("features", name), f"{feature.group} {feature.type}", f"{owner} categorical")
             if owner and feature.normalize not in (None, "none"):
-                raise ValueError(
-                    f"features.{name}.normalize: found {feature.normalize!r}, expected 'none', as the tables of the "
-                    f"logs are joined by {name} as it stands"
-                )
-            if feature.shares:
-                other = self.features.get(feature.shares)
-                if other is None or not other.has_ids or other.shares:
-                    raise ValueError(
-                        f"features.{name}.shares: found {feature.shares!r}, expected a feature with ids of its own"
-                    )
-                if feature.unit != other.unit:
-                    raise ValueError(
-                        f"features.{name}.shares: found {feature.shares!r}, whose values are each a {other.unit}, "
-                        f"expected a feature whose values are each a {feature.unit}"
-                    )
+                expected = f"'none', as the tables of the logs are joined by {name} as it stands"
+                yield Mistake(("features", name, "normalize"), repr(feature.normalize), expected)
+
+    def _bad_references(self) -> Iterator[Mistake]:
+        """Features, actions and columns that do not suit what names them."""
         if not any(feature.group == "item" for feature in self.features.values()):
-            raise ValueError("features: found no item feature, expected at least one to rank by")
+            needs: tuple[Location, ...] = (("features", ANY, "group"),)
+            yield Mistake(("features",), "no item feature", "at least one to rank by", needs)
+        if not self.features:  # no reference could be right
+            return
         if self.history.actions and not self.history_features:
-            raise ValueError("history.actions: found actions but no feature with in_history, expected at least one")
-        weights = {name: feature.weights for name, feature in self.features.items() if feature.weights}
-        for name, column in weights.items():
-            if column in self.features or list(weights.values()).count(column) > 1 or column in RESERVED:
-                raise ValueError(f"features.{name}.weights: found {column!r}, expected a column of its own")
-        return self
-
-    @model_validator(mode="after")
-    def _columns_are_known(self) -> "Schema":
-        keys = (USER, ITEM, REQUEST, TIMESTAMP, SCENARIO, ACTION, POSITION, *map(oracle_column, self.task_names))
-        known = {*keys, *self.features, *self.weight_columns}
-        for source, target in self.columns.items():
-            if target not in known:
-                raise ValueError(f"columns.{source}: found {target!r}, expected one of {', '.join(sorted(known))}")
-            if source in known:
-                raise ValueError(f"columns.{source}: found a column that is read by its own name, expected another one")
-        return self
-
-    @model_validator(mode="after")
-    def _signals_fit(self) -> "Schema":
+            found, needs = "actions but no feature with in_history", (("features", ANY, "in_history"),)
+            yield Mistake(("history", "actions"), found, "at least one", needs)
+        columns = [feature.weights for feature in self.features.values()]
+        for name, feature in self.features.items():
+            if feature.shares:
+                yield from self._check_shares(name, feature, feature.shares)
+            column = feature.weights
+            if column and (column in self.features or columns.count(column) > 1 or column in RESERVED):
+                yield Mistake(("features", name, "weights"), repr(column), "a column of its own")
+        yield from self._bad_columns()
         query = self.features.get("query")
         if self.history.queries and not (query and query.group == "query" and query.kind.tokenize):
-            raise ValueError("history.queries: found no query feature of type text, expected one called query")
+            found, needs = "no query feature of type text", (("features", "query", "type"),)
+            yield Mistake(("history", "queries"), found, "one called query", needs)
         for name, match in self.match.items():
-            if match.features[0] == PAST_QUERIES and not self.history.queries:
-                raise ValueError(f"match.{name}.features: found {PAST_QUERIES!r}, expected history.queries beside it")
-            _check_match(f"match.{name}", match, self.features)
-        _refuse_repeats("history_match", self.history_match)
+            yield from self._check_match(("match", name), match)
+        yield from repeats(("history_match",), self.history_match)
         for name in self.history_match:
             if name not in self.history_features:
-                expected = ", ".join(self.history_features) or "none, as no feature has in_history"
-                raise ValueError(f"history_match: found {name!r}, expected features with in_history ({expected})")
+                suitable = ", ".join(self.history_features) or "none, as no feature has in_history"
+                needs = (("history", "actions"), ("features", name, "in_history"))
+                yield Mistake(("history_match",), repr(name), f"features with in_history ({suitable})", needs)
         for name, counter in self.counters.items():
-            _refuse_repeats(f"counters.{name}.key", counter.key)
-            _refuse_repeats(f"counters.{name}.actions", counter.actions)
-            for key in counter.key:
-                feature = self.features.get(key)
-                text = feature is not None and feature.kind.tokenize and feature.group == "query"
-                if feature is None or not (feature.kind.input == "id" or text):
-                    raise ValueError(
-                        f"counters.{name}.key: found {key!r}, expected a categorical feature or a text of group query"
-                    )
-            if IMPRESSION in counter.actions:
-                raise ValueError(f"counters.{name}.actions: found {IMPRESSION!r}, expected actions of the logs")
+            yield from self._check_counter(("counters", name), counter)
         if self.history_match:
             for action in self.history.actions:
                 if not _NAME.fullmatch(action):
                     expected = "letters, digits and underscores, a letter first, as history_match names signals by it"
-                    raise ValueError(f"history.actions: found {action!r}, expected {expected}")
-        _refuse_repeats("signals of match, history_match and counters", self.signals)
-        _refuse_repeats("columns of counters", self.counter_columns)
+                    yield Mistake(("history", "actions"), repr(action), expected)
+
+    def _bad_columns(self) -> Iterator[Mistake]:
+        """Renamings to no column of ours, or of one that is read by its own name."""
+        keys = (USER, ITEM, REQUEST, TIMESTAMP, SCENARIO, ACTION, POSITION, *map(oracle_column, self.task_names))
+        known = {*keys, *self.features, *self.weight_columns}
+        for source, target in self.columns.items():
+            needs: tuple[Location, ...] = (("features", target),)
+            if target not in known:
+                yield Mistake(("columns", source), repr(target), f"one of {', '.join(sorted(known))}", needs)
+            elif source in known:
+                yield Mistake(("columns", source), "a column that is read by its own name", "another one")
+
+    def _check_shares(self, name: str, feature: Feature, owner: str) -> Iterator[Mistake]:
+        key, other = ("features", name, "shares"), self.features.get(owner)
+        if other is None or not other.has_ids or other.shares:
+            needs: tuple[Location, ...] = (("features", owner, "type"),)
+            yield Mistake(key, repr(owner), "a feature with ids of its own", needs)
+        elif feature.unit != other.unit:
+            found = f"{owner!r}, whose values are each a {other.unit}"
+            needs = (("features", name, "tokenizer"), ("features", owner, "tokenizer"))
+            yield Mistake(key, found, f"a feature whose values are each a {feature.unit}", needs)
+
+    def _check_match(self, key: Location, match: Match) -> Iterator[Mistake]:
+        """Features that cannot be compared, or similarities that do not suit them."""
+        past = match.features[0] == PAST_QUERIES
+        if past and not self.history.queries:
+            needs: tuple[Location, ...] = (("history", "queries"),)
+            yield Mistake((*key, "features"), repr(PAST_QUERIES), "history.queries beside it", needs)
+            return
+        names = ("query", match.features[1]) if past else match.features  # past queries are as the query
+        compared = []
+        for name, groups in zip(names, (("user", "query", "context"), CANDIDATE_GROUPS), strict=True):
+            feature = self.features.get(name)
+            if feature is None or feature.group not in groups or feature.kind.input == "number":
+                if past and name == "query":  # a mistake of history.queries
+                    return
+                *others, last = groups
+                expected = f"a feature of group {', '.join(others)} or {last}, and no number"
+                yield Mistake((*key, "features"), repr(name), expected, needs=(("features", name, "type"),))
+            else:
+                compared.append(feature)
+        if len(compared) < len(names):
+            return
+        if "vector" in {feature.kind.input for feature in compared} and compared[0].width != compared[1].width:
+            found = " and ".join(feature.type for feature in compared)
+            needs = tuple(("features", name, "width") for name in names)
+            yield Mistake((*key, "features"), found, "two vectors of one width", needs)
+            return
+        allowed = _match_kinds(match, self.features)
+        for similarity in match.by:
+            if similarity not in allowed:
+                yield Mistake((*key, "by"), repr(similarity), f"some of {', '.join(allowed)}")
+        yield from repeats((*key, "by"), match.by)
+
+    def _check_counter(self, key: Location, counter: Counter) -> Iterator[Mistake]:
+        yield from repeats((*key, "key"), counter.key)
+        yield from repeats((*key, "actions"), counter.actions)
+        for name in counter.key:
+            feature = self.features.get(name)
+            text = feature is not None and feature.kind.tokenize and feature.group == "query"
+            if feature is None or not (feature.kind.input == "id" or text):
+                needs = (("features", name, "type"),)
+                yield Mistake((*key, "key"), repr(name), "a categorical feature or a text of group query", needs)
+        if IMPRESSION in counter.actions:
+            yield Mistake((*key, "actions"), repr(IMPRESSION), "actions of the logs")
+
+    def _clashing_signals(self) -> Iterator[Mistake]:
+        """Names that signals share with each other or with features; defined for valid references only."""
+        needs: tuple[Location, ...] = (("match",), ("history_match",), ("counters",), ("history",), ("scenarios",))
+        signals = repeats(("signals of match, history_match and counters",), self.signals)
+        columns = repeats(("columns of counters",), self.counter_columns)
+        for mistake in itertools.islice(itertools.chain(signals, columns), 1):  # what repeats one repeats others
+            yield mistake._replace(needs=needs)
         for name in (*self.derived, *self.counter_columns):
             if name in self.features:
-                raise ValueError(f"features.{name}: found the name of a signal, expected another name")
+                yield Mistake(("features", name), "the name of a signal", "another name", needs)
         for name in {history_column(name) for name in self.history_features} & {*self.query_columns}:
-            clashing = name.removeprefix(history_column(""))
-            raise ValueError(f"features.{clashing}: found in_history beside history.queries, expected another name")
-        return self
+            key = ("features", name.removeprefix(history_column("")))
+            yield Mistake(key, "in_history beside history.queries", "another name")
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -547,6 +580,11 @@ class Schema(_Strict):
         return tuple(name for name, feature in self.features.items() if feature.kind.input == "number")
 
     @property
+    def clamped_features(self) -> tuple[str, ...]:
+        """Features whose outliers the transform clamps: those with numbers."""
+        return (*self.number_features, *self.vector_features)
+
+    @property
     def list_features(self) -> tuple[str, ...]:
         """Features with any number of ids a row."""
         return tuple(name for name, feature in self.features.items() if feature.is_list)
@@ -594,7 +632,7 @@ def global_label(task: str) -> str:
 
 
 def bounds_column(name: str) -> str:
-    """Transform output `[B, 2]` of a numeric feature's clamping: the bound that a number was clamped to, else NaN.
+    """Transform output `[B, 2]` of a feature's clamping: the bound that a number was clamped to, else NaN.
 
     Lower bound, then upper bound. `stats.json` counts them; no stored row has them.
     """
@@ -635,115 +673,9 @@ def parse_schema(text: str, place: str | Path = "schema.yaml") -> Schema:
     return parse_model(Schema, parse_yaml(text, place), place)
 
 
-def read_yaml(source: Path | Traversable, place: str | Path, expected: str) -> Any:
-    """Document of a YAML file without duplicate keys.
-
-    Raises:
-      InputError: an unreadable file, or one that is not YAML; `place` and `expected` are what it names.
-    """
-    try:
-        text = source.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(place, f"no readable file ({error.strerror})", expected) from error
-    except UnicodeDecodeError as error:
-        raise InputError(place, f"no UTF-8 ({error})", expected) from error
-    return parse_yaml(text, place)
-
-
-def parse_yaml(text: str, place: str | Path, expected: str = "a YAML document") -> Any:
-    """Document of a YAML text without duplicate keys."""
-    try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        raise InputError(place, f"no YAML ({' '.join(str(error).split())})", expected) from error
-
-
-def parse_model(model: type[Model], document: Any, place: str | Path) -> Model:
-    """Instance of `model` from a document; its first error as an `InputError` with file and key."""
-    if not isinstance(document, dict):
-        raise InputError(place, f"{type(document).__name__} at the top", "keys and values")
-    try:
-        return model.model_validate(document)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        where = f"{place}: {key}" if key else str(place)
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = sorted(_model_at(model, first["loc"][:-1]).model_fields)
-            raise InputError(where, "an unknown key", f"one of {', '.join(known)}") from error
-        if first["type"] == "missing":
-            raise InputError(where, "nothing", "this required key") from error
-        if first["type"] == "value_error" and ": found " in message:  # names a deeper key and says it all
-            inner, _, rest = message.partition(": found ")
-            found, _, expected = rest.rpartition(", expected ")
-            raise InputError(f"{where}{'.' if key else ': '}{inner}", found, expected) from error
-        found, separator, expected = message.rpartition(", expected ")
-        if separator:
-            raise InputError(where, found.removeprefix("found "), expected) from error
-        expectation = message.removeprefix("Input should be ").removeprefix("expected ")
-        raise InputError(where, repr(first["input"]), expectation) from error
-
-
-def _model_at(model: Any, location: tuple[Any, ...]) -> type[BaseModel]:
-    """The model that stands at `location` inside `model`, for the list of its known keys."""
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[part].annotation
-        else:  # the parts below a list or a mapping are an index or a name
-            model = next(a for a in model.__args__ if isinstance(a, type) and issubclass(a, BaseModel))
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        model = next(a for a in model.__args__ if isinstance(a, type) and issubclass(a, BaseModel))
-    return model
-
-
-def _check_match(place: str, match: Match, features: dict[str, Feature]) -> None:
-    """Refuses a match of features that cannot be compared."""
-    for name, groups in zip(match.features, (("user", "query", "context"), CANDIDATE_GROUPS), strict=True):
-        if name == PAST_QUERIES and name == match.features[0]:
-            continue
-        feature = features.get(name)
-        if feature is None or feature.group not in groups or feature.kind.input == "number":
-            *others, last = groups
-            suitable = f"a feature of group {', '.join(others)} or {last}, and no number"
-            raise ValueError(f"{place}.features: found {name!r}, expected {suitable}")
-    compared = [features.get(name) or features["query"] for name in match.features]  # past queries are as the query
-    if "vector" in {feature.kind.input for feature in compared} and compared[0].width != compared[1].width:
-        found = " and ".join(feature.type for feature in compared)
-        raise ValueError(f"{place}.features: found {found}, expected two vectors of one width")
-    allowed = _match_kinds(match, features)
-    for kind in match.by:
-        if kind not in allowed:
-            raise ValueError(f"{place}.by: found {kind!r}, expected some of {', '.join(allowed)}")
-    _refuse_repeats(f"{place}.by", match.by)
-
-
 def _match_kinds(match: Match, features: dict[str, Feature]) -> tuple[MatchKind, ...]:
     """All similarities that suit a match's features."""
     first = match.features[0]
     if first == PAST_QUERIES:
         return ("latest", "best", "recency")
     return ("cosine",) if features[first].kind.input == "vector" else ("overlap", "coverage", "ngram", "bm25")
-
-
-def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{key}: found {name!r} twice, expected each name once")
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys, which PyYAML accepts."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys give way to the mapping's own
-                continue
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, Hashable):
-                break  # which the method of PyYAML refuses
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

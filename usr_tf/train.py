@@ -224,8 +224,8 @@ def _describe(batches: tf.data.Dataset, data: Data) -> str:
     features, _ = next(batches.as_numpy_iterator())
     rows = np.bincount(features[SCENARIO], minlength=len(data.schema.scenarios))
     parts = [f"{count} rows of {name}" for name, count in zip(data.schema.scenarios, rows, strict=True)]
-    for name in data.schema.number_features:
-        if bad := np.count_nonzero(~np.isfinite(features[name])):
+    for name in data.schema.clamped_features:
+        if bad := np.count_nonzero(~np.isfinite(features[name].reshape(rows.sum(), -1)).all(axis=1)):
             parts.append(f"{name} NaN or infinite in {bad}")
     return ", ".join(parts)
 

@@ -31,6 +31,7 @@ from benchmarks.serving.clock import measure
 from benchmarks.serving.shop import request
 from benchmarks.training.measure import SCENARIOS
 from serving.client import Ranker
+from serving.client.transport import proxy_options
 from serving.publishing.warmup import to_examples
 
 SCENARIO = SCENARIOS[0]
@@ -80,7 +81,7 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Callable[[int], Call]
 
 @contextlib.contextmanager
 def _over_grpc(arguments: argparse.Namespace) -> Iterator[Callable[[int], Call]]:
-    with _server(arguments) as address, grpc.insecure_channel(address) as channel:
+    with _server(arguments) as address, grpc.insecure_channel(address, proxy_options(None)) as channel:
         grpc.channel_ready_future(channel).result()
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.runners.runner import PipelineResult
 
 from pipelines.beam.blocks import BlockStore
 from pipelines.beam.options import is_local
@@ -75,16 +76,18 @@ def read_and_join(
     return joined, rejected, counts
 
 
-def run(pipeline: beam.Pipeline) -> None:
-    """Runs the pipeline and waits for its end.
+def run(pipeline: beam.Pipeline) -> PipelineResult:
+    """Runs the pipeline, waits for its end, and returns its result.
 
     Raises:
       InputError: a worker met one, of which Beam hands over the traceback's text alone.
     """
     try:
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        result.wait_until_finish()
     except Exception as error:
         found = InputError.inside(error)
         if found is None:
             raise
         raise found from error
+    return result

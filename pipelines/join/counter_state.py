@@ -45,14 +45,20 @@ def open_state(data: str, schema: Schema) -> CounterState | None:
       InputError: a file of the state is missing.
     """
     directory = FileSystems.join(data, COUNTERS, STATE)
-    if not schema.counters or not FileSystems.exists(FileSystems.join(data, COUNTERS, SNAPSHOT_FILE)):
+    moment = snapshot_moment(data)
+    if not schema.counters or moment is None:
         return None
     for name in schema.counters:
         path = FileSystems.join(directory, f"{name}.parquet")
         if not FileSystems.exists(path):
             raise InputError(path, "no such file", "the state of this counter, as `preprocess` wrote it")
-    moment = read_json(FileSystems.join(data, COUNTERS, SNAPSHOT_FILE))[TIMESTAMP]
     return CounterState(directory, moment)
+
+
+def snapshot_moment(data: str) -> int | None:
+    """The moment (ms) of the counters of finished data, right after its last impression; None where it has none."""
+    path = FileSystems.join(data, COUNTERS, SNAPSHOT_FILE)
+    return read_json(path)[TIMESTAMP] if FileSystems.exists(path) else None
 
 
 def state_schema(counter: Counter) -> pa.Schema:

@@ -30,6 +30,13 @@ from usr_tf.schema import ACTION, ITEM, REQUEST, SCENARIO, TIMESTAMP, USER, Sche
 BEFORE_SINCE = "before_since"
 """Why an impression makes no row though it is sound. Too many to be set aside row by row, they are only counted."""
 
+BY_USER = "by_user"
+IDENTITIES = {
+    "impressions": ([USER, REQUEST, ITEM], [TIMESTAMP, PLACE]),
+    "actions": ([USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO], [PLACE]),
+    "users": ([USER, TIMESTAMP], [PLACE]),
+}
+"""Columns that no two rows of a table share, and the order by which the first of those that do is kept."""
 _BLOCK_ROWS, _ROWS_PER_PART = 100_000, 256
 _SPLIT = "_split"  # no feature can have this name
 
@@ -63,28 +70,13 @@ class JoinLogs(beam.PTransform):
             | "CountMinutes" >> beam.CombineGlobally(CountMinutes())
             | "Boundaries" >> beam.Map(boundaries, self._schema.split)
         )
-        with_items = (
-            [self._by_key(tables, table, ITEM) for table in ("impressions", "actions", "items")]
-            | "BothSidesOfItems" >> beam.Flatten()
-            | "ByItem" >> beam.GroupByKey()
-            | "AttachItems"
-            >> beam.ParDo(_AttachItems(self._schema, self._partitions, self._store)).with_outputs(
-                COUNTS, REJECTED, main="rows"
-            )
-        )
-        users = [self._by_key(tables, "users", USER)] if "users" in tables else []
+        grouped = tables | "GroupByUser" >> GroupByUser(self._schema, self._partitions, self._store)
         counted_since = self._state.moment if self._state else EVER
         join_users = _JoinUsers(self._schema, self._partitions, self._store, self._since, counted_since)
-        joined = (
-            [with_items.rows, *users]
-            | "BothSidesOfUsers" >> beam.Flatten()
-            | "ByUser" >> beam.GroupByKey()
-            | "JoinUsers"
-            >> beam.ParDo(join_users, AsSingleton(bounds)).with_outputs(
-                COUNTS, REJECTED, *(counter_stage.TAGS if self._schema.counters else SPLITS)
-            )
+        joined = grouped[BY_USER] | "JoinUsers" >> beam.ParDo(join_users, AsSingleton(bounds)).with_outputs(
+            COUNTS, REJECTED, *(counter_stage.TAGS if self._schema.counters else SPLITS)
         )
-        both = {tag: (with_items[tag], joined[tag]) | f"All[{tag}]" >> beam.Flatten() for tag in (COUNTS, REJECTED)}
+        both = {tag: (grouped[tag], joined[tag]) | f"All[{tag}]" >> beam.Flatten() for tag in (COUNTS, REJECTED)}
         if not self._schema.counters:
             return {**{split: joined[split] for split in SPLITS}, **both}
         moment = (
@@ -97,6 +89,31 @@ class JoinLogs(beam.PTransform):
         add_counts = counter_stage.AddCounts(self._schema, self._partitions, self._store, self._state)
         counted = blocks | "Counters" >> add_counts
         return {**counted, MOMENT: moment, **both}
+
+
+class GroupByUser(beam.PTransform):
+    """Groups `{table: record batches}` by partition of the users, impressions and actions with their items' features.
+
+    Outputs: BY_USER, `(partition, [(table, block), …])` as `joined_schemas` has them; `rejected`, `counts`.
+    """
+
+    def __init__(self, schema: Schema, partitions: int, store: BlockStore):
+        super().__init__()
+        self._schema, self._partitions, self._store = schema, partitions, store
+
+    def expand(self, tables):  # Beam warns of hints that are dictionaries
+        with_items = (
+            [self._by_key(tables, table, ITEM) for table in ("impressions", "actions", "items")]
+            | "BothSidesOfItems" >> beam.Flatten()
+            | "ByItem" >> beam.GroupByKey()
+            | "AttachItems"
+            >> beam.ParDo(_AttachItems(self._schema, self._partitions, self._store)).with_outputs(
+                COUNTS, REJECTED, main="rows"
+            )
+        )
+        users = [self._by_key(tables, "users", USER)] if "users" in tables else []
+        by_user = [with_items.rows, *users] | "BothSidesOfUsers" >> beam.Flatten() | "ByUser" >> beam.GroupByKey()
+        return {BY_USER: by_user, COUNTS: with_items[COUNTS], REJECTED: with_items[REJECTED]}
 
     def _by_key(self, tables: dict[str, beam.PCollection], table: str, key: str) -> beam.PCollection:
         by_key = _Partition(table, key, self._partitions, self._store)
@@ -165,13 +182,8 @@ class _JoinUsers(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[Block]], bounds: tuple[int, int]) -> Iterator:
         schema = self._schema
-        tables = tables_of(element[1], _joined_schemas(schema))
-        keys = {
-            "impressions": ([USER, REQUEST, ITEM], [TIMESTAMP, PLACE]),
-            "actions": ([USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO], [PLACE]),
-            "users": ([USER, TIMESTAMP], [PLACE]),
-        }
-        for table, (key, order) in keys.items():
+        tables = tables_of(element[1], joined_schemas(schema))
+        for table, (key, order) in IDENTITIES.items():
             first = first_of_each(tables[table], key, order)
             yield from set_aside_marked(tables[table], ~first, "duplicate", table, self._store)
             tables[table] = tables[table].filter(pa.array(first))
@@ -225,8 +237,8 @@ class _JoinUsers(beam.DoFn):
         self._store.progress.add(JOIN, sum(rows_of_split))
 
 
-def _joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
-    """Arrow schemas of the inputs of `_JoinUsers`: impressions and actions with item features."""
+def joined_schemas(schema: Schema) -> dict[str, pa.Schema]:
+    """Arrow schemas of the tables in BY_USER: impressions and actions with item features."""
     layouts = {table: table_schema(schema, table) for table in ("impressions", "actions", "users")}
     items = table_schema(schema, "items")
     for table, names in (("impressions", schema.columns_of("item")), ("actions", action_features(schema))):

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from pipelines.logs.columns import FLOAT, INTEGER, NUMBERS, STRING, STRINGS, Column
-from pipelines.logs.rows import EXACT, MISSING_TEXT, NUMBER_TEXT
-from pipelines.logs.timestamps import ISO_8601, PER_SECOND
 from usr_tf.errors import InputError
+from usr_tf.log_rows import EXACT, MISSING_TEXT, NUMBER_TEXT
+from usr_tf.log_timestamps import ISO_8601, PER_SECOND
 
 
 def check_type(place: str, found: pa.DataType, column: Column) -> None:
@@ -59,7 +59,7 @@ def _castable(found: pa.DataType, column: Column) -> bool:
         return True
     is_text = kinds.is_string(found) or kinds.is_binary(found)
     if column.type in (STRINGS, NUMBERS):
-        element = Column(column.type.value_type)
+        element = _element(column)
         return is_text or (kinds.is_list(found) and _castable(_plain_type(found.value_type), element))
     if column.moment and (kinds.is_timestamp(found) or (kinds.is_date(found) and column.dates)):
         return True
@@ -81,6 +81,11 @@ def _plain_type(found: pa.DataType) -> pa.DataType:
     if kinds.is_struct(found) and found.num_fields == 1 and _is_list(found.field(0).type):
         return _plain_type(found.field(0).type)
     return found
+
+
+def _element(column: Column) -> Column:
+    """A column of the elements of a column of lists."""
+    return Column("string" if column.kind == "strings" else "number")
 
 
 def _is_list(found: pa.DataType) -> bool:
@@ -215,7 +220,7 @@ def _cast_lists(values: pa.Array, column: Column) -> pa.Array:
         raise pa.ArrowInvalid(f"{values.type} for a list")
     if values.type == column.type:
         return values
-    elements = cast_column(plain_values(values.flatten()), Column(column.type.value_type))
+    elements = cast_column(plain_values(values.flatten()), _element(column))
     return _with_elements(values, elements)
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pipelines.logs.columns import Layout, layout_of
 from pipelines.logs.formats import Block, read_blocks
 from pipelines.logs.tables import check_types, convert_block, first_moments, parse_lines, partition_values
-from pipelines.logs.timestamps import check_unit
 from usr_tf.errors import InputError
 from usr_tf.files import strict_json
+from usr_tf.log_timestamps import check_unit
 from usr_tf.schema import TIMESTAMP, USER, Schema
 
 _ROWS = 10_000

@@ -4,7 +4,8 @@ import dataclasses
 
 import pyarrow as pa
 
-from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, USER, Schema, oracle_column
+from usr_tf.log_rows import LogColumn, allowed_values, log_columns
+from usr_tf.schema import Schema
 
 PLACE = "_place"  # no feature can have this name
 """Where a row stands in the logs: the number of its file times 2**40, plus its line from 1."""
@@ -12,69 +13,21 @@ PLACE = "_place"  # no feature can have this name
 LINE_BITS = 40
 STRING, INTEGER, FLOAT = pa.string(), pa.int64(), pa.float64()
 STRINGS, NUMBERS = pa.list_(STRING), pa.list_(FLOAT)
-_ARROW_TYPES = {"string": STRING, "strings": STRINGS, "number": FLOAT, "numbers": NUMBERS}
-"""By `FeatureType.value`."""
+_ARROW_TYPES = {"string": STRING, "strings": STRINGS, "number": FLOAT, "numbers": NUMBERS, "integer": INTEGER}
+"""By `LogColumn.kind`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """Type of a log column. A row without a required value is rejected."""
-
-    type: pa.DataType
-    required: bool = False
-    width: int | None = None
-    """Numbers of a vector."""
-    moment: bool = False
-    """Whether it holds moments, ms UTC."""
-    unit: str = "ms"
-    """Unit of moments that are logged as numbers."""
-    separator: str | None = None
-    """Between the values of a list that is a text but no JSON."""
-    dates: bool = False
-    """Whether a date without a time of day is a moment, its midnight."""
+class Column(LogColumn):
+    """A log column with its Arrow type."""
 
     @property
-    def description(self) -> str:
-        """What a value is, for errors."""
-        if self.moment:
-            day = ", a date" if self.dates else ""
-            return (
-                f"a moment: a whole number of {self.unit} since 1970, a timestamp or an ISO 8601 text with a time{day}"
-            )
-        if self.width:
-            return f"a list of {self.width} numbers"
-        return {STRING: "a text or a whole number", INTEGER: "a whole number", FLOAT: "a number"}.get(
-            self.type, "a list of numbers" if self.type == NUMBERS else "a list of texts or whole numbers"
-        )
+    def type(self) -> pa.DataType:
+        return _ARROW_TYPES[self.kind]
 
 
 def columns_of(schema: Schema, table: str) -> dict[str, Column]:
     """Columns of a table that the schema needs, by name; other columns are not read."""
-    key = Column(STRING, required=True)
-    moment = Column(INTEGER, required=True, moment=True, unit=schema.timestamp_unit)
-    if table == "impressions":
-        keys = {REQUEST: key, SCENARIO: key, USER: key, ITEM: key, TIMESTAMP: moment, POSITION: Column(INTEGER)}
-        keys |= {oracle_column(task): Column(FLOAT) for task in schema.task_names}
-        features = schema.features_of("query", "context", "candidate")
-    elif table == "actions":
-        keys = {
-            USER: key,
-            ITEM: key,
-            TIMESTAMP: moment,
-            ACTION: key,
-            REQUEST: Column(STRING),
-            SCENARIO: Column(STRING),
-        }
-        features = {}
-    else:
-        valid_from = dataclasses.replace(moment, required=False, dates=True)
-        keys = {USER if table == "users" else ITEM: key, TIMESTAMP: valid_from}
-        features = schema.features_of("user" if table == "users" else "item")
-    columns = {
-        name: Column(_ARROW_TYPES[feature.kind.value], width=feature.width) for name, feature in features.items()
-    }
-    columns |= {feature.weights: Column(NUMBERS) for feature in features.values() if feature.weights}
-    return {**columns, **keys}
+    return {name: Column(**vars(column)) for name, column in log_columns(schema, table).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +56,12 @@ def layout_of(schema: Schema, table: str) -> Layout:
     """Layout of a table."""
     columns = columns_of(schema, table)
     sources = {name: (*_renamed_to(schema, name), name) for name in columns}
-    counted = (action for counter in schema.counters.values() for action in counter.actions)
-    used = {*schema.history.actions, *(task.action for task in schema.tasks), *counted}
-    return Layout(columns, sources, {SCENARIO: schema.scenarios, ACTION: tuple(sorted(used))})
+    return Layout(columns, sources, allowed_values(schema))
 
 
 def table_schema(schema: Schema, table: str) -> pa.Schema:
     """Arrow schema of the batches that `read_file` yields."""
     return layout_of(schema, table).arrow
-
-
-def is_optional_key(name: str, column: Column) -> bool:
-    """Whether an empty string in this column means a missing key."""
-    return name in (REQUEST, SCENARIO) and not column.required
 
 
 def _renamed_to(schema: Schema, name: str) -> tuple[str, ...]:

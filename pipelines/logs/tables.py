@@ -27,13 +27,13 @@ from pipelines.logs.columns import (
     STRING,
     STRINGS,
     Layout,
-    is_optional_key,
     layout_of,
 )
 from pipelines.logs.formats import Block, read_blocks
 from pipelines.logs.rows import convert_row_by_row
-from pipelines.logs.timestamps import LAST_MOMENT, check_unit
 from usr_tf.errors import InputError
+from usr_tf.log_rows import is_optional_key
+from usr_tf.log_timestamps import LAST_MOMENT, check_unit
 from usr_tf.schema import POSITION, TIMESTAMP, Schema
 
 _PARTITION = re.compile(r"(?P<name>[^/=]+)=(?P<value>[^/]*)(?=/)")

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.quality.sketches import SIZE
 from pipelines.quality.statistics import QUANTILES
+from usr_tf.documents import StrictModel, parse_model
 from usr_tf.errors import InputError
-from usr_tf.schema import Schema, parse_model
+from usr_tf.schema import Schema
 
 FLAG = "--drift_limit"
 
@@ -29,18 +30,16 @@ _Counts = tuple[int, int]
 """How many, and of how many."""
 
 
-class DriftLimits(BaseModel):
+class DriftLimits(StrictModel):
     """Limits of each kind of drift; a larger drift fails the run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    new_tokens: float = Field(0.2, ge=0, allow_inf_nan=False)
+    new_tokens: float = Field(0.2, ge=0)
     """Rise of the share of values that the old vocabulary lacks."""
-    label_rate: float = Field(0.5, ge=0, allow_inf_nan=False)
+    label_rate: float = Field(0.5, ge=0)
     """Change of a label's rate, as a share of the old rate."""
-    numeric_shift: float = Field(0.5, ge=0, allow_inf_nan=False)
+    numeric_shift: float = Field(0.5, ge=0)
     """Largest move of a quantile from p05 to p95, as a share of the old distance from p05 to p95."""
-    coverage: float = Field(0.2, ge=0, allow_inf_nan=False)
+    coverage: float = Field(0.2, ge=0)
     """Change of the share of rows with a value."""
 
 

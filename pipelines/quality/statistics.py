@@ -94,7 +94,7 @@ def measure_raw(batch: pa.RecordBatch, schema: Schema) -> Sums:
 
 
 def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
-    """Sums over transformed rows of numeric features and of features with a vocabulary.
+    """Sums over transformed rows of features with numbers and of features with a vocabulary.
 
     An id is 0 where a value is missing, then come the feature's out-of-vocabulary buckets, then its vocabulary. A
     transform of an earlier version, which clamps no number, has no bounds.
@@ -106,7 +106,7 @@ def measure_transformed(batch: pa.RecordBatch | tuple, schema: Schema) -> Sums:
         for name, kind in _kinds_transformed(schema).items()
         if kind is IdSums
     }
-    for name in schema.number_features:
+    for name in schema.clamped_features:
         if bounds_column(name) in batch.schema.names:
             measured[name] = _measure_clamped(batch.column(bounds_column(name)), scenario_of, schema)
     return _by_scenario(measured, schema)
@@ -253,8 +253,8 @@ def _kind(feature: Feature) -> type[ColumnSums]:
 def _kinds_transformed(schema: Schema) -> dict[str, type[FeatureSums]]:
     """Statistics that are measured after the transform, by feature."""
     kinds: dict[str, type[FeatureSums]] = {}
-    for name, feature in schema.features.items():
-        if feature.kind.input == "number":
+    for name in schema.features:
+        if name in schema.clamped_features:
             kinds[name] = ClampedSums
         elif schema.features[schema.owner(name)].has_vocabulary:
             kinds[name] = IdSums

@@ -9,11 +9,11 @@ import yaml
 
 from pipelines.logs.checks import check_table
 from pipelines.logs.inputs import TableInputs, find_tables
-from pipelines.logs.timestamps import PER_SECOND, UNITS, unit_of
 from pipelines.schema_draft import column_names as names
 from pipelines.schema_draft.features import Guess, guess_feature
 from pipelines.schema_draft.profiles import Sample, profile, sample_table
 from usr_tf.errors import InputError
+from usr_tf.log_timestamps import PER_SECOND, UNITS, unit_of
 from usr_tf.schema import (
     ACTION,
     ITEM,

@@ -16,7 +16,7 @@ from pipelines.logs.casts import plain_values
 from pipelines.logs.checks import spread
 from pipelines.logs.formats import read_blocks
 from pipelines.logs.tables import parse_lines, partition_values
-from pipelines.logs.timestamps import parse_moment
+from usr_tf.log_timestamps import parse_moment
 
 _FILES = 16
 _ROWS = 200_000

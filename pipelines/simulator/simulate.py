@@ -10,6 +10,7 @@ own and a shard of its own in every table: neither memory nor the bytes depend o
 
 import functools
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pydantic
 from rich.console import Console
 from rich.progress import track
 
@@ -32,6 +32,7 @@ from pipelines.simulator.ranker import SLATE
 from pipelines.simulator.scenarios import SCENARIOS, Scenario
 from pipelines.simulator.signals import SIGNALS
 from pipelines.simulator.world import World
+from usr_tf.documents import StrictModel, parse_model
 from usr_tf.errors import InputError
 
 SIMULATION = "simulation.json"
@@ -126,7 +127,7 @@ def simulate(
     }
 
 
-class Simulation(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
+class Simulation(StrictModel, strict=True):
     """Arguments of `simulate` that determine the logs."""
 
     impressions: int
@@ -165,13 +166,12 @@ def read_simulation(logs: str | Path) -> Simulation:
     """
     path = Path(logs) / SIMULATION
     try:
-        return Simulation.model_validate_json(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(path, f"no readable file ({error.strerror})", "the one that usr-tf simulate writes") from error
     except ValueError as error:
-        raise InputError(
-            path, f"something else ({str(error).splitlines()[0]})", "what usr-tf simulate wrote"
-        ) from error
+        raise InputError(path, f"no JSON ({error})", "what usr-tf simulate wrote") from error
+    return parse_model(Simulation, document, path)
 
 
 def make_world(

@@ -6,6 +6,9 @@ import tensorflow_transform as tft
 from usr_tf.schema import IMPRESSION, Schema, counter_column
 from usr_tf.tokens import Values
 
+_MOST = 1e15
+"""No count is larger. Rates of larger numbers would not be finite."""
+
 
 def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.Tensor]:
     """`[B]` of each `counter_<name>_<window>_…` of the schema. To be called while TensorFlow Transform traces.
@@ -16,7 +19,8 @@ def counter_signals(inputs: dict[str, Values], schema: Schema) -> dict[str, tf.T
     if not schema.counters:
         return {}
     columns = schema.counter_columns
-    counts = tf.maximum(tf.stack([inputs[name] for name in columns], axis=1), 0.0)
+    counts = tf.stack([inputs[name] for name in columns], axis=1)
+    counts = tf.where(tf.math.is_finite(counts), tf.clip_by_value(counts, 0.0, _MOST), 0.0)  # a request may bring any
     totals = tft.sum(counts, reduce_instance_dims=False)
     windows = [(name, counter, window) for name, counter in schema.counters.items() for window in counter.windows]
     rates = [

@@ -218,7 +218,7 @@ def occurrences(query: tf.Tensor, document: tf.Tensor) -> tf.Tensor:
 
 def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Cosine of vectors `[B, w]`; 0 where one of them is all zeros or holds NaN or infinity."""
-    first, second = finite(first), finite(second)
+    first, second = _largest_is_one(finite(first)), _largest_is_one(finite(second))
     norms = tf.norm(first, axis=1) * tf.norm(second, axis=1)
     return tf.math.divide_no_nan(tf.reduce_sum(first * second, axis=1), norms)
 
@@ -227,6 +227,11 @@ def finite(vectors: tf.Tensor) -> tf.Tensor:
     """The vectors `[B, w]`, zeros in place of those with NaN or infinity."""
     whole = tf.reduce_all(tf.math.is_finite(vectors), axis=1, keepdims=True)
     return tf.where(whole, vectors, tf.zeros_like(vectors))
+
+
+def _largest_is_one(vectors: tf.Tensor) -> tf.Tensor:
+    """The vectors `[B, w]` with a largest component of 1 or -1, whose squares no float32 is too small for; or zeros."""
+    return tf.math.divide_no_nan(vectors, tf.reduce_max(tf.abs(vectors), axis=1, keepdims=True))
 
 
 def bm25(times: tf.Tensor, document: tf.Tensor, frequency: tf.Tensor, documents: Documents) -> tf.Tensor:

@@ -12,7 +12,7 @@ def pack(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     A group without features gets no column.
     """
     packed = {*schema.id_columns, *schema.number_columns, *schema.history_columns, *schema.query_columns}
-    packed |= {bounds_column(name) for name in schema.number_features}
+    packed |= {bounds_column(name) for name in schema.clamped_features}
     columns = {name: batch.column(name) for name in batch.schema.names if name not in packed}
     if schema.id_columns:
         columns[IDS] = _side_by_side(batch, schema.id_columns)

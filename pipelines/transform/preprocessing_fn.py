@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from pipelines.transform.counter_rates import counter_signals
 from pipelines.transform.history_match import history_match_signals
 from pipelines.transform.match import finite, match_signals
-from pipelines.transform.scaling import scale
+from pipelines.transform.scaling import scale, shorten
 from usr_tf.schema import (
     AGE_BUCKETS,
     PAST_QUERIES,
@@ -67,17 +67,20 @@ def preprocessing_fn(schema: Schema) -> Callable[[dict[str, Values]], dict[str, 
             if feature.has_ids:
                 values[name] = tokens(inputs[name], feature)
         present = {name: _finite(inputs[name]) for name in schema.number_features}
-        scaled = scale({name: numbers.values for name, numbers in present.items()}, schema.features)
-        for name, (numbers, bounds) in scaled.items():
-            outputs[name] = _dense(present[name], numbers, 0.0)
-            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(bounds, axis=1)]
+        vectors = {name: finite(inputs[name]) for name in schema.vector_features}
+        sizes = {name: tf.reduce_max(tf.abs(vector), axis=1) for name, vector in vectors.items()}
+        scaled = scale({name: numbers.values for name, numbers in present.items()} | sizes, schema.features)
+        for name in present:
+            outputs[name] = _dense(present[name], scaled[name].numbers, 0.0)
+            sides = [_dense(present[name], bound, float("nan")) for bound in tf.unstack(scaled[name].bounds, axis=1)]
             outputs[bounds_column(name)] = tf.stack(sides, axis=1)
+        for name in vectors:
+            outputs[name], outputs[bounds_column(name)] = shorten(vectors[name], sizes[name], scaled[name])
         for name, feature in schema.features.items():
             if feature.buckets:
                 outputs[bucket_column(name)] = _dense(present[name], _buckets(present[name].values, feature.buckets), 1)
             if feature.weights:
                 outputs[feature.weights] = _weights(inputs[name], inputs[feature.weights], feature)
-        outputs |= {name: finite(inputs[name]) for name in schema.vector_features}
         lookups = {
             name: _lookup(name, values[name], schema.features[name]) for name in values if schema.owner(name) == name
         }
@@ -168,6 +171,7 @@ def _buckets(numbers: tf.Tensor, buckets: int) -> tf.Tensor:
 def _weights(values: tf.SparseTensor, weights: tf.SparseTensor, feature: Feature) -> tf.SparseTensor:
     """The weights of the values that `tokens` keeps."""
     strings, numbers = tf.sparse.to_dense(values), tf.sparse.to_dense(weights)
+    numbers = tf.where(tf.math.is_finite(numbers), numbers, 0.0)
     places = tf.shape(strings)[1]
     numbers = tf.pad(numbers, [[0, 0], [0, tf.maximum(places - tf.shape(numbers)[1], 0)]])[:, :places]
     return tf.ragged.boolean_mask(numbers, tf.not_equal(strings, ""))[:, : feature.length].to_sparse()

@@ -18,7 +18,7 @@ from usr_tf.schema import Feature
 
 QUANTILES = 1_000
 """The distribution of the training split is read at every permille, from its least number to its largest."""
-GAP = {"standard": 100.0, "none": 100.0, "log": 10.0}
+GAP = {"standard": 100.0, "none": 100.0, "log": 10.0, "vector": 100.0}
 """Outliers lie this many times as far from the median as the furthest number that is none. A long tail has no such gap,
 and a logarithm has no long tail."""
 SHARE = 0.2
@@ -56,11 +56,12 @@ class Scale(NamedTuple):
 def scale(columns: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[str, Scaled]:
     """Clamps and standardises finite raw numbers `[n]` float32 per feature; `transform: none` only clamps.
 
-    To be called while TensorFlow Transform traces, once for all features. The analysis reads the data once.
+    A vector's number is its size, the largest component without sign, which is clamped alone too. To be called while
+    TensorFlow Transform traces, once for all features. The analysis reads the data once.
     """
     if not columns:
         return {}
-    kinds = {name: features[name].transform or "standard" for name in columns}
+    kinds = {name: _kind(features[name]) for name in columns}
     transformed = {name: _transform(numbers, kinds[name]) for name, numbers in columns.items()}
     scales = tft.experimental.ptransform_analyzer(
         inputs=list(transformed.values()),
@@ -76,6 +77,18 @@ def scale(columns: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[s
     return scaled
 
 
+def shorten(vectors: tf.Tensor, sizes: tf.Tensor, scaled: Scaled) -> tuple[tf.Tensor, tf.Tensor]:
+    """Vectors `[B, w]` with their sizes `[B]` clamped from above, and bounds `[B, 2]`; directions stay.
+
+    Components are not clamped one by one: a large one beside small ones is no outlier if every vector has it.
+    """
+    sizes, clamped = sizes[:, tf.newaxis], scaled.numbers[:, tf.newaxis]
+    shortened = tf.math.divide_no_nan(vectors, sizes) * clamped  # their quotient may be too small for a float32
+    low, high = tf.unstack(scaled.bounds, axis=1)
+    bounds = tf.stack([tf.fill(tf.shape(low), float("nan")), high], axis=1)
+    return tf.where(sizes > clamped, shortened, vectors), bounds
+
+
 def find_scale(quantiles: np.ndarray, transform: str) -> Scale:
     """Scale of a column from its quantile sketch.
 
@@ -86,9 +99,9 @@ def find_scale(quantiles: np.ndarray, transform: str) -> Scale:
     if not len(quantiles):
         return Scale(-LIMIT, LIMIT, 0.0, 0.0, True)
     median = quantiles[len(quantiles) // 2]
-    distances = np.abs(quantiles - median)
+    distances = np.abs(quantiles - (0.0 if transform == "vector" else median))
     kept = quantiles[distances <= _furthest(distances, GAP[transform])]
-    lowest, highest = kept[0], kept[-1]
+    lowest, highest = 0.0 if transform == "vector" else kept[0], kept[-1]
     width = highest - lowest or max(abs(median), 1.0)  # of a constant column, the constant's size
     bounds = lowest - REACH * width, highest + REACH * width
     if transform == "log":
@@ -111,11 +124,15 @@ def standardise(numbers: tf.Tensor, kind: str, scale: Scale, mean: tf.Tensor, va
     low, high = scale.low, scale.high
     bounds = tf.where(tf.stack([numbers < low, numbers > high], axis=1), tf.stack([low, high]), float("nan"))
     scaled = _transform(tf.clip_by_value(numbers, low, high), kind)
-    if kind != "none":
+    if kind in ("standard", "log"):
         exact = (scale.exact > 0) & tf.math.is_finite(mean) & tf.math.is_finite(variance)
         mean, std = tf.where(exact, mean, scale.mean), tf.where(exact, tf.sqrt(variance), scale.std)
         scaled = tf.math.divide_no_nan(scaled - mean, std)
     return Scaled(scaled, bounds)
+
+
+def _kind(feature: Feature) -> str:
+    return "vector" if feature.kind.input == "vector" else feature.transform or "standard"
 
 
 def _transform(numbers: tf.Tensor, kind: str) -> tf.Tensor:

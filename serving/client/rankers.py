@@ -1,12 +1,16 @@
 """Ranking clients: `Ranker` (gRPC), `AsyncRanker` (gRPC on asyncio) and `RestRanker` (REST)."""
 
-from collections.abc import Coroutine, Mapping
-from typing import Any, Self, TypeVar
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from serving.client.session import Metadata, Ranking, Session
 from serving.client.transport import AioTransport, GrpcTransport, RestTransport, Transport
+
+if TYPE_CHECKING:  # whoever brings whole requests needs no store
+    from serving.features import RequestBuilder
 
 _T = TypeVar("_T")
 
@@ -93,6 +97,37 @@ class Ranker(Session):
         """
         return _at_once(self._score(scenario, request, by, place, timeout))
 
+    def rank(
+        self,
+        builder: "RequestBuilder",
+        scenario: str,
+        user_id: str | None,
+        query: str | None,
+        item_ids: Sequence[str],
+        context: Mapping[str, Any] | None = None,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        by: str | None = None,
+        moment: int | None = None,
+        timeout: float | None = None,
+    ) -> Ranking:
+        """Ranks items for a user, best first: builds the request from a feature store, and scores it.
+
+        Args:
+          builder: of the feature store.
+          scenario, user_id, query, item_ids, context, candidates, moment: as `RequestBuilder.build` takes them.
+          by, timeout: as for `score`. The timeout is that of the server, without the look-ups.
+
+        Returns:
+          One row per item, see `serving.client.ranking.rank`.
+
+        Raises:
+          ServingError: as `metadata`.
+          InputError: as `RequestBuilder.build` and `score`.
+        """
+        request = builder.build(scenario, user_id, query, item_ids, context, candidates=candidates, moment=moment)
+        return self.score(scenario, request, by, timeout=timeout)
+
     def close(self) -> None:
         """Closes the connection and cancels calls in progress."""
         self._transport.close()
@@ -142,6 +177,26 @@ class AsyncRanker(Session):
     ) -> Ranking:
         """As `Ranker.score`."""
         return await self._score(scenario, request, by, place, timeout)
+
+    async def rank(
+        self,
+        builder: "RequestBuilder",
+        scenario: str,
+        user_id: str | None,
+        query: str | None,
+        item_ids: Sequence[str],
+        context: Mapping[str, Any] | None = None,
+        *,
+        candidates: Mapping[str, Sequence[Any]] | None = None,
+        by: str | None = None,
+        moment: int | None = None,
+        timeout: float | None = None,
+    ) -> Ranking:
+        """As `Ranker.rank`. The look-ups run in a thread."""
+        request = await asyncio.to_thread(
+            builder.build, scenario, user_id, query, item_ids, context, candidates=candidates, moment=moment
+        )
+        return await self.score(scenario, request, by, timeout=timeout)
 
     async def close(self) -> None:
         """As `Ranker.close`."""

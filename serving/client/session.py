@@ -144,7 +144,7 @@ class Session:
         version: int,
         seconds: float,
     ) -> None:
-        moment, inputs = time.time_ns() // 1_000_000, dict(request["inputs"])
+        moment, inputs = log.clock(), dict(request["inputs"])
 
         def record() -> Record:
             return make_record(

@@ -11,7 +11,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import grpc
 import grpc.aio
@@ -23,7 +23,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from serving.client.errors import Unavailable, serving_error
 from serving.formats.rest_json import STATUS_CODE, read_answer, read_error, read_metadata, write_request
-from serving.network.address import parse_address
+from serving.network.address import Address, parse_address
 from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
 from serving.network.tls import Tls
 from usr_tf.errors import InputError
@@ -102,10 +102,12 @@ class GrpcTransport:
     _channels: types.ModuleType = grpc
 
     def __init__(self, address: str, tls: Tls | None, retry: Retry):
-        self._proxy = None
-        if not address.startswith(_GRPC_SCHEMES):
-            parsed = parse_address(address)
-            address, self._proxy = str(parsed), grpc_proxy(parsed)
+        if address.startswith(_GRPC_SCHEMES):
+            target = _target(address)
+        else:
+            target = parse_address(address)
+            address = str(target)
+        self._proxy = grpc_proxy(target) if target else None
         self.address = address
         options = [*proxy_options(self._proxy), *_channel_options(retry)]
         self.channel = (
@@ -247,6 +249,16 @@ class _TimeLeft(dict):
 
     def get(self, *_: Any) -> float:
         return max(self._deadline - time.monotonic(), 1e-3)  # 0 would mean without blocking
+
+
+def _target(name: str) -> Address | None:
+    """First address in a name of a scheme of gRPC, such as `dns:///HOST:PORT`; None where no network leads there."""
+    scheme, _, rest = name.partition(":")
+    if scheme not in ("dns", "ipv4", "ipv6"):
+        return None
+    with contextlib.suppress(InputError):  # gRPC refuses it in its own words
+        return parse_address(unquote(rest).rpartition("/")[2].split(",")[0])
+    return None
 
 
 def proxy_options(proxy: Proxy | None) -> list[tuple[str, Any]]:

@@ -1,11 +1,15 @@
 """Network addresses, `HOST:PORT`: names, IPv4, and IPv6 with or without brackets."""
 
 import ipaddress
+import socket
 from typing import NamedTuple
 
 from usr_tf.errors import InputError
 
 _PORTS = range(1, 2**16)
+_LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6"}
+_LOOPBACK_NAMES |= {"ip6-localhost", "ip6-loopback"}
+"""Names of 127.0.0.1 and ::1 in the hosts files of Linux distributions."""
 
 
 class Address(NamedTuple):
@@ -22,16 +26,20 @@ class Address(NamedTuple):
         """Whether the host is a loopback address or name of this machine."""
         ip = ip_address(self.host)
         if ip is None:
-            return self.host.lower() == "localhost" or self.host.lower().endswith(".localhost")
+            name = self.host.lower().removesuffix(".")
+            return name in _LOOPBACK_NAMES or name.endswith(".localhost") or name == socket.gethostname().lower()
         return ip.is_loopback or ip.is_unspecified
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """IP address of a host, with IPv4-mapped IPv6 as IPv4; None for a name."""
+    """IP address of a host, with IPv4-mapped IPv6 as IPv4, and `127.1` as 127.0.0.1; None for a name."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
-        return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
     return getattr(ip, "ipv4_mapped", None) or ip
 
 

@@ -31,7 +31,7 @@ from serving.formats.logged_requests import LoggedRequest
 from serving.formats.rest_json import read_answer, write_request
 from serving.formats.signatures import read_signatures, signature_specs
 from serving.network.address import parse_address
-from serving.network.proxy import grpc_proxy, rest_proxy
+from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
 from serving.publishing.golden import TOLERANCE, largest_difference, predict_requests, read_golden, response_scores
 from usr_tf.errors import InputError
 from usr_tf.schema import EXAMPLES_SUFFIX
@@ -68,10 +68,10 @@ def smoke(
     version = _Version(Path(model_dir), model, timeout)
     checks: dict[str, Callable[[], str]] = {}
     grpc_at, rest_at = parse_address(address), parse_address(rest) if rest else None
-    proxy = rest_proxy(rest_at, "http") if rest_at else None
+    grpc_by, http_by = grpc_proxy(grpc_at), rest_proxy(rest_at, "http") if rest_at else None
     with (
-        grpc.insecure_channel(str(grpc_at), proxy_options(grpc_proxy(grpc_at))) as channel,
-        httpx.Client(timeout=timeout, proxy=proxy.url if proxy else None, trust_env=False) as http,
+        grpc.insecure_channel(str(grpc_at), proxy_options(grpc_by)) as channel,
+        httpx.Client(timeout=timeout, proxy=http_by.url if http_by else None, trust_env=False) as http,
     ):
         predict = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         checks["status"] = functools.partial(version.status, model_service_pb2_grpc.ModelServiceStub(channel))
@@ -91,9 +91,14 @@ def smoke(
             except _Failed as failure:
                 yield Result(name, str(failure), False)
             except grpc.RpcError as error:
-                yield Result(name, f"{error.code().name} {' '.join(str(error.details()).split())}", False)
+                reason = " ".join(str(error.details()).split())
+                yield Result(name, f"{error.code().name} {reason}{_through(grpc_by)}", False)
             except (httpx.HTTPError, ValueError) as error:
-                yield Result(name, f"{type(error).__name__} {error}", False)
+                yield Result(name, f"{type(error).__name__} {error}{_through(http_by)}", False)
+
+
+def _through(proxy: Proxy | None) -> str:
+    return f", through {proxy}" if proxy else ""
 
 
 class _Failed(Exception):

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.formats.logged_requests import LoggedRequest
-from serving.formats.request import HISTORY_PREFIX, TensorSpec, request_inputs
-from serving.formats.signatures import read_signatures, signature_specs
+from serving.formats.request import COUNTER_PREFIX, HISTORY_PREFIX, TensorSpec, request_inputs
+from serving.formats.signatures import read_signatures, scenarios_of, signature_specs
 from usr_tf.schema import EXAMPLES_SUFFIX
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -103,15 +103,16 @@ def write_warmup_requests(
     per_scenario = min(per_scenario, MAX_RECORDS // len(signatures) - len(candidates))
     records: list[tuple[str, Mapping[str, np.ndarray]]] = []
     for name, specs in signatures.items():
-        scenario = name.removesuffix(EXAMPLES_SUFFIX)
+        is_default = name == tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+        scenario = scenarios_of(signatures)[0] if is_default else name.removesuffix(EXAMPLES_SUFFIX)
+        chosen = () if is_default else requests.get(scenario, ())[:per_scenario]
         inputs = [
-            request_inputs(request.inputs, signatures[scenario], f"request {request.request_id}")
-            for request in requests.get(scenario, ())[:per_scenario]
+            request_inputs(request.inputs, signatures[scenario], f"request {request.request_id}") for request in chosen
         ] or [_blank(signatures[scenario])]
-        if name == scenario and name != tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY:
+        if name == scenario:
             largest = max(inputs, key=lambda request: sum(request[name].size for name in _of_user(specs)))
             inputs += [_with_items(largest, specs, items) for items in candidates]
-        elif name != scenario:
+        else:
             inputs = [{next(iter(specs)): np.array(to_examples(request), dtype=object)} for request in inputs]
         records += [(name, request) for request in inputs]
     write_warmup_records(version_dir, records)
@@ -159,12 +160,12 @@ def _of_user(specs: Mapping[str, TensorSpec]) -> set[str]:
 
 
 def _blank(specs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
-    """Request of one item and one user without known values."""
+    """Request of one item and one user without known values, and with counts of 0, which a row may not lack."""
 
-    def nothing(spec: TensorSpec) -> Any:
+    def nothing(name: str, spec: TensorSpec) -> Any:
         rows, *places = spec.shape
-        value = None if not places else [0.0] * max(places[0], 0)
+        value = [0.0] * max(places[0], 0) if places else 0.0 if name.startswith(COUNTER_PREFIX) else None
         return value if rows == 1 else [value]
 
-    values = {name: nothing(spec) for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
+    values = {name: nothing(name, spec) for name, spec in specs.items() if not name.startswith(HISTORY_PREFIX)}
     return request_inputs(values, specs)

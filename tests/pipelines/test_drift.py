@@ -233,7 +233,7 @@ def test_limits_are_read_from_settings():
         (["tokens=1"], "--drift_limit: tokens: found an unknown key, expected one of coverage, label_rate"),
         (["new_tokens"], "--drift_limit: found 'new_tokens', expected KIND=NUMBER"),
         (["coverage=1", "coverage=2"], "--drift_limit: found 'coverage=2', expected KIND=NUMBER, each kind once"),
-        (["coverage=high"], "--drift_limit: coverage: found 'high', expected a valid number"),
+        (["coverage=high"], "--drift_limit: coverage: found 'high', expected a number"),
         (["coverage=-1"], "--drift_limit: coverage: found '-1', expected greater than or equal to 0"),
         (["coverage=nan"], "--drift_limit: coverage: found 'nan', expected a finite number"),
     ],

@@ -17,8 +17,8 @@ from pipelines.logs.columns import layout_of
 from pipelines.logs.formats import Block
 from pipelines.logs.rows import convert_row_by_row
 from pipelines.logs.tables import read_file
-from pipelines.logs.timestamps import parse_moment, unit_of
 from usr_tf.errors import InputError
+from usr_tf.log_timestamps import parse_moment, unit_of
 from usr_tf.schema import parse_schema
 
 TEXT = """

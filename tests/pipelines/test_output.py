@@ -11,7 +11,7 @@ from usr_tf.schema import SUCCESS
 class ObjectStore(FileSystem):
     """`objects://…`: as the stores of clouds are, without folders, in a dictionary."""
 
-    files: dict[str, bytes] = {}  # noqa: RUF012
+    files: dict[str, bytes] = {}
 
     @classmethod
     def scheme(cls):

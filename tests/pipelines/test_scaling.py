@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.transform.scaling import QUANTILES, Scale, find_scale, standardise
+from pipelines.transform.scaling import QUANTILES, Scale, Scaled, find_scale, shorten, standardise
 from tests.pipelines.tiny import parse_rows, write_logs
 from usr_tf.cli import main
 
@@ -135,6 +135,23 @@ def test_a_column_without_a_number_in_training_has_no_bounds():
     assert np.isnan(bounds).all()
 
 
+def test_vectors_are_shortened_to_the_bound_and_others_stay_to_the_bit():
+    vectors = np.float32([[3e38, -1.5e38], [-8, 2], [0.1, 0.7], [0, 0]])
+    bounds = tf.constant([[np.nan, 4], [np.nan, 4], [0, np.nan], [np.nan, np.nan]])  # a lower bound is of no vector
+    found, found_bounds = shorten(
+        tf.constant(vectors), tf.constant([3e38, 8, 0.7, 0]), Scaled(tf.constant([4, 4, 0.7, 0]), bounds)
+    )
+    np.testing.assert_array_equal(found, [[4, -2], [-4, 1], *vectors[2:]])
+    np.testing.assert_array_equal(found_bounds, [[np.nan, 4], [np.nan, 4], [np.nan, np.nan], [np.nan, np.nan]])
+
+
+def test_sizes_of_vectors_are_clamped_to_three_times_the_largest_that_is_no_outlier():
+    for sizes in (np.ones(ROWS), 1 - DRAW.random(ROWS) / 2, DRAW.random(ROWS) < 0.5):  # of one-hot vectors all are 1
+        for sentinel in (3e38, 1e20, 1e9):
+            found = find_scale(np.sort(replace(sizes, sentinel, 0.02)[0]), "vector")
+            assert found.high == pytest.approx(3 * sizes.max())
+
+
 SCHEMA = """
 scenarios: [search, feed]
 tasks: [{name: ctr, action: click}]
@@ -143,11 +160,15 @@ features:
   item_id: {group: item, type: categorical}
   views: {group: item, type: numeric}
   weight: {group: item, type: numeric, transform: none}
+  look: {group: item, type: vector, width: 2}
 """
 
 
 def test_preprocess_counts_outliers_and_warns_of_them(tmp_path, capsys):
-    """Item 3 of 40 has 3e38 views; item 39, which comes after training, weighs -1e9. An item has a row a split."""
+    """Item 3 of 40 has 3e38 views and such a vector; item 39, which comes after training, weighs -1e9.
+
+    An item has a row a split.
+    """
     impressions = [
         {"request_id": f"r{n}", "scenario": ("search", "feed")[n % 2], "user_id": "u", "item_id": f"i{n % 39}"}
         | {"timestamp": n * 60_000}
@@ -155,8 +176,9 @@ def test_preprocess_counts_outliers_and_warns_of_them(tmp_path, capsys):
     ]
     impressions[-1]["item_id"] = "i39"
     click = {"user_id": "u", "item_id": "i0", "timestamp": 5, "action": "click"}
-    items = [{"item_id": f"i{n}", "views": float(n), "weight": n / 10} for n in range(40)]
-    items[3]["views"], items[39]["weight"] = 3e38, -1e9
+    items = [{"item_id": f"i{n}", "views": float(n), "weight": n / 10, "look": [1.0, n / 100]} for n in range(40)]
+    items[3] |= {"views": 3e38, "look": [3e38, -1.5e38]}
+    items[39]["weight"] = -1e9
     logs = write_logs(tmp_path / "logs", SCHEMA, {"impressions": impressions, "actions": [click], "items": items})
     warnings = []
     for out, more in (("data", []), ("again", ["--transform", str(tmp_path / "data")])):
@@ -169,6 +191,8 @@ def test_preprocess_counts_outliers_and_warns_of_them(tmp_path, capsys):
         "3 of 117 numbers in train, 1 of 39 numbers in valid, 1 of 39 numbers in test",
         "warning: weight: outliers clamped to at least -7.6: "
         "0 of 117 numbers in train, 0 of 39 numbers in valid, 1 of 39 numbers in test",
+        "warning: look: outliers clamped to at most 3: "
+        "3 of 117 numbers in train, 1 of 39 numbers in valid, 1 of 39 numbers in test",
     ]
     stats = json.loads((tmp_path / "data" / "stats.json").read_text(encoding="utf-8"))
     found = {scenario: stats["quality"]["train"][scenario]["views"]["clamped"] for scenario in ("search", "feed")}
@@ -181,6 +205,9 @@ def test_preprocess_counts_outliers_and_warns_of_them(tmp_path, capsys):
     for item, number in expected.items():
         assert views[item] == pytest.approx(number, abs=0.02)
     assert views["i3"] == pytest.approx((114 - plain.mean()) / plain.std(), rel=0.02)
+    looks = {row["raw_item_id"][0]: row["look"] for row in rows}
+    expected = {f"i{n}": np.float32([1.0, n / 100]).tolist() for n in range(39)}
+    assert looks == expected | {"i3": [3.0, -1.5]}  # the largest component of the others is 1, and they are constant
     again = parse_rows(tmp_path / "again", "test")
     assert sorted(map(repr, again)) == sorted(map(repr, parse_rows(tmp_path / "data", "test")))
     assert min(row["weight"][0] for row in again) == pytest.approx(-7.6)

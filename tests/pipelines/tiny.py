@@ -53,9 +53,11 @@ def parse_example(serialized: bytes) -> dict[str, list]:
 def unpack(row: dict[str, list], schema: Schema) -> dict[str, list]:
     """A stored row with a column for each feature, straight from what `usr_tf.schema` says of the packed ones."""
     row = dict(row)
-    for column, kind in ((IDS, "categorical"), (NUMBERS, "numeric")):
-        names = [name for name, feature in schema.features.items() if feature.type == kind]
-        row |= {name: [value] for name, value in zip(names, row.pop(column, []), strict=True)}
+    names = [name for name, feature in schema.features.items() if feature.type == "categorical"]
+    row |= {name: [value] for name, value in zip(names, row.pop(IDS, []), strict=True)}
+    numbers = iter(row.pop(NUMBERS, []))
+    row |= {name: list(itertools.islice(numbers, width)) for name, width in schema.number_columns.items()}
+    assert not list(numbers)
     values, columns = iter(row.pop(HISTORY, [])), {name: [] for name in schema.history_columns}
     for first in values:
         action = itertools.chain([first], values)

@@ -8,8 +8,10 @@ import socket
 import threading
 
 import pytest
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 
 from serving.client.errors import Unavailable
+from serving.client.transport import GrpcTransport, Retry
 from serving.local_server import serve_in_background
 from serving.network.address import Address, parse_address
 from serving.network.proxy import Proxy, grpc_proxy, rest_proxy
@@ -67,7 +69,13 @@ def test_no_ranker_takes_what_is_no_address(kind):
         ("::ffff:127.0.0.1", True),
         ("0.0.0.0", True),
         ("::", True),
+        ("127.1", True),
+        ("LocalHost.", True),
+        ("localhost.localdomain", True),
+        ("ip6-localhost", True),
+        (socket.gethostname(), True),
         ("localhost.example", False),
+        ("10.1", False),
         ("10.0.0.7", False),
         ("2001:db8::7", False),
     ],
@@ -100,6 +108,26 @@ def test_no_proxy_lists_names_domains_and_networks(monkeypatch, no_proxy, addres
     expected = None if direct else Proxy("https_proxy", "http://proxy.example:3128")
     assert grpc_proxy(address) == rest_proxy(address, "https") == expected
     assert rest_proxy(address, "http") is None  # which only http_proxy would name
+
+
+@pytest.mark.parametrize(
+    ("name", "proxied"),
+    [
+        ("dns:///models.example:8500", True),
+        ("dns:models.example:8500", True),
+        ("ipv4:10.0.0.7:8500,10.0.0.8:8500", True),
+        ("dns:///localhost:8500", False),
+        ("ipv4:127.0.0.1:8500", False),
+        ("ipv6:[::1]:8500", False),
+        ("ipv6:%5B::1%5D:8500", False),
+        ("unix:/tmp/usr.sock", False),
+    ],
+)
+def test_a_name_in_a_scheme_of_grpc_takes_a_proxy_as_its_address_does(monkeypatch, name, proxied):
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    with contextlib.closing(GrpcTransport(name, None, Retry())) as transport:
+        described = transport.describe(GetModelMetadataRequest(), 1)
+    assert described.endswith("through the proxy proxy.example:3128 of http_proxy") == proxied
 
 
 def test_a_proxy_is_named_without_its_password():

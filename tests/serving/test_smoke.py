@@ -86,3 +86,12 @@ def test_a_folder_that_was_not_published_is_refused(served, capsys):
     address, _, folder = served
     assert main([f"--address={address}", f"--model_dir={folder.parent}"]) == 2
     assert "found no SavedModel of a version, expected SERVING/<version>" in capsys.readouterr().err
+
+
+def test_a_check_that_fails_through_a_proxy_names_it(served, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    results = list(smoke("models.example:8500", served[2], rest="models.example:8501", timeout=1))
+    assert not any(result.passed for result in results)
+    calls = [result.found for result in results if "found" not in result.found]
+    assert len(calls) >= 6
+    assert all(call.endswith(", through the proxy 127.0.0.1:9 of http_proxy") for call in calls)

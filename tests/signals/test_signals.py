@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from benchmarks.replay_parity import replay
 from pipelines.preprocess import preprocess
+from serving.features import open_store
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import TensorSpec, request_inputs
 from serving.formats.signatures import schema_specs
@@ -259,6 +261,17 @@ def test_served_scores_of_logged_requests_are_the_offline_ones(shop, run, model,
     assert worst <= 1e-5
 
 
+def test_requests_rebuilt_from_events_are_the_logged_ones(shop, run, requests, tmp_path):
+    """So their scores are the offline ones too, as those of the logged requests are."""
+    logged = {request.request_id: request.document for request in requests}
+    with open_store(tmp_path / "store", run.schema) as store:
+        rebuilt = [*replay(store, str(shop / "logs"), logged)]
+    assert len(rebuilt) == len(logged) > 100
+    assert all(document == logged[document["request_id"]] for document in rebuilt)
+    counted = [document["inputs"][name] for document in rebuilt for name in run.schema.counter_columns]
+    assert sum(any(values) for values in counted) > 100
+
+
 def test_a_snapshot_scores_as_its_own_counts_in_the_request_do(run, by_request, by_snapshot, requests):
     with_counts, without = _specs(run, counters=True), _specs(run, counters=False)
     assert not any(name.startswith("counter_") for name in request_spec(run.schema))
@@ -336,6 +349,21 @@ def test_nothing_known_scores_all_the_same(run, by_snapshot, requests):
     for values in _ask(by_snapshot, request, specs, **changes).values():
         assert np.isfinite(values).all()
         np.testing.assert_allclose(values, values[0], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 3e38, -3e38])
+def test_strange_numbers_change_the_scores_of_their_candidate_alone(run, by_request, requests, number):
+    request, specs = requests[0], _specs(run, counters=True)
+    good = _ask(by_request, request, specs)
+    inputs = request_inputs(request.inputs, specs)
+    for name in [name for name, values in inputs.items() if values.dtype == np.float32]:
+        strange = inputs[name].copy()
+        strange[0] = number
+        scores = _call(by_request[request.scenario], {**inputs, name: strange})
+        for task, values in scores.items():
+            assert np.isfinite(values).all(), name
+            if name in _of_item(run):
+                np.testing.assert_allclose(values[1:], good[task][1:], rtol=0, atol=1e-6)
 
 
 def test_weights_of_a_list_and_buckets_of_a_number_reach_the_model(run, model, requests):

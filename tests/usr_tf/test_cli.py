@@ -61,7 +61,7 @@ def test_help_of_a_verb_lists_its_flags(capsys, verb):
     assert out.startswith(f"usage: usr-tf {verb} [--flags]")
     assert ("[-- BEAM OPTIONS]" in out) == VERBS[verb].beam
     for flag in VERBS[verb].required:
-        told = re.split(r"^  --", out, flags=re.MULTILINE)
+        told = re.split(r"^  --|\n\n", out, flags=re.MULTILINE)
         assert next(text for text in told if text.startswith(f"{flag}: ")).rstrip().endswith("(required)")
 
 
@@ -141,6 +141,14 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
         "import: source": (["import", "--source=excel", "--input=x", f"--out={folder / 'b'}"], "'excel'"),
         "import: input": (["import", "--source=ga360", f"--input={folder / 'no'}", f"--out={folder / 'b'}"], "no"),
         "schema: infer": (["schema", f"--infer={empty}"], "found no impressions file"),
+        "features: action": (["features", f"--store={folder / 'f'}"], "found nothing, expected load or ingest"),
+        "features: logs": (["features", "load", f"--store={folder / 'f'}", f"--logs={empty}"], "schema.yaml"),
+        "features: input": (["features", "ingest", f"--store={folder / 'f'}"], "--input, --kafka: found nothing"),
+        "features: store": (
+            ["features", "ingest", f"--store={folder / 'f'}", f"--input={config}"],
+            "expected a feature store that",
+        ),
+        "features: other": (["features", "load", f"--store={folder / 'f'}", "--follow"], "a flag of the other action"),
         "preprocess: logs": (
             ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
             "schema.yaml: found no readable",

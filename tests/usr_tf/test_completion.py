@@ -16,6 +16,7 @@ OFFERED = {
     ("usr-tf", "train", "--d"): {"--data", "--dry_run"},
     ("usr-tf", "evaluate", "--split", "t"): {"train", "test"},
     ("usr-tf", "completion", ""): {"bash", "zsh", "fish"},
+    ("usr-tf", "features", ""): {"load", "ingest"},
 }
 """Words on the command line, the last one unfinished → what completes it."""
 

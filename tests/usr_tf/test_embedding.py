@@ -185,3 +185,25 @@ def test_config():
 def test_every_feature_with_ids_needs_a_size():
     with pytest.raises(ValueError, match=r"must hold every feature with ids. Received none for: {'query'}"):
         FeatureEmbedding(SCHEMA, {"item_id": 4, "tags": 3}, size=4)
+
+
+def test_weights_of_a_list_count_relative_to_each_other_whatever_their_size():
+    schema = parse_schema(TEXT.replace("max_length: 2}", "max_length: 2, weights: w}"))
+    layer = FeatureEmbedding(schema, SIZES, size=1)
+    set_rows(layer, "tags", [[10], [20]])
+    rows = {
+        "tags": [[1, 2], [1, 2], [1, 2], [1, 0], [1, 2]],
+        "w": [[3, 1], [3e38, 3e38], [1e-30, -3e-30], [2, 3e38], [0, 0]],
+    }
+    features = {"tags": tf.constant(rows["tags"], tf.int64), "w": tf.constant(rows["w"], tf.float32)}
+    # (3 * 10 + 20) / 4; equal; (10 - 3 * 20) / 4; the second is padding; no weight
+    np.testing.assert_allclose(layer(features, ["tags"]), [[12.5], [15], [-12.5], [10], [0]], rtol=1e-6)
+
+
+def test_ages_of_past_queries_out_of_range_are_refused():
+    schema = parse_schema(TEXT.replace("history: {", "history: {queries: {max_length: 2, tokens: 1}, "))
+    layer = FeatureEmbedding(schema, SIZES, size=1)
+    features = {"history_queries": tf.constant([[[1], [0]]], tf.int64)}
+    for age in (-1, AGE_BUCKETS + 1):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="ids of history_queries_age: found"):
+            layer.past_queries(features | {"history_queries_age": tf.constant([[age, 0]], tf.int64)})

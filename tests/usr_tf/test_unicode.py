@@ -8,10 +8,24 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from usr_tf.schema import parse_schema
+from usr_tf.tokens import counter_keys
 from usr_tf.unicode.normalization import normalize, normalize_text
+from usr_tf.unicode.strings import counter_key_string, normalize_string, normalize_text_string
 from usr_tf.unicode.tables import BLANKS, INVISIBLE, tables
 
 FORMS = ("nfc", "nfkc")
+KEY_SCHEMAS = [
+    parse_schema(f"""
+scenarios: [search]
+tasks: [{{name: ctr, action: click}}]
+features:
+  item_id: {{group: item, type: categorical}}
+  brand: {{group: item, type: categorical, normalize: {form}}}
+  query: {{group: query, type: text, normalize: {form}}}
+""")
+    for form in (*FORMS, "none")
+]
 SCRIPTS = {
     "latin": "aeiouAEIOUÀÉÎöüçÇñşİıßẞǰŒﬁÅ\u0300\u0301\u0302\u0307\u0308\u030a\u0327\u0331",
     "vietnamese": "aăâeêoôơuưyđĐẠấỆỹ\u0300\u0301\u0302\u0303\u0306\u0309\u031b\u0323",
@@ -110,3 +124,16 @@ def test_a_saved_graph_gives_the_same(tmp_path):
     found = tf.saved_model.load(str(tmp_path)).text(strings).numpy().tolist()
     assert [text.decode() for text in found] == ["café", "tea パン", "οδος 한", "i̇"]
     assert found == module.text(strings).numpy().tolist() == normalize_text(strings, "nfkc").numpy().tolist()
+
+
+@given(STRINGS)
+def test_python_strings_have_the_form_that_the_graph_gives(string):
+    for form in FORMS:
+        assert normalize_text_string(string, form) == expected_text(string, form)
+        assert normalize_string(string, form) == unicodedata.normalize(form.upper(), string)
+    batch = tf.constant([string.encode()])
+    for schema in KEY_SCHEMAS:
+        for name in ("query", "item_id", "brand"):
+            [in_graph] = counter_keys(batch, name, schema).numpy()
+            if schema.normal_form("query") != "none" or name != "query":  # by `none`, TensorFlow's own lower case
+                assert counter_key_string(string, name, schema) == in_graph.decode()

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from usr_tf.documents import StrictModel, parse_yaml
 from usr_tf.errors import InputError
-from usr_tf.schema import parse_yaml
 
 Objective = Literal["binary", "lambdarank"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -29,10 +29,8 @@ FIXED = ("objective", "seed", "metric", "deterministic", "force_row_wise", "verb
 """Parameters that `--set` cannot change: flags of their own set them, or the run depends on them."""
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(StrictModel):
     """What a tree run was trained with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: Objective = "binary"
     """`binary`: a model for each task. `lambdarank`: one model that orders each request's rows."""

@@ -27,9 +27,10 @@ from usr_tf.baseline.importances import importances_document
 from usr_tf.baseline.lightgbm import load_lightgbm
 from usr_tf.baseline.model import RELEVANCE, TreeModel
 from usr_tf.data import Data
+from usr_tf.documents import parse_model
 from usr_tf.errors import InputError
 from usr_tf.files import make_folder, strict_json
-from usr_tf.schema import SUCCESS, Schema, load_schema, parse_model
+from usr_tf.schema import SUCCESS, Schema, load_schema
 
 _SETTINGS, _COUNTS = "baseline.json", "counts.npz"
 

@@ -13,6 +13,7 @@ _SERVE = (*_CLIENT, "aiohttp", "grpc_health", "grpc_reflection", "prometheus_cli
 EXTRAS = {
     "baseline": ("lightgbm",),
     "client": _CLIENT,
+    "features": ("kafka", "orjson", "redis"),
     "serve": _SERVE,
     "pipelines": (
         *_TENSORFLOW,

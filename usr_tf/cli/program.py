@@ -4,22 +4,21 @@ Exit status: 0 done, 2 the user's input is wrong (one line, no traceback), 130 i
 its output any more, 1 anything else.
 """
 
-import logging
 import os
 import re
 import select
 import shlex
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 
 from absl import flags
 
 from usr_tf import __version__
-from usr_tf.cli import completion, experiments, logs, models, play, serving
+from usr_tf.cli import completion, experiments, features, logs, models, play, serving
 from usr_tf.cli.extras import require
 from usr_tf.cli.interrupt import Interrupts
+from usr_tf.cli.quiet import quiet
 from usr_tf.cli.usage import Group, usage, verb_help
 from usr_tf.cli.verb import PROGRAM, Verb
 from usr_tf.errors import InputError
@@ -29,7 +28,7 @@ GROUPS = [
     Group("All steps at once", models.DEMO, "demo"),
     Group("Logs and Beam jobs", logs.VERBS, "preprocess"),
     Group("Models", models.VERBS, "train"),
-    Group("Serving", serving.VERBS | play.VERBS, "serve"),
+    Group("Serving", serving.VERBS | features.VERBS | play.VERBS, "serve"),
     Group("Experiments", experiments.VERBS, "tune"),
     Group("The program itself", completion.VERBS, "completion"),
 ]
@@ -86,7 +85,7 @@ def _run(arguments: list[str], beam_program: bool) -> int:
         values, beam_options = _parse(name, verb, rest, beam_program)
         require(verb.extras, f"{PROGRAM} {name}")
         if verb.tensorflow:
-            _quiet()
+            quiet()
         verb.run(values, beam_options)
     except InputError as error:
         return _refuse(str(error))
@@ -161,23 +160,3 @@ def _stdout_is_closed() -> bool:
 def _is_serving_error(error: Exception) -> bool:
     errors = sys.modules.get("serving.client.errors")  # not imported here: gRPC takes its time, and may be missing
     return errors is not None and isinstance(error, errors.ServingError)
-
-
-def _quiet() -> None:
-    """Silences library logs; with `TF_CPP_MIN_LOG_LEVEL` set, TensorFlow's stay."""
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("usr_tf").setLevel(logging.WARNING)  # ours are few, and about what the user has
-    warnings.filterwarnings("ignore")
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)  # TensorFlow says that there is no GPU before it reads its log level
-        import tensorflow as tf
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-    tf.get_logger().setLevel("ERROR")

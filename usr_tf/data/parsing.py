@@ -58,7 +58,7 @@ def parse(records: tf.Tensor, spec: Spec, schema: Schema) -> Features:
 def densify(transformed: Features, schema: Schema) -> Features:
     """Dense, padded features from the output of the transform's graph, as `parse` gives them."""
     dense: Features = {}
-    bounds = {bounds_column(name) for name in schema.number_features}  # which no model reads
+    bounds = {bounds_column(name) for name in schema.clamped_features}  # which no model reads
     for name, values in transformed.items():
         if name in bounds:
             continue

@@ -1,22 +1,18 @@
 """Search space of tuning: configuration keys with bounds or choices. Needs no TensorFlow."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from usr_tf.config import Config, load_config
-from usr_tf.errors import InputError
-from usr_tf.schema import parse_model, read_yaml
+from usr_tf.documents import Mistake, StrictModel, parse_model, read_yaml
+from usr_tf.errors import InputError, raise_all
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Range(_Strict):
+class Range(StrictModel):
     """Interval from `low` to `high`; integers if both are."""
 
     low: int | float
@@ -24,20 +20,18 @@ class Range(_Strict):
     log: bool = False
     """Whether all orders of magnitude are as likely."""
 
-    @model_validator(mode="after")
-    def _is_a_range(self) -> "Range":
+    def mistakes(self) -> Iterator[Mistake]:
         if self.low >= self.high:
-            raise ValueError(f"high: found {self.high}, expected more than low, {self.low}")
+            yield Mistake(("high",), str(self.high), f"more than low, {self.low}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low: found {self.low}, expected a number above 0, as log is set")
-        return self
+            yield Mistake(("low",), str(self.low), "a number above 0, as log is set")
 
     @property
     def samples(self) -> list[Any]:
         return [self.low, self.high]
 
 
-class Choices(_Strict):
+class Choices(StrictModel):
     """Finite set of values."""
 
     choices: tuple[Any, ...] = Field(min_length=1)
@@ -80,14 +74,22 @@ def load_space(path: str | Path, config_path: str | None = None, overrides: Iter
     document = read_yaml(Path(path), path, "a search space")
     if not isinstance(document, dict) or not document:
         raise InputError(path, "no keys", "keys of the configuration, each with low and high, or with choices")
-    axes = {key: _axis(f"{path}: {key}", value) for key, value in document.items()}
-    overrides = list(overrides)
-    for key, axis in axes.items():
-        for value in axis.samples:
+    load_config(config_path, overrides := list(overrides))
+    axes: Space = {}
+    errors: list[InputError] = []
+    for key, value in document.items():
+        try:
+            axes[key] = _axis(f"{path}: {key}", value)
+        except InputError as error:
+            errors.append(error)
+            continue
+        for sample in axes[key].samples:
             try:
-                load_config(config_path, [*overrides, setting(key, value)])
+                load_config(config_path, [*overrides, setting(key, sample)])
             except InputError as error:
-                raise InputError(f"{path}: {key}", f"{value!r} ({error})", "what the configuration takes") from error
+                errors.append(InputError(f"{path}: {key}", f"{sample!r} ({error})", "what the configuration takes"))
+                break
+    raise_all(errors)
     return axes
 
 

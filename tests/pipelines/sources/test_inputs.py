@@ -188,7 +188,7 @@ def test_records_of_parquet_are_dictionaries(tmp_path):
 class MemoryFileSystem(FileSystem):
     """`memory://…`: a file system as Beam's remote ones are, in a dictionary."""
 
-    files: dict[str, bytes] = {}  # noqa: RUF012
+    files: dict[str, bytes] = {}
 
     @classmethod
     def scheme(cls):
@@ -267,7 +267,7 @@ def test_what_beam_does_not_find_is_refused(memory, name, found):
 class FakeClient:
     """BigQuery's client, as far as it is used."""
 
-    tables = {"events_1": 2, "events_2": 1, "users": 1}  # noqa: RUF012
+    tables = {"events_1": 2, "events_2": 1, "users": 1}
 
     def list_tables(self, dataset):
         if dataset != "p.d":

@@ -8,13 +8,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipelines.simulator.scenarios import SCENARIOS
 from usr_tf.config import load_config
-from usr_tf.errors import InputError
+from usr_tf.documents import Location, Mistake, StrictModel, parse_model, parse_yaml, read_yaml
+from usr_tf.errors import InputError, raise_all
 from usr_tf.experiments.search_space import setting
-from usr_tf.schema import parse_model, parse_yaml, read_yaml
 
 FIRST_SEED, TUNING_SEED = 10, 9
 """Of a spec that gives only their number, and of the shop in which learning rates are picked."""
@@ -46,11 +46,7 @@ _List = (BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinc
 """In the file a value or a list."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ShopAxes(_Strict):
+class ShopAxes(StrictModel):
     """Arguments of `simulate`, each with one or more values; they are crossed."""
 
     impressions: Annotated[tuple[Whole, ...], *_List] = (200_000,)
@@ -76,14 +72,14 @@ _TAKEN = {*ShopAxes.model_fields, "data", "variant", "scenario", "task"}
 """What results call the axes of the data, and other columns."""
 
 
-class Budget(_Strict):
+class Budget(StrictModel):
     """Training budget of every model. The epoch with the lowest validation loss counts."""
 
     epochs: Whole = 2
     batch_size: Whole = 1024
 
 
-class Tune(_Strict):
+class Tune(StrictModel):
     """Key that each configuration tunes by validation AUC, on shops with a seed of their own."""
 
     key: str = "train.learning_rate"
@@ -92,7 +88,7 @@ class Tune(_Strict):
     """Those that choose. All others take what the last of these took."""
 
 
-class Spec(_Strict):
+class Spec(StrictModel):
     """Experiment: every variant is compared with the baseline in every cell of data and axes."""
 
     title: str
@@ -130,49 +126,49 @@ class Spec(_Strict):
             return document | {"seeds": list(range(FIRST_SEED, FIRST_SEED + seeds))}
         return document
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> "Spec":
-        named = {"baseline": (self.baseline,), "per_scenario": self.per_scenario}
-        named["tune.variants"] = self.tune.variants if self.tune else ()
-        for key, variants in named.items():
-            for variant in variants:
-                if variant not in self.variants:
-                    raise ValueError(f"{key}: found {variant!r}, expected one of {', '.join(self.variants)}")
-        if self.tune and self.data is None and TUNING_SEED in self.seeds:
-            raise ValueError(
-                f"seeds: found {TUNING_SEED}, expected others: {self.tune.key} is chosen in that seed's shop"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_is_said_twice(self) -> "Spec":
-        """Validator: refuses settings without effect, or that contradict the stated budget."""
-        for place, settings in self.all_settings().items():
-            for key, value in settings.items():
-                if isinstance(value, Mapping):
-                    raise ValueError(f"{place}.{key}: found keys within, expected a dotted key and its value")
-                if key in ("seed", "data"):
-                    raise ValueError(f"{place}.{key}: found {value!r}, expected it as the experiment's own")
-                if self.tune and key == self.tune.key and place != "settings":
-                    raise ValueError(f"{place}.{key}: found {value!r}, expected none, for each chooses its own")
-        for key in Budget.model_fields:
-            if f"train.{key}" in self.settings:
-                found = self.settings[f"train.{key}"]
-                raise ValueError(f"settings.train.{key}: found {found!r}, expected it as budget.{key}")
+    def mistakes(self) -> Iterator[Mistake]:
+        yield from self._unknown_variants()
+        yield from self._misplaced_settings()
         for axis in self.axes:
             names = [name for name, _ in self._values(axis)]
             if len(set(names)) < len(names):
-                raise ValueError(f"axes.{axis}: found {names}, expected different ones")
+                yield Mistake(("axes", axis), str(names), "different ones")
             if axis in _TAKEN:
-                raise ValueError(f"axes: found {axis!r}, expected a name that is no axis of the data or of results")
-        return self
+                yield Mistake(("axes",), repr(axis), "a name that is no axis of the data or of results")
 
-    def all_settings(self) -> dict[str, Settings]:
-        """All settings by their place in the file, such as `variants.USR`."""
-        named = {"settings": self.settings}
+    def _unknown_variants(self) -> Iterator[Mistake]:
+        named: dict[Location, tuple[str, ...]] = {("baseline",): (self.baseline,), ("per_scenario",): self.per_scenario}
+        named["tune", "variants"] = self.tune.variants if self.tune else ()
+        for key, variants in named.items():
+            for variant in variants:
+                if variant not in self.variants:
+                    expected, needs = f"one of {', '.join(self.variants)}", (("variants",),)
+                    yield Mistake(key, repr(variant), expected, needs)
+        if self.tune and self.data is None and TUNING_SEED in self.seeds:
+            expected, needs = f"others: {self.tune.key} is chosen in that seed's shop", (("data",), ("tune",))
+            yield Mistake(("seeds",), str(TUNING_SEED), expected, needs)
+
+    def _misplaced_settings(self) -> Iterator[Mistake]:
+        """Settings without effect, or that contradict the stated budget."""
+        for place, settings in self.all_settings().items():
+            for key, value in settings.items():
+                if isinstance(value, Mapping):
+                    yield Mistake((*place, key), "keys within", "a dotted key and its value")
+                elif key in ("seed", "data"):
+                    yield Mistake((*place, key), repr(value), "it as the experiment's own")
+                elif self.tune and key == self.tune.key and place != ("settings",):
+                    yield Mistake((*place, key), repr(value), "none, for each chooses its own", needs=(("tune",),))
+        for key in Budget.model_fields:
+            if f"train.{key}" in self.settings:
+                name = f"train.{key}"
+                yield Mistake(("settings", name), repr(self.settings[name]), f"it as budget.{key}")
+
+    def all_settings(self) -> dict[Location, Settings]:
+        """All settings by their place in the file, such as `("variants", "USR")`."""
+        named: dict[Location, Settings] = {("settings",): self.settings}
         for axis in self.axes:
-            named |= {f"axes.{axis}.{name}": settings for name, settings in self._values(axis)}
-        return named | {f"variants.{name}": settings for name, settings in self.variants.items()}
+            named |= {("axes", axis, name): settings for name, settings in self._values(axis)}
+        return named | {("variants", name): settings for name, settings in self.variants.items()}
 
     def axis_cells(self) -> Iterator[tuple[dict[str, str], Settings]]:
         """All combinations of the axes: names of the values, and their settings."""
@@ -185,7 +181,7 @@ class Spec(_Strict):
         return list(values.items()) if isinstance(values, dict) else [(_told(each), {axis: each}) for each in values]
 
 
-class _Set(_Strict):
+class _Set(StrictModel):
     """File that lists specs to run together."""
 
     title: str
@@ -276,14 +272,21 @@ def _parse(place: Traversable, small: bool, override: Mapping[str, Any]) -> Spec
     if spec.tune and spec.tune.key in override.get("settings", {}):
         found = f"{spec.tune.key}={override['settings'][spec.tune.key]}"
         raise InputError("--set", found, f"another key, for in {place} each configuration chooses its own")
+    errors = []
     for key, settings in spec.all_settings().items():
         try:
             load_config(None, [setting(*each) for each in {**spec.settings, **settings}.items()])
         except InputError as error:
-            where, _, remainder = str(error).partition(": found ")
-            found, _, expected = remainder.rpartition(", expected ")
-            raise InputError(f"{place}: {key}: {where.split()[-1]}", found, expected) from error
+            errors += [_inside(f"{place}: {'.'.join(key)}", each) for each in error.each]
+    raise_all(errors)
     return spec
+
+
+def _inside(place: str, error: InputError) -> InputError:
+    """An error of the configuration, at the place of the spec that sets it."""
+    where, _, remainder = str(error).partition(": found ")
+    found, _, expected = remainder.rpartition(", expected ")
+    return InputError(f"{place}: {where.split()[-1]}", found, expected)
 
 
 def _read(place: Traversable, derived: tuple[Traversable, ...] = ()) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def peak_mib() -> int:
 def locked(path: Path) -> Iterator[None]:
     """Context that holds a file lock, which the system releases when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -194,7 +194,7 @@ def _work(connection: Connection, work: Path) -> None:
     """Main loop of a worker: runs jobs until the main process closes the connection or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with (work / _LOG).open("a") as log:  # the libraries' chatter would tear the progress bar
+    with (work / _LOG).open("a", encoding="utf-8") as log:  # the libraries' chatter would tear the progress bar
         os.dup2(log.fileno(), 2)
     os.environ.update(_ENVIRONMENT)
     while True:

@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.logs.tables import PLACE, describe_place, find_files, read_file
+from pipelines.logs.columns import PLACE
+from pipelines.logs.locations import find_files
+from pipelines.logs.tables import describe_place, read_file
 from usr_tf.errors import InputError
 from usr_tf.schema import ACTION, ITEM, POSITION, REQUEST, SCENARIO, TIMESTAMP, Feature, Schema, load_schema
 
