@@ -14,7 +14,6 @@ from serving.formats.logged_requests import read_requests
 from serving.local_server import serve_in_background
 from tests.once import made_once
 from tests.usr_tf.fixtures import write_toy_logs
-from tests.usr_tf.test_cli import refused
 from usr_tf.errors import InputError
 from usr_tf.play import Playground
 from usr_tf.play.logged_shop import LoggedShop, read_shop
@@ -284,20 +283,6 @@ def test_a_page_for_other_machines_says_what_it_opens():
     assert [warning_of(host) for host in ("127.0.0.1", "localhost", "::1", "[::1]", "127.8.0.1")] == [None] * 5
     for host in ("0.0.0.0", "::", "10.0.0.7", "shop.example"):
         assert "everyone who reaches this machine can read the users" in warning_of(host)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "a", "--model", "b", "--model", "c", "--logs", "l"], "--model: found 3, expected at most 2"),
-        (
-            ["--model", "a", "--model", "b", "--run", "r", "--logs", "l"],
-            "--run: found 1, expected 2, one for each --mo",
-        ),
-    ],
-)
-def test_flags_that_do_not_fit(capsys, arguments, message):
-    assert refused(capsys, "play", *arguments).startswith(f"usr-tf play: {message}")
 
 
 def test_a_page_request_names_what_is_wrong():

@@ -39,13 +39,17 @@ def _play(values: flags.FlagValues, _: Sequence[str]) -> None:
     if len(values.run) not in (0, len(values.model)):
         raise InputError(f"{place}: --run", f"{len(values.run)}", f"{len(values.model)}, one for each --model, or none")
 
+    from pathlib import Path
+
     from rich.console import Console
 
     from serving.local_server import serve_in_background
     from usr_tf.play import Playground, serve_page
     from usr_tf.play.logged_shop import open_base, read_shop
     from usr_tf.play.scorers import ServedModel, Trees
+    from usr_tf.schema import load_schema
 
+    load_schema(Path(values.logs) / "schema.yaml")  # models take seconds to load, and a wrong --logs none to see
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(serve_in_background(model)) for model in values.model]
         runs = values.run or [None] * len(servers)

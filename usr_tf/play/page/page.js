@@ -202,16 +202,14 @@ function showItem() {
     element("td", {}, arrow(moved(column, item.id, ranking.order.indexOf(row))), ` ${ranking.order.indexOf(row) + 1}`),
     ...tasks.map((task) => element("td", { text: ranking.scores[task] ? number(ranking.scores[task][row]) : "–" }))));
   const chain = state.shop.tasks.map((task) => task.action);
-  const actions = [...state.shop.actions].sort((one, other) => chain.indexOf(one) - chain.indexOf(other));
+  const actions = [...chain, ...state.shop.actions.filter((action) => !chain.includes(action))];
   panel.replaceChildren(
     element("button", { class: "close", text: "✕", "aria-label": "Close", onclick: close }),
     element("h2", { text: item.title }),
     element("p", { class: "faint", text: item.id }),
-    element("div", { class: "acts" }, ...actions.filter((action) => chain.includes(action))
-      .concat(actions.filter((action) => !chain.includes(action)))
-      .map((action) => element("button", {
-        class: action === chain[0] ? "main" : "", "data-action": action, text: action, onclick: () => act(action),
-      }))),
+    element("div", { class: "acts" }, ...actions.map((action) => element("button", {
+      class: action === chain[0] ? "main" : "", "data-action": action, text: action, onclick: () => act(action),
+    }))),
     element("table", {},
       element("tr", {}, ...["", "rank", ...tasks].map((name) => element("th", { text: name }))), ...scores),
     element("h3", { text: "Why" }),
@@ -299,8 +297,11 @@ async function why(model) {
   })));
   effects.sort((one, other) => Math.abs(other.moved) - Math.abs(one.moved));
   const shown = effects.slice(0, 12);
-  const rest = effects.slice(12).reduce((sum, effect) => sum + effect.moved, 0);
-  if (effects.length > 12) shown.push({ name: `${effects.length - 12} others`, value: "", moved: rest, unknown: false });
+  const others = effects.slice(12);
+  if (others.length) {
+    const moved = others.reduce((sum, effect) => sum + effect.moved, 0);
+    shown.push({ name: `${others.length} more`, value: "", moved, unknown: false });
+  }
   const largest = Math.max(...shown.map((effect) => Math.abs(effect.moved)), 1e-9);
   $("why").replaceChildren(
     apart ? element("p", { class: "down", text: `The run's scores differ from the served ones by ${number(apart)}: `
