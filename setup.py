@@ -48,6 +48,7 @@ TOOLS = [
     "duckdb",
     "hypothesis",
     "mypy",
+    "playwright",
     "pytest",
     "pytest-xdist",
     "ranx",
@@ -112,6 +113,7 @@ setup(
     package_data={
         "usr_tf": ["configs/*.yaml", "py.typed", "evaluation/report/*.css"],
         "usr_tf.experiments": ["specs/*.yaml"],
+        "usr_tf.play": ["page/*"],
         "serving": ["docker/*", "docker/grafana/*/*", "kubernetes/*"],
     },
     install_requires=["absl-py", "pydantic>=2", "pyyaml"],

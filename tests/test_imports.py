@@ -27,7 +27,7 @@ GROUND = (
     "usr_tf.evaluation.report",
     "usr_tf.training.history",
 )
-TOP = ("usr_tf.cli", "usr_tf.demo", "usr_tf.experiments")
+TOP = ("usr_tf.cli", "usr_tf.demo", "usr_tf.experiments", "usr_tf.play")
 MODULES = sorted(path for top in ("usr_tf", "pipelines", "serving") for path in (ROOT / top).rglob("*.py"))
 
 

@@ -43,6 +43,8 @@ from usr_tf.train import train
 _SHARES = (0.25, 0.35)
 """Of the impressions, of day one and day two; the rest is day three."""
 _EVENTS = 1_000
+_ANY_DRIFT = ("new_tokens=1", "label_rate=1000", "numeric_shift=1000", "coverage=1")
+"""Limits that days of so small a shop never reach."""
 _ALL_ROWS = {"valid": 0.01, "test": 0.98}
 """A split that evaluates a day."""
 
@@ -119,7 +121,7 @@ def learn(out: Path, number: str, logs: Path, console: Console, grow_from: str |
       The published version.
     """
     earlier = str(out / f"data{grow_from}") if grow_from else None
-    preprocess(str(logs), str(out / f"data{number}"), grow_from=earlier)
+    preprocess(str(logs), str(out / f"data{number}"), grow_from=earlier, drift_limits=_ANY_DRIFT if earlier else ())
     settings = ["train.epochs=2", *([f"train.warm_start={out / f'run{grow_from}'}"] if grow_from else [])]
     data = open_data(out / f"data{number}")
     train(data, out / f"run{number}", load_config(overrides=settings))
@@ -177,6 +179,7 @@ def judge(out: Path, number: str, since: int) -> dict[str, dict[str, float]]:
         str(schema),
         transform=str(out / f"data{number}"),
         since=np.datetime_as_string(np.datetime64(since, "ms"), timezone="UTC"),
+        drift_limits=_ANY_DRIFT,
     )
     metrics, _ = evaluate(open_run(out / f"run{number}"), open_data(data), out / f"report{number}")
     return {

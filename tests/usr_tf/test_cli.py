@@ -149,6 +149,15 @@ def bad_inputs(folder) -> dict[str, tuple[list[str], str]]:
             "expected a feature store that",
         ),
         "features: other": (["features", "load", f"--store={folder / 'f'}", "--follow"], "a flag of the other action"),
+        "play: logs": (["play", "--model=m", f"--logs={empty}"], "schema.yaml: found no readable"),
+        "play: models": (
+            ["play", "--model=a", "--model=b", "--model=c", "--logs=l"],
+            "--model: found 3, expected at most",
+        ),
+        "play: runs": (
+            ["play", "--model=a", "--model=b", "--run=r", "--logs=l"],
+            "--run: found 1, expected 2, one for",
+        ),
         "preprocess: logs": (
             ["preprocess", f"--logs={empty}", f"--out={folder / 'c'}"],
             "schema.yaml: found no readable",

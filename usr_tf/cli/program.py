@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from usr_tf import __version__
-from usr_tf.cli import completion, experiments, features, logs, models, serving
+from usr_tf.cli import completion, experiments, features, logs, models, play, serving
 from usr_tf.cli.extras import require
 from usr_tf.cli.interrupt import Interrupts
 from usr_tf.cli.quiet import quiet
@@ -28,7 +28,7 @@ GROUPS = [
     Group("All steps at once", models.DEMO, "demo"),
     Group("Logs and Beam jobs", logs.VERBS, "preprocess"),
     Group("Models", models.VERBS, "train"),
-    Group("Serving", serving.VERBS | features.VERBS, "serve"),
+    Group("Serving", serving.VERBS | features.VERBS | play.VERBS, "serve"),
     Group("Experiments", experiments.VERBS, "tune"),
     Group("The program itself", completion.VERBS, "completion"),
 ]
