@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from serving.client import Ranker
+from serving.formats.contract import schema_specs
 from serving.formats.logged_requests import read_requests
 from serving.formats.request import COUNTER_PREFIX, TensorSpec, request_inputs
-from serving.formats.signatures import schema_specs
 from serving.publishing.versions import list_versions
 from serving.publishing.warmup import to_examples
 from usr_tf.baseline.run import open_tree_run
