@@ -101,9 +101,7 @@ def read_shop(logs: str | Path, base: Backend | None = None, counters: bool = Tr
     Raises:
       InputError: unreadable logs, no impression, or a store of another schema.
     """
-    schema = load_schema(Path(logs) / "schema.yaml")
-    if base is not None:
-        FeatureStore(base, schema, place="--store")  # refuses one of another schema
+    schema = _schema_of(Path(logs) / "schema.yaml", base)
     inputs, reader = find_tables(str(logs)), EventReader(schema)
     tables = {table: _read(schema, table, names) for table, names in inputs.items() if names}
     impressions = tables["impressions"]
@@ -125,6 +123,15 @@ def read_shop(logs: str | Path, base: Backend | None = None, counters: bool = Tr
     return shop, base or _filled(
         schema if counters else _without_counters(schema), Limits(lateness=f"{end - since + _DAY}ms"), reader, tables
     )
+
+
+def _schema_of(path: Path, base: Backend | None) -> Schema:
+    """Schema of logs, with the forms of texts that the store has."""
+    known = None if base is None else FeatureStore(base, place="--store").schema
+    schema = load_schema(path).with_normal_forms(known)
+    if known is not None and schema != known:
+        raise InputError("--store", "a store of another schema", f"one of {path}")
+    return schema
 
 
 def _without_counters(schema: Schema) -> Schema:
