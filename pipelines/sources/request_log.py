@@ -21,8 +21,8 @@ import orjson
 from pipelines.sources.base import Row, Source
 from pipelines.sources.inputs import Inputs, find_inputs
 from usr_tf.errors import InputError
+from usr_tf.log_rows import RejectedRow, coerce, log_columns
 from usr_tf.schema import (
-    ACTION,
     CANDIDATE_GROUPS,
     ITEM,
     POSITION,
@@ -37,7 +37,6 @@ from usr_tf.schema import (
 _KEYS = (REQUEST, SCENARIO, TIMESTAMP, "inputs")
 _LONGEST = 1e11
 """Seconds of the longest age, over 3,000 years."""
-_ACTION_COLUMNS = (USER, ITEM, TIMESTAMP, ACTION, REQUEST, SCENARIO)
 
 
 class RequestLogSource(Source):
@@ -59,12 +58,14 @@ class RequestLogSource(Source):
                 expected = "it, for a request has the model's features alone"
                 raise InputError(f"{schema}: features.{key}", "nothing", expected)
         self._actions = find_inputs(action_files) if action_files else []
+        self._action_columns = log_columns(self._schema, "actions")
         self._read: Counter[str] = Counter()
         self._versions: Counter[str] = Counter()
         self._latest: dict[tuple[str, str], dict[str, Any]] = {}
 
     def schema(self) -> str:
-        return self._schema.to_yaml()
+        imported = {"columns": {}, "timestamp_unit": "ms"}  # what this source writes, whatever the shop's logs have
+        return self._schema.model_copy(update=imported).to_yaml()
 
     def read(self, inputs: Inputs) -> Iterator[Row]:
         impressions = 0
@@ -84,12 +85,26 @@ class RequestLogSource(Source):
         if not impressions:
             raise InputError("--input", "no logged request", "files that serving.request_log wrote")
         for record in Inputs(self._actions, on_reject=inputs.reject).records():
-            row = orjson.loads(record.value) if isinstance(record.value, bytes) else record.value
-            if not isinstance(row, dict) or any(row.get(key) is None for key in (USER, ITEM, TIMESTAMP, ACTION)):
-                inputs.reject(record.path, record.number, "an action without user, item, time or kind")
+            try:
+                row = self._action(record.value)
+            except (RejectedRow, orjson.JSONDecodeError) as error:
+                inputs.reject(record.path, record.number, f"no action ({error})")
                 continue
             self._read["actions"] += 1
-            yield "actions", {name: row[name] for name in _ACTION_COLUMNS if row.get(name) is not None}
+            yield "actions", row
+
+    def _action(self, value: Any) -> dict[str, Any]:
+        """Row of an action, read as `preprocess` reads the shop's logs.
+
+        Raises:
+          RejectedRow: it is no action.
+        """
+        row = orjson.loads(value) if isinstance(value, bytes) else value
+        if not isinstance(row, dict):
+            raise RejectedRow("not_an_object")
+        row = row | {target: row[source] for source, target in self._schema.columns.items() if source in row}
+        values = {name: coerce(row.get(name), column, name) for name, column in self._action_columns.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
     def report(self) -> dict[str, Any]:
         return {"read": dict(self._read), "versions": dict(self._versions)}

@@ -73,15 +73,19 @@ def test_rows_are_what_was_served(tmp_path, schema):
         ("r3", 3000, {"city": "Goole", "tags": [["x"], ["z"]], "tag_weights": [[0.5], [1.0]]}, [0, 1]),
     )
     actions = tmp_path / "actions.jsonl"
+    schema.write_text(schema.read_text() + "timestamp_unit: s\ncolumns: {t: timestamp}\n")  # of the shop's own logs
     click = {"user_id": "ann", "item_id": "b", "timestamp": 1500, "action": "click", "request_id": "r1"}
-    actions.write_text(json.dumps({**click, "page": 1}) + "\n" + json.dumps({"user_id": "ann"}) + "\n")
+    logged = {name: value for name, value in click.items() if name != "timestamp"}
+    actions.write_text(
+        json.dumps({**logged, "t": 1.5, "page": 1}) + "\n" + json.dumps({"user_id": "ann", "t": 2}) + "\n3\n"
+    )
     out = tmp_path / "logs"
     flags = ["--source=request_log", f"--input={tmp_path / 'in'}", f"--schema={schema}", f"--action_files={actions}"]
     assert main(["import", *flags, f"--out={out}"]) == 0
     report = json.loads((out / "import.json").read_text())
     assert report["read"] == {"requests": 3, "actions": 1}
     assert report["versions"] == {"3": 3}
-    assert report["rejected"] == {"an action without user, item, time or kind": 1}
+    assert report["rejected"] == {"no action (missing_item_id)": 1, "no action (not_an_object)": 1}
     shared = {"user_id": "ann", "device": "phone"}
     first = {"request_id": "r1", "scenario": "search", "timestamp": 1000, "query": "tea", **shared}
     second = {"request_id": "r2", "scenario": "feed", "timestamp": 2000, "query": "", **shared}
