@@ -18,6 +18,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.formats.logged_requests import read_requests
+from serving.formats.messages import SignatureDef
 from serving.formats.request import request_inputs
 from serving.formats.signatures import read_signatures, signature_specs
 from serving.publishing.warmup import to_examples
@@ -122,7 +123,9 @@ def call_program(program: Path, version: Path, text: str) -> tuple[list[np.ndarr
     answers = [np.array(line.split(), np.float64) for line in finished.stdout.splitlines()]
     assert [int(values[0]) for values in answers] == [len(values) - 1 for values in answers]
     return [values[1:] for values in answers], {
-        name: signature for name, signature in meta.signature_def.items() if signature.inputs
+        name: SignatureDef.FromString(signature.SerializeToString())
+        for name, signature in meta.signature_def.items()
+        if signature.inputs
     }
 
 
