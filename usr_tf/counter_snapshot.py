@@ -69,7 +69,8 @@ class CounterSnapshot(tf.Module):
             values = inputs[name]
             if values.shape[0] != 1:
                 values, places[name] = tf.unique(values)
-            prints[name] = fingerprint(counter_keys(values, name, self._schema))
+            keys_of_counters = counter_keys(values, name, self._schema)
+            prints[name] = fingerprint(tf.ensure_shape(keys_of_counters, values.shape))  # `[1]` is told from `[N]`
         columns: dict[str, tf.Tensor] = {}
         for keys, names in self._by_keys(places).items():
             known = {key: prints[key] for name in names for key in self._counters[name].key_columns}
