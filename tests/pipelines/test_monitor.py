@@ -60,6 +60,7 @@ def test_scores_labels_and_features_are_those_of_the_log(made, tmp_path, capsys)
     assert "requests (version 4: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_served_otherwise_is_told_and_fails(made, tmp_path, capsys):
     def in_cents(inputs):
         return {**inputs, "price": [None if price is None else 100 * price for price in inputs["price"]]}

@@ -98,6 +98,7 @@ def test_a_forgotten_user_is_in_no_row_and_other_rows_are_as_they_were(tmp_path,
     assert pq.read_table(tmp_path / "out" / "users.parquet").column("age").to_pylist() == [0, 1, 2, 4, 5, 6, 8, 9]
 
 
+@pytest.mark.slow
 def test_no_id_is_left_in_data_of_pseudonymous_logs(tmp_path):
     key = tmp_path / "key"
     key.write_text(KEY + "\n")

@@ -268,6 +268,7 @@ def test_served_scores_of_logged_requests_are_the_offline_ones(shop, run, model,
     assert worst <= 1e-5
 
 
+@pytest.mark.slow
 def test_requests_rebuilt_from_events_are_the_logged_ones(shop, run, requests, tmp_path):
     """So their scores are the offline ones too, as those of the logged requests are."""
     logged = {request.request_id: request.document for request in requests}
