@@ -4,11 +4,11 @@ Reads a request log (`serving.request_log`), imports it, applies the training da
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from pipelines.logs.tables import read_file
 from pipelines.preprocess import preprocess
 from pipelines.quality import drift
 from pipelines.sources import import_logs
-from pipelines.sources.inputs import Inputs, find_inputs
+from pipelines.sources.request_log import RequestLogSource
 from usr_tf.errors import InputError
 from usr_tf.files import make_folder, replace_text, strict_json
 from usr_tf.metrics.resample import Resample
@@ -103,10 +103,10 @@ def monitor(
     schema = read_schema(schema_path)
     folder = make_folder(out)
     logs = folder / "logs"
-    options = {"schema": schema_path, "action_files": action_files}
-    report = import_logs("request_log", requests, logs, progress, options)
-    whole = schema.model_copy(update={"split": Split(valid=0, test=0)})
-    replace_text(logs / "schema.yaml", whole.to_yaml())
+    log = _ScoreLog(schema)
+    report = import_logs(RequestLogSource(schema_path, action_files, log.add), requests, logs, progress)
+    imported = read_schema(str(logs / "schema.yaml")).model_copy(update={"split": Split(valid=0, test=0)})
+    replace_text(logs / "schema.yaml", imported.to_yaml())
     served = preprocess(
         str(logs), str(folder / "data"), beam_args=beam_args, progress=progress, transform=data, drift_limits=_UNLIMITED
     )
@@ -117,8 +117,7 @@ def monitor(
         for each in drift.compare(trained, served, schema, drift.DriftLimits(**kinds))
         if each.kind != "label_rate" or action_files
     ]
-    log = _read_scores(requests, schema)
-    figures = _score_figures(log, trained, schema, str(logs) if action_files else None)
+    figures = _score_figures(log.scores(), trained, imported, str(logs) if action_files else None)
     beyond = [
         f"{each.kind} {each.amount:.4g} of {each.scenario} {each.name}" for each in drifts if each.verdict == "beyond"
     ]
@@ -126,7 +125,7 @@ def monitor(
     document = {
         "requests": report["read"]["requests"],
         "versions": report["versions"],
-        "latency_ms": {f"p{q}": round(float(np.percentile(log.latencies, q)), 3) for q in (50, 99)},
+        "latency_ms": {f"p{q}": round(float(np.nanpercentile(log.latencies, q)), 3) for q in (50, 99)},
         "scores": [dataclasses.asdict(figure) for figure in figures],
         "drift": drift.document(drifts),
         "beyond": beyond,
@@ -176,36 +175,41 @@ class _Scores:
     """`_KEYS`, a row for each candidate."""
     outputs: dict[str, np.ndarray]
     """`[rows]` float64 by task."""
-    latencies: np.ndarray
-    """`[requests]` float64, ms."""
 
 
-def _read_scores(requests: Sequence[str], schema: Schema) -> _Scores:
-    columns: dict[str, list[Any]] = {name: [] for name in _KEYS}
-    outputs: dict[str, list[float]] = {name: [] for name in schema.task_names}
-    latencies = []
-    for record in Inputs(find_inputs(requests)).records():
-        try:
-            document = orjson.loads(record.value)
-            items, scores = document["inputs"][ITEM], document["outputs"]
-            values = [scores[name] for name in schema.task_names]
-            user, scenario = document["inputs"][USER], document[SCENARIO]
-        except (ValueError, KeyError, TypeError):  # which the import has rejected
-            continue
-        if any(len(each) != len(items) for each in values) or scenario not in schema.scenarios:
-            continue
-        shared = {USER: user[0] if isinstance(user, list) else user, REQUEST: document[REQUEST], SCENARIO: scenario}
-        for name, value in {**shared, TIMESTAMP: document[TIMESTAMP]}.items():
-            columns[name] += [value] * len(items)
-        columns[ITEM] += items
-        for name, each in zip(schema.task_names, values, strict=True):
-            outputs[name] += each
-        latencies.append(document["latency_ms"])
-    if not latencies:
-        raise InputError(", ".join(requests), "no request with scores", f"outputs {', '.join(schema.task_names)}")
-    kinds = {TIMESTAMP: pa.int64()}
-    keys = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in columns.items()})
-    return _Scores(keys, {name: np.array(each, float) for name, each in outputs.items()}, np.array(latencies, float))
+class _ScoreLog:
+    """Collects the scores of the records that the import reads."""
+
+    def __init__(self, schema: Schema):
+        self.latencies: list[float] = []
+        """Of each request, ms."""
+        self._keys: dict[str, list[Any]] = {name: [] for name in _KEYS}
+        self._outputs: dict[str, list[float]] = {name: [] for name in schema.task_names}
+
+    def add(self, document: dict[str, Any]) -> None:
+        """Adds a record.
+
+        Raises:
+          InputError: it has no score of each candidate for each task.
+        """
+        items, outputs = document["inputs"][ITEM], document.get("outputs") or {}
+        for name in self._outputs:
+            if len(outputs.get(name) or ()) != len(items):
+                expected = f"{len(items)} scores {name}, one a candidate"
+                raise InputError(f"request {document[REQUEST]}: outputs", ", ".join(outputs) or "nothing", expected)
+        user = document["inputs"][USER]
+        shared = {name: document[name] for name in (REQUEST, SCENARIO, TIMESTAMP)}
+        for name, value in {**shared, USER: user[0] if isinstance(user, list) else user}.items():
+            self._keys[name] += [value] * len(items)
+        self._keys[ITEM] += items
+        for name, scores in self._outputs.items():
+            scores += outputs[name]
+        self.latencies.append(document.get("latency_ms") or math.nan)
+
+    def scores(self) -> _Scores:
+        kinds = {TIMESTAMP: pa.int64()}
+        keys = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in self._keys.items()})
+        return _Scores(keys, {name: np.array(scores, float) for name, scores in self._outputs.items()})
 
 
 def _score_figures(log: _Scores, trained: dict, schema: Schema, logs: str | None) -> list[ScoreFigures]:

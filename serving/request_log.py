@@ -116,7 +116,9 @@ class RequestLog:
                 make_record = self._waiting.get(timeout=_POLL_SECONDS)
                 if make_record is None:
                     break
-                self._guard(lambda make=make_record: self._file.write(make()))
+                if not self._guard(lambda make=make_record: self._file.write(make())):
+                    self.dropped += 1
+                    self._guard(self._replace)  # half a line may be in it
             except queue.Empty:
                 self._guard(self._file.flush)
             if self._file.bytes >= self._max_bytes or self._file.age >= self._max_seconds:
@@ -124,18 +126,24 @@ class RequestLog:
         self._guard(self._file.complete)
 
     def _rotate(self) -> None:
-        self._file.complete()
-        self._file = _File(self.directory)
+        file, self._file = self._file, _File(self.directory)  # the old one goes on where no new one can be opened
+        file.complete()
 
-    def _guard(self, step: Callable[[], object]) -> None:
-        """A failure of the log fails no request: it is counted, and told once."""
+    def _replace(self) -> None:
+        """Begins a new file, and keeps the whole lines of one that a write has failed on."""
+        file, self._file = self._file, _File(self.directory)
+        file.abandon()
+
+    def _guard(self, step: Callable[[], object]) -> bool:
+        """Runs a step, whose failure fails no request and is logged once; returns whether it succeeded."""
         try:
             step()
         except Exception:
-            self.dropped += 1
             if not self._failed:
                 self._failed = True
                 _LOG.exception("The request log cannot be written; records are lost")
+            return False
+        return True
 
 
 def make_record(
@@ -201,6 +209,14 @@ class _File:
         self._raw.close()
         _give_name(self._path, bool(self.bytes))
 
+    def abandon(self) -> None:
+        """Completes the file with the whole lines that it holds."""
+        with contextlib.suppress(OSError):
+            self.flush()
+        with contextlib.suppress(OSError):
+            self._raw.close()
+        _salvage(self._path)
+
 
 def _give_name(path: Path, has_lines: bool) -> None:
     if has_lines:
@@ -213,13 +229,17 @@ def _complete_leftovers(directory: Path) -> None:
     """Completes the files of this machine's processes that are gone."""
     for path in directory.glob(f"{_OPEN}*-{glob.escape(socket.gethostname())}-*{_SUFFIX}"):
         pid = int(path.name.removesuffix(_SUFFIX).split("-")[-2])
-        if pid == os.getpid() or _is_alive(pid):
-            continue
-        lines = _whole_lines(path)
-        aside = path.with_name(f".{uuid.uuid4().hex}")
-        aside.write_bytes(gzip.compress(lines, 1))
-        aside.replace(path)
-        _give_name(path, bool(lines))
+        if pid != os.getpid() and not _is_alive(pid):
+            _salvage(path)
+
+
+def _salvage(path: Path) -> None:
+    """Completes a file that may be cut off with the whole lines at its beginning."""
+    lines = _whole_lines(path)
+    aside = path.with_name(f".{uuid.uuid4().hex}")
+    aside.write_bytes(gzip.compress(lines, 1))
+    aside.replace(path)
+    _give_name(path, bool(lines))
 
 
 def _whole_lines(path: Path) -> bytes:

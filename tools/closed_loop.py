@@ -73,7 +73,8 @@ def closed_loop(out: Path, impressions: int, console: Console) -> dict[str, dict
     one, two, _ = split_days(tables, starts)
 
     console.rule("day one: train, publish, load the feature store")
-    write_tables(out / "day1", {**one, "items": tables["items"], "users": tables["users"]}, schema)
+    day_one = {"items": tables["items"], "users": tables["users"], **one}
+    write_tables(out / "day1", day_one, schema)
     first = learn(out, "1", out / "day1", console)
 
     console.rule("day two: serve, and log what is served")
@@ -81,8 +82,7 @@ def closed_loop(out: Path, impressions: int, console: Console) -> dict[str, dict
     data_schema = load_schema(out / "data1" / "schema.yaml")  # which names the forms of texts
     with open_store(out / "features.sqlite", data_schema) as store, serve_in_background(out / "serving") as server:
         reader = EventReader(schema)
-        for table in ("items", "users", "impressions", "actions"):
-            rows = {**one, "items": tables["items"], "users": tables["users"]}[table]
+        for table, rows in day_one.items():
             for start in track(range(0, len(rows), _EVENTS), f"store {table}", console=console):
                 store.apply(reader.check(table, row) for row in rows[start : start + _EVENTS])
         served = serve_day(

@@ -109,10 +109,10 @@ def line_blocks(path: str, advance: Callable[[int], object] = lambda size: None)
       InputError: as `open_bytes`; of a broken stream, the message says how many whole lines come before the break.
     """
     with open_bytes(path, advance=advance) as stream:
-        yield from split_lines(path, stream)
+        yield from split_lines(stream)
 
 
-def split_lines(path: str, stream: io.BufferedIOBase, start: bytes = b"") -> Iterator[bytes]:
+def split_lines(stream: io.BufferedIOBase, start: bytes = b"") -> Iterator[bytes]:
     """Blocks of whole lines of an open stream, after the bytes `start`; as `line_blocks`."""
     lines, rest, skipping = 0, bytearray(start), False
     last = rest.rfind(b"\n") + 1

@@ -112,23 +112,17 @@ def check_units(path: str, block: Block, layout: Layout, limit: int, constants: 
     Raises:
       InputError: there is such a column.
     """
-    for name in layout.moments:
-        numbers = _first_numbers(block, layout.sources[name], limit, constants)
-        check_unit(f"{path}: column {name!r}", numbers, layout.columns[name].unit)
-
-
-def _first_numbers(
-    block: Block, sources: tuple[str, ...], limit: int, constants: dict[str, str | None]
-) -> list[int | float]:
-    """Values of the first `limit` rows that are numbers, or texts of numbers, as the logs have them."""
+    sources = {name: layout.sources[name] for name in layout.moments}
     if isinstance(block.rows, pa.RecordBatch):
-        present = [name for name in sources if name in block.rows.schema.names]
+        present = [each for names in sources.values() for each in names if each in block.rows.schema.names]
         rows = block.rows.select(present).slice(0, limit).to_pylist() if present else []
     else:
         rows = parse_lines(block.rows, limit)
-    values = [value for row in rows for name in sources if (value := row.get(name)) is not None]
-    numbers = map(_plain_number, values or map(constants.get, sources))
-    return [number for number in numbers if number is not None and math.isfinite(number)]
+    for name, names in sources.items():
+        values = [value for row in rows for each in names if (value := row.get(each)) is not None]
+        numbers = [_plain_number(value) for value in values or map(constants.get, names)]
+        finite = [number for number in numbers if number is not None and math.isfinite(number)]
+        check_unit(f"{path}: column {name!r}", finite, layout.columns[name].unit)
 
 
 def _plain_number(value: Any) -> int | float | None:

@@ -1,6 +1,7 @@
 """Draft of `schema.yaml`: scenarios, tasks, features and signals as a sample of logs suggests them, with comments."""
 
 import datetime
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -87,6 +88,7 @@ class _Draft:
 
     def __init__(self, samples: dict[str, Sample], columns: dict[str, str], inputs: TableInputs):
         self._samples, self._columns, self._inputs = samples, columns, inputs
+        self._profile = functools.cache(lambda table, name: profile(samples[table], name))
         self._features: dict[str, Guess] = {}
         for table, group in _GROUPS.items():
             for name in samples[table].columns:
@@ -106,7 +108,7 @@ class _Draft:
         return "\n".join(lines) + "\n"
 
     def _guess(self, table: str, group: str, name: str) -> Guess:
-        column = profile(self._samples[table], name)
+        column = self._profile(table, name)
         if name == USER:
             return Guess({"group": "user", "type": "categorical", "min_count": 2}, f"{column.distinct:,} values")
         if name == ITEM:
@@ -143,7 +145,7 @@ class _Draft:
         return [f"# Sample: {', '.join(counts)}."]
 
     def _scenarios(self) -> list[str]:
-        found = profile(self._samples["impressions"], SCENARIO).values
+        found = self._profile("impressions", SCENARIO).values
         where = f"{self._samples['impressions'].example}: column {SCENARIO!r}"
         if len(found) > _MOST_SCENARIOS:
             few = ", ".join(str(value) for value, _ in found.most_common(3))
@@ -153,7 +155,7 @@ class _Draft:
         return [f"scenarios: {_flow([str(value) for value, _ in found.most_common()])}  # {counts} impressions"]
 
     def _actions(self) -> Counter[str]:
-        found = profile(self._samples["actions"], ACTION).values
+        found = self._profile("actions", ACTION).values
         _check_names(f"{self._samples['actions'].example}: column {ACTION!r}", found)
         return Counter({str(name): n for name, n in found.items()})
 
@@ -180,7 +182,7 @@ class _Draft:
         return [f"history: {_flow(keys)}"]
 
     def _moments(self) -> list[str]:
-        values = profile(self._samples["impressions"], TIMESTAMP).numbers
+        values = self._profile("impressions", TIMESTAMP).numbers
         unit = unit_of(values)
         if values and unit is None:
             return ["# timestamp_unit: no unit puts the timestamps between 2000 and 2100, so they are taken for ms"]
@@ -212,7 +214,7 @@ class _Draft:
         return [name for name, keys in self._keys().items() if keys["group"] == "item" and keys["type"] == kind]
 
     def _distinct(self, name: str) -> int:
-        return profile(self._samples["items"], name).distinct
+        return self._profile("items", name).distinct
 
     def _title(self) -> str | None:
         texts = self._of_items("text")

@@ -12,7 +12,7 @@ What becomes what:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -45,11 +45,17 @@ class RequestLogSource(Source):
     Args:
       schema: Schema file of the served model.
       action_files: Files, patterns or directories of actions.
+      on_request: Called with each record that is read.
     """
 
     name = "request_log"
 
-    def __init__(self, schema: str | None = None, action_files: Sequence[str] = ()):
+    def __init__(
+        self,
+        schema: str | None = None,
+        action_files: Sequence[str] = (),
+        on_request: Callable[[dict[str, Any]], object] = lambda document: None,
+    ):
         if schema is None:
             raise InputError("--schema", "nothing", "schema.yaml of the served model, for --source request_log")
         self._schema = load_schema(schema)
@@ -57,6 +63,7 @@ class RequestLogSource(Source):
             if key not in self._schema.features:
                 expected = "it, for a request has the model's features alone"
                 raise InputError(f"{schema}: features.{key}", "nothing", expected)
+        self._on_request = on_request
         self._actions = find_inputs(action_files) if action_files else []
         self._action_columns = log_columns(self._schema, "actions")
         self._read: Counter[str] = Counter()
@@ -79,6 +86,7 @@ class RequestLogSource(Source):
                 inputs.reject(record.path, record.number, f"no JSON ({error})")
             else:
                 self._read["requests"] += 1
+                self._on_request(document)
                 self._versions[str(document.get("version"))] += 1
                 impressions += sum(table == "impressions" for table, _ in rows)
                 yield from rows

@@ -13,7 +13,7 @@ import pytest
 
 from serving.client import Ranker, RestRanker
 from serving.local_server import serve_in_background
-from serving.request_log import RequestLog, make_record
+from serving.request_log import RequestLog, _File, make_record
 from usr_tf.errors import InputError
 
 DOCUMENT = {
@@ -131,6 +131,25 @@ def test_the_log_fails_no_request(tmp_path, caplog):
     assert log.dropped == 2
     assert [each["inputs"]["n"] for each in read(tmp_path)] == [1]
     assert "The request log cannot be written" in caplog.text
+
+
+def test_a_write_that_fails_half_way_breaks_no_file(tmp_path, monkeypatch):
+    whole = _File.write
+
+    def write(self, record):
+        if record["inputs"]["n"] == 5:
+            self.flush()
+            self._raw.write(b"half a block")
+            raise OSError("no space left")
+        whole(self, record)
+
+    monkeypatch.setattr(_File, "write", write)
+    with RequestLog(tmp_path) as log:
+        for number in range(9):
+            log.write(lambda number=number: record(number))
+    assert log.dropped == 1
+    assert [each["inputs"]["n"] for each in read(tmp_path)] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_directory_that_cannot_be_written_and_a_wrong_share_are_refused(tmp_path):

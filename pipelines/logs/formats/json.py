@@ -35,7 +35,7 @@ def read_blocks(
         lines = (
             _lines_of_documents(path, stream, start)
             if _is_array(start) or _is_spread(start)
-            else split_lines(path, stream, start)
+            else split_lines(stream, start)
         )
         number = 1
         for block in lines:
