@@ -33,6 +33,7 @@ from serving.features.event import EventReader
 from serving.local_server import serve_in_background
 from serving.publishing.publish import publish
 from serving.request_log import RequestLog
+from usr_tf.cli import main as usr_tf
 from usr_tf.config import load_config
 from usr_tf.data import open_data
 from usr_tf.evaluate import evaluate
@@ -42,7 +43,6 @@ from usr_tf.train import train
 
 _SHARES = (0.25, 0.35)
 """Of the impressions, of day one and day two; the rest is day three."""
-_EVENTS = 1_000
 _ANY_DRIFT = ("new_tokens=1", "label_rate=1000", "numeric_shift=1000", "coverage=1")
 """Limits that days of so small a shop never reach."""
 _ALL_ROWS = {"valid": 0.01, "test": 0.98}
@@ -73,21 +73,16 @@ def closed_loop(out: Path, impressions: int, console: Console) -> dict[str, dict
     one, two, _ = split_days(tables, starts)
 
     console.rule("day one: train, publish, load the feature store")
-    day_one = {"items": tables["items"], "users": tables["users"], **one}
-    write_tables(out / "day1", day_one, schema)
+    write_tables(out / "day1", {"items": tables["items"], "users": tables["users"], **one}, schema)
     first = learn(out, "1", out / "day1", console)
+    store_path, requests = out / "features.sqlite", out / "requests"
+    if usr_tf(["features", "load", f"--store={store_path}", f"--logs={out / 'day1'}"]) != 0:
+        raise SystemExit(1)
 
     console.rule("day two: serve, and log what is served")
-    requests = out / "requests"
-    data_schema = load_schema(out / "data1" / "schema.yaml")  # which names the forms of texts
-    with open_store(out / "features.sqlite", data_schema) as store, serve_in_background(out / "serving") as server:
-        reader = EventReader(schema)
-        for table, rows in day_one.items():
-            for start in track(range(0, len(rows), _EVENTS), f"store {table}", console=console):
-                store.apply(reader.check(table, row) for row in rows[start : start + _EVENTS])
-        served = serve_day(
-            two, schema, RequestBuilder(store, counters=False), reader, server.address, requests, console
-        )
+    with open_store(store_path) as store, serve_in_background(out / "serving") as server:
+        builder = RequestBuilder(store, counters=False)  # the exported model holds a snapshot of counters
+        served = serve_day(two, schema, builder, EventReader(schema), server.address, requests, console)
     console.print(f"{served:,} requests ranked by version {first} and logged in {requests}")
     actions = out / "day2-actions.jsonl"
     actions.write_text("".join(json.dumps(row) + "\n" for row in two["actions"]), encoding="utf-8")
